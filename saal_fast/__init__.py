@@ -1,0 +1,26 @@
+"""saal_fast: sharpness-aware active learning (SAAL) at the speed of inference.
+
+scores = saal_fast.score(model, pool, rho=0.05)   # the loss of each sample under the worst push of the weights
+picks = saal_fast.select(model, pool, k=10)       # which samples to label next
+"""
+
+from .config import show_config
+from .engines import EngineError
+from .kmeans import kmeans_plusplus
+from .objectives import Classification, Task
+from .scoring import NonFiniteError, Scores, score
+from .selection import select
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Classification",
+    "EngineError",
+    "NonFiniteError",
+    "Scores",
+    "Task",
+    "kmeans_plusplus",
+    "score",
+    "select",
+    "show_config",
+]

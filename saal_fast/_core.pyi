@@ -1,0 +1,19 @@
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+compiler: str
+flags: str
+cuda: str
+
+def built_isas() -> list[str]: ...
+def usable_isas() -> list[str]: ...
+def kmeans_plusplus(
+    x: NDArray[np.float32] | NDArray[np.float64],
+    k: int,
+    first: Literal["random", "argmax"],
+    uniforms: NDArray[Any],
+    threads: int = 1,
+    isa: str = "",
+) -> NDArray[np.int64]: ...

@@ -1,0 +1,128 @@
+"""How a layer's weight gradient is kept as factors.
+
+The convention of every file here:
+
+    A [groups, D, T]   what the layer multiplies its weight with: D inputs per output, T positions of one sample
+    G [groups, O, T]   the loss gradient at the layer's output
+    G Aᵀ [groups, O, D] = [groups * O, D], the sample's weight gradient; with a bias, A has a further row of ones
+
+Only `AᵀA'` [groups, T, T'], the Gram matrix of two inputs, is ever formed:
+
+    ‖G Aᵀ‖² = ⟨AᵀA, GᵀG⟩                 the ghost norm (Goodfellow 2015, arXiv:1510.01799; Li et al. 2022, arXiv:2110.05679)
+    (G Aᵀ) A' = G (Aᵀ A')                what the sample's own step adds to the output at another input
+
+A layer family is one file: a frozen dataclass of its geometry, and a function that reads a call of torch's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+
+class Layer(Protocol):
+    """A layer's geometry: static, comparable, without tensors."""
+
+    def columns(self, x: Tensor) -> Tensor:
+        """The layer's input as A [groups, D, T]."""
+        ...
+
+    def gram(self, a: Tensor, x: Tensor) -> Tensor:
+        """`AᵀX` [groups, T, T'] of two inputs of this geometry."""
+        ...
+
+    def rows(self, g: Tensor) -> Tensor:
+        """A tensor shaped as the layer's output, as G [groups, O, T]."""
+        ...
+
+    def unrows(self, y: Tensor, like: Tensor) -> Tensor:
+        """[groups, O, T] as a tensor shaped as the layer's output `like`; the inverse of `rows`."""
+        ...
+
+    def gram_flops(self, x: Tensor, positions: int) -> float:
+        """Multiply-adds of `gram(x, x)` for `positions` = T."""
+        ...
+
+
+@dataclass(frozen=True)
+class Call:
+    """One use of a weight: `fn(input, weight, bias)` with a layer's geometry."""
+
+    layer: Layer
+    input: Tensor
+    weight: Tensor
+    bias: Tensor | None
+
+
+Reader = Callable[..., "Call | None"]
+_READERS: dict[Any, Reader] = {}
+_REWRITES: dict[Any, Callable[..., Tensor]] = {}
+R = TypeVar("R", bound=Reader)
+W = TypeVar("W", bound=Callable[..., Tensor])
+
+
+def reads(*functions: Any) -> Callable[[R], R]:
+    """Registers a function that reads calls of these torch functions, with their very signature.
+
+    It returns None for calls it cannot factor; their parameters are then differentiated directly.
+
+    Raises:
+        ValueError: a function has its reader already.
+    """
+
+    def register(reader: R) -> R:
+        for function in functions:
+            if function in _READERS:
+                raise ValueError(f"{function} is read by {_READERS[function].__qualname__} already")
+            _READERS[function] = reader
+        return reader
+
+    return register
+
+
+def rewrites(function: Any) -> Callable[[W], W]:
+    """Registers a function that computes the same as this torch function, by other means that `vmap` runs faster.
+
+    Raises:
+        ValueError: the function is rewritten already.
+    """
+
+    def register(rewritten: W) -> W:
+        if function in _REWRITES:
+            raise ValueError(f"{function} is rewritten by {_REWRITES[function].__qualname__} already")
+        _REWRITES[function] = rewritten
+        return rewritten
+
+    return register
+
+
+class Sites(TorchFunctionMode):
+    """Sees every use of some weights, told by their identity; `at` says what is done there.
+
+    Args:
+        names: name of each weight by its `id`.
+    """
+
+    def __init__(self, names: dict[int, str]) -> None:
+        super().__init__()
+        self.names = names
+
+    def __torch_function__(
+        self, fn: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Runs the call, and `at` where a rule knows it and its weight is one of `names`."""
+        kwargs = kwargs or {}
+        out = _REWRITES.get(fn, fn)(*args, **kwargs)
+        reader = _READERS.get(fn)
+        call = None if reader is None else reader(*args, **kwargs)
+        if call is None or id(call.weight) not in self.names:
+            return out
+        return self.at(self.names[id(call.weight)], call, out)
+
+    def at(self, name: str, call: Call, out: Tensor) -> Tensor:
+        """What the model gets in place of `out`, the output of one use of the weight `name`."""
+        raise NotImplementedError(f"{type(self).__name__} must say what is done at {name}")

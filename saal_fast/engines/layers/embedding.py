@@ -1,0 +1,61 @@
+"""`out[t] = W[index[t]]`: A is a one-hot matrix nobody writes down, and its Gram matrix tells which tokens are equal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from .base import Call, reads
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Geometry of an embedding; `padding_idx` gets no gradient."""
+
+    rows_of_weight: int
+    padding_idx: int | None
+
+    def columns(self, x: Tensor) -> Tensor:
+        """See `Layer`."""
+        onehot = F.one_hot(x.reshape(1, -1), self.rows_of_weight).mT
+        if self.padding_idx is not None:
+            onehot = onehot * (x.reshape(1, 1, -1) != self.padding_idx)
+        return onehot
+
+    def gram(self, a: Tensor, x: Tensor) -> Tensor:
+        """See `Layer`."""
+        a, x = a.reshape(1, -1, 1), x.reshape(1, 1, -1)
+        same = a == x
+        return same if self.padding_idx is None else same & (a != self.padding_idx)
+
+    def rows(self, g: Tensor) -> Tensor:
+        """See `Layer`."""
+        return g.reshape(1, -1, g.shape[-1]).mT
+
+    def unrows(self, y: Tensor, like: Tensor) -> Tensor:
+        """See `Layer`."""
+        return y.mT.reshape(like.shape)
+
+    def gram_flops(self, x: Tensor, positions: int) -> float:
+        """See `Layer`."""
+        return float(positions**2)
+
+
+@reads(F.embedding)
+def embedding(
+    input: Tensor,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Call | None:
+    """`F.embedding`; one that renormalises its weight or scales its gradient by frequency is left to autograd."""
+    if max_norm is not None or scale_grad_by_freq:
+        return None
+    if padding_idx is not None and padding_idx < 0:
+        padding_idx += weight.shape[0]
+    return Call(Embedding(weight.shape[0], padding_idx), input, weight, None)

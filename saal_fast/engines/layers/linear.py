@@ -1,0 +1,41 @@
+"""`out = x Wᵀ + b` over the last dimension."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from .base import Call, reads
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Geometry of a linear layer; every leading dimension is a position."""
+
+    def columns(self, x: Tensor) -> Tensor:
+        """See `Layer`."""
+        return self.rows(x)
+
+    def gram(self, a: Tensor, x: Tensor) -> Tensor:
+        """See `Layer`."""
+        return self.rows(a).mT @ self.rows(x)
+
+    def rows(self, g: Tensor) -> Tensor:
+        """See `Layer`."""
+        return g.reshape(1, -1, g.shape[-1]).mT
+
+    def unrows(self, y: Tensor, like: Tensor) -> Tensor:
+        """See `Layer`."""
+        return y.mT.reshape(like.shape)
+
+    def gram_flops(self, x: Tensor, positions: int) -> float:
+        """See `Layer`."""
+        return float(positions**2 * x.shape[-1])
+
+
+@reads(F.linear)
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Call | None:
+    """`F.linear`; a weight vector [D] is left to autograd."""
+    return Call(Linear(), input, weight, bias) if weight.ndim == 2 else None

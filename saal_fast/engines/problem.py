@@ -1,0 +1,137 @@
+"""What is scored, and what a score consists of: the ground the engines share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils._pytree import tree_map
+
+from ..objectives import Task, tensors_of
+from ..perturbation import Perturbation
+from ..pools import Batch
+
+
+class EngineError(RuntimeError):
+    """An engine cannot run this model; the message names the cause."""
+
+
+class Result(NamedTuple):
+    """What an engine tells of a batch; every tensor has the batch as first dimension."""
+
+    perturbed_loss: Tensor  # [B]
+    loss: Tensor  # [B]
+    grad_norm: Tensor  # [B], the dual norm of the perturbation rule
+    label: Any  # what the loss was taken under: [B], or the task's own nest
+    perturbed_label: Any
+    finite: Tensor  # [B] bool: outputs and losses hold neither NaN nor inf
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A model seen as a function of the parameters to perturb, with the rule and the task.
+
+    Attributes:
+        model: called through `functional_call`; never changed.
+        params: the parameters to perturb, detached; the model's own memory where it lies on the device.
+        others: the model's other parameters and buffers, where they had to be copied to the device.
+        rule: what ε* is.
+        task: pseudo-label and loss.
+        device: where it is scored.
+    """
+
+    model: nn.Module
+    params: dict[str, Tensor]
+    others: dict[str, Tensor]
+    rule: Perturbation
+    task: Task
+    device: torch.device
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        rule: Perturbation,
+        task: Task,
+        chosen: Callable[[str], bool] | None = None,
+        device: torch.device | None = None,
+    ) -> Problem:
+        """The problem of perturbing all trainable parameters, or those whose name `chosen` accepts.
+
+        Args:
+            model: any module.
+            rule: what ε* is.
+            task: pseudo-label and loss.
+            chosen: tells by a parameter's name whether to perturb it.
+            device: where to score; None for where the first parameter lies. The model itself stays where it is.
+
+        Raises:
+            ValueError: there is no trainable parameter, or none is chosen.
+            TypeError: a parameter to perturb is no floating-point tensor.
+        """
+        trainable = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
+        if not trainable:
+            raise ValueError(
+                f"expected a model with trainable parameters, got {type(model).__name__} with none "
+                "(has requires_grad_(False) been called?)"
+            )
+        params = {n: p for n, p in trainable.items() if chosen is None or chosen(n)}
+        if not params:
+            names = ", ".join(list(trainable)[:5])
+            raise ValueError(
+                f"expected params= to accept at least one of the {len(trainable)} trainable parameters, got none. "
+                f"Their names begin: {names}"
+            )
+        for name, p in params.items():
+            if not p.is_floating_point():
+                raise TypeError(f"expected floating-point parameters, got {name} as {p.dtype}")
+        if device is None:
+            return cls(model, params, {}, rule, task, next(iter(params.values())).device)
+        state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        others = {n: t.detach().to(device) for n, t in state.items() if n not in params and t.device != device}
+        return cls(model, {n: p.to(device) for n, p in params.items()}, others, rule, task, device)
+
+    def output(self, params: dict[str, Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The model's output with `params` in place of its own; inputs are copied, since a model may write to them."""
+        args, kwargs = tree_map(lambda t: t.clone() if isinstance(t, Tensor) else t, (args, kwargs))
+        return functional_call(self.model, {**self.others, **params}, args, kwargs)
+
+
+class Engine(Protocol):
+    """Scores batches of one problem."""
+
+    def __call__(self, batch: Batch, labels: Any | None) -> Result:
+        """Score a batch under its pseudo-labels (`labels=None`) or given ones (first dimension B)."""
+        ...
+
+    def sample_bytes(self, example: Batch) -> int:
+        """Memory a sample of a batch takes beside its activations."""
+        ...
+
+
+def nbytes(tensors: Iterable[Tensor]) -> int:
+    """Memory that tensors hold."""
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+def finite(output: Any, loss: Tensor) -> Tensor:
+    """Whether one sample's output and loss hold neither NaN nor inf; 0-d bool."""
+    return torch.stack([t.isfinite().all() for t in (loss, *tensors_of(output))]).all()
+
+
+def constant(label: Any) -> Any:
+    """A label through which no gradient flows."""
+    return tree_map(lambda t: t.detach() if isinstance(t, Tensor) else t, label)
+
+
+def gain(loss: Tensor) -> Tensor:
+    """By what a loss is multiplied before it is differentiated; 0-d, constant.
+
+    ε* depends on the gradient's direction alone, and `1/l` brings the gradient of a nearly certain sample (1e-26 and
+    smaller) back to where its square still is a number. Limited so that neither it nor its square overflows.
+    """
+    return loss.detach().abs().clamp(1e-15, 1.0).reciprocal().nan_to_num(1.0)

@@ -1,0 +1,180 @@
+"""What ε* is: the worst step inside a ball of radius ρ, for one sample's gradient.
+
+Every rule is a few small functions of one tensor, so that an engine never asks which rule it has:
+
+| rule | `contribution` to the total | `direction` | `scale` of ε | `dual_norm` |
+| --- | --- | --- | --- | --- |
+| `L2(ρ)` | ‖g‖² | g | ρ / √total | √total |
+| `Lp(ρ, p)`, 1/p + 1/q = 1 | Σ|g|^q | sign(g) |g|^(q-1) | ρ / total^(1/p) | total^(1/q) |
+| `Adaptive(ρ)` | ‖ |w| ⊙ g ‖² | w² ⊙ g | ρ / √total | √total |
+
+The total is summed over all perturbed parameters; then `ε = scale(total) · direction(g, w)` for each. ε does not change when
+g is multiplied by a positive number, which engines use to keep small gradients from underflowing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+Named = Mapping[str, Tensor]
+
+
+class Perturbation(Protocol):
+    """One sample's worst step: what engines need to know of it."""
+
+    @property
+    def rho(self) -> float:
+        """Radius of the ball, in the rule's own norm; ρ >= 0."""
+        ...
+
+    @property
+    def linear(self) -> bool:
+        """Whether `direction(g, w)` is g itself, so that a factored gradient `G Aᵀ` may stay factored."""
+        ...
+
+    def unit(self, grads: Iterable[Tensor]) -> Tensor | float:
+        """A positive size, by which gradients are divided before powers of them are summed."""
+        ...
+
+    def contribution(self, g: Tensor, w: Tensor) -> Tensor:
+        """What gradient g of weight w adds to the total; a number (0-d)."""
+        ...
+
+    def direction(self, g: Tensor, w: Tensor) -> Tensor:
+        """Where g pushes w; the shape of g."""
+        ...
+
+    def scale(self, total: Tensor) -> Tensor:
+        """By what the directions are multiplied, so that ‖ε‖ = ρ; 0 where the gradient is zero."""
+        ...
+
+    def dual_norm(self, total: Tensor) -> Tensor:
+        """The gradient's norm dual to the ball's: the loss grows by `ρ · dual_norm` to first order (Theorem 3.3)."""
+        ...
+
+
+def _over(rho: float, size: Tensor) -> Tensor:
+    """ρ / size, and 0 where the size is 0."""
+    return torch.where(size > 0, rho / torch.where(size > 0, size, torch.ones_like(size)), torch.zeros_like(size))
+
+
+def _amax(grads: Iterable[Tensor]) -> Tensor:
+    """The largest |g|, 1 where all are zero."""
+    peak = torch.stack([g.abs().amax() for g in grads if g.numel()]).amax()
+    return torch.where(peak > 0, peak, torch.ones_like(peak))
+
+
+@dataclass(frozen=True)
+class L2:
+    """`ε = ρ g / ‖g‖₂`: the paper's choice (Eq. 3 with p = 2)."""
+
+    rho: float
+    linear = True
+
+    def unit(self, grads: Iterable[Tensor]) -> Tensor | float:
+        return 1.0
+
+    def contribution(self, g: Tensor, w: Tensor) -> Tensor:
+        return g.square().sum()
+
+    def direction(self, g: Tensor, w: Tensor) -> Tensor:
+        return g
+
+    def scale(self, total: Tensor) -> Tensor:
+        return _over(self.rho, total.sqrt())
+
+    def dual_norm(self, total: Tensor) -> Tensor:
+        return total.sqrt()
+
+
+@dataclass(frozen=True)
+class Lp:
+    """`ε = ρ sign(g) |g|^(q-1) / (‖g‖_q^q)^(1/p)`, 1/p + 1/q = 1: Eq. 3 for any p in (1, inf]; p = inf is `ρ sign(g)`."""
+
+    rho: float
+    p: float
+    linear = False
+
+    @property
+    def q(self) -> float:
+        """The dual exponent."""
+        return 1.0 if math.isinf(self.p) else self.p / (self.p - 1)
+
+    def unit(self, grads: Iterable[Tensor]) -> Tensor | float:
+        return 1.0 if self.q == 1 else _amax(grads)
+
+    def contribution(self, g: Tensor, w: Tensor) -> Tensor:
+        return g.abs().pow(self.q).sum()
+
+    def direction(self, g: Tensor, w: Tensor) -> Tensor:
+        return g.sign() if self.q == 1 else g.sign() * g.abs().pow(self.q - 1)
+
+    def scale(self, total: Tensor) -> Tensor:
+        return _over(self.rho, total.pow(1 - 1 / self.q))  # 1/p = 1 - 1/q; total^0 = 1 for p = inf
+
+    def dual_norm(self, total: Tensor) -> Tensor:
+        return total.pow(1 / self.q)
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """`ε = ρ w² ⊙ g / ‖ |w| ⊙ g ‖₂`: the step of SAAL's published code, which is ASAM (arXiv:2102.11600) without its η."""
+
+    rho: float
+    linear = False
+
+    def unit(self, grads: Iterable[Tensor]) -> Tensor | float:
+        return 1.0
+
+    def contribution(self, g: Tensor, w: Tensor) -> Tensor:
+        return (w * g).square().sum()
+
+    def direction(self, g: Tensor, w: Tensor) -> Tensor:
+        return w.square() * g
+
+    def scale(self, total: Tensor) -> Tensor:
+        return _over(self.rho, total.sqrt())
+
+    def dual_norm(self, total: Tensor) -> Tensor:
+        return total.sqrt()
+
+
+def make(rho: float, norm: float = 2, adaptive: bool = False) -> Perturbation:
+    """The rule that `score(rho=, norm=, adaptive=)` asks for.
+
+    Raises:
+        TypeError: rho or norm is not a number.
+        ValueError: rho is negative, NaN or infinite; norm is not in (1, inf]; adaptive with a norm other than 2.
+    """
+    for name, value in (("rho", rho), ("norm", norm)):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"expected {name} to be a number, got {value!r} ({type(value).__name__})")
+    if not (math.isfinite(rho) and rho >= 0):
+        raise ValueError(f"expected a finite rho >= 0, got rho={rho}")
+    if not norm > 1:  # also NaN
+        raise ValueError(f"expected norm (the p of Eq. 3) in (1, inf], got norm={norm}")
+    if adaptive and norm != 2:
+        raise ValueError(f"adaptive=True is defined for norm=2 only, got norm={norm}")
+    if adaptive:
+        return Adaptive(float(rho))
+    return L2(float(rho)) if norm == 2 else Lp(float(rho), float(norm))
+
+
+def total_of(rule: Perturbation, grads: Named, weights: Named) -> Tensor:
+    """Σ of the rule's contributions over all parameters; 0-d."""
+    return torch.stack([rule.contribution(g, weights[name]) for name, g in grads.items()]).sum()
+
+
+def epsilon(rule: Perturbation, grads: Named, weights: Named) -> tuple[dict[str, Tensor], Tensor]:
+    """Eq. 3 over whole gradients: ε for each parameter, and the dual norm of the gradient (0-d)."""
+    unit = rule.unit(grads.values())
+    grads = {name: g / unit for name, g in grads.items()}
+    total = total_of(rule, grads, weights)
+    scale = rule.scale(total)
+    return {n: scale * rule.direction(g, weights[n]) for n, g in grads.items()}, rule.dual_norm(total) * unit

@@ -1,0 +1,61 @@
+"""A progress bar that counts samples, and keeps quiet unless someone is there to watch a long wait."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+PATIENCE = 3.0
+"""Seconds of work before a bar appears that nobody asked for."""
+
+
+class Bar(Protocol):
+    """What `bar` yields."""
+
+    def update(self, n: int = 1, /) -> object:
+        """Count `n` more samples."""
+
+
+class _NoBar:
+    def update(self, n: int = 1, /) -> None:
+        pass
+
+
+@contextmanager
+def bar(total: int | None, show: bool | None = None, label: str = "scoring") -> Iterator[Bar]:
+    """Open a progress bar; `update(n)` on it counts n samples.
+
+    Args:
+        total: Number of samples to come; None where it is unknown.
+        show: True shows the bar. False shows none. None shows it on work longer than `PATIENCE`, if tqdm is
+            installed and stderr is a terminal or a notebook.
+        label: What is going on, in a word.
+
+    Yields:
+        The bar, shown or not.
+
+    Raises:
+        ImportError: `show` is True and tqdm is missing.
+    """
+    installed = importlib.util.find_spec("tqdm") is not None
+    if show and not installed:
+        raise ImportError("a progress bar needs tqdm: `pip install tqdm`")
+    if show or (show is None and installed and _watched()):
+        from tqdm.auto import tqdm  # noqa: PLC0415 - optional, and slow to import where no bar is shown
+
+        delay = 0.0 if show else PATIENCE
+        with tqdm(total=total, desc=label, unit=" samples", delay=delay, dynamic_ncols=True) as shown:
+            yield shown
+    else:
+        yield _NoBar()
+
+
+def _watched() -> bool:
+    """Tell whether stderr is a terminal, or Python runs behind a notebook."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        return True
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return hasattr(shell, "kernel")

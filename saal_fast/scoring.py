@@ -1,0 +1,337 @@
+"""`score`: walks a pool in batches, hands them to an engine, gathers what comes back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, overload
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from . import memory, perturbation
+from .engines import ENGINES, NAMES, Engine, EngineError, Problem, Result
+from .isolation import untouched, unwrap
+from .objectives import ChecksLabels, Classification, Task
+from .pools import Batch, Stream
+from .progress import bar
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+log = logging.getLogger("saal_fast")
+_told: set[tuple[str, str]] = set()
+
+T = TypeVar("T")
+EngineName = Literal["auto", "ghost", "vmap", "reference"]
+
+
+class NonFiniteError(ValueError):
+    """A model's outputs or scores hold NaN or inf."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What scoring tells of each sample of a pool; tensors on the CPU, in the pool's order.
+
+    Attributes:
+        perturbed_loss: `max_{‖ε‖≤ρ} l(x, ŷ; θ+ε)` (Eq. 6); [N].
+        loss: `l(x, ŷ; θ)`; [N].
+        grad_norm: norm of the sample's gradient, dual to the perturbation's: ‖g‖₂ for norm=2, ‖g‖_q with 1/p + 1/q = 1 for
+            norm=p, ‖|w|⊙g‖₂ for adaptive. The loss grows by `ρ · grad_norm` to first order (Theorem 3.3); [N].
+        label: the label the losses were taken under: the pseudo-label ŷ, or the given one; int64 [N], or the task's nest.
+        perturbed_label: what the perturbed model predicts; like `label`.
+        finite: False where outputs or losses hold NaN or inf (only with `on_nonfinite="keep"`); bool [N].
+        engine: name of the engine that scored.
+        fallback: why it is not the one that "auto" tries first; None where it is.
+    """
+
+    perturbed_loss: Tensor
+    loss: Tensor
+    grad_norm: Tensor
+    label: Any
+    perturbed_label: Any
+    finite: Tensor
+    engine: str
+    fallback: str | None
+
+    @property
+    def sharpness(self) -> Tensor:
+        """Perturbed minus plain loss; [N]."""
+        return self.perturbed_loss - self.loss
+
+    def __len__(self) -> int:
+        return len(self.perturbed_loss)
+
+
+class Options(TypedDict, total=False):
+    """The keywords of `score`, for functions that hand them on."""
+
+    norm: float
+    adaptive: bool
+    objective: Literal["max", "diff"]
+    labels: Any | None
+    params: Callable[[str], bool] | None
+    task: Task | None
+    engine: EngineName
+    batch_size: int | Literal["auto"]
+    device: torch.device | str | None
+    progress: bool | None
+    on_nonfinite: Literal["raise", "keep"]
+
+
+@overload
+def score(
+    model: nn.Module, pool: Any, rho: float = ..., *, details: Literal[True], **options: Unpack[Options]
+) -> Scores: ...
+
+
+@overload
+def score(
+    model: nn.Module,
+    pool: Any,
+    rho: float = ...,
+    *,
+    details: Literal[False] = ...,
+    **options: Unpack[Options],
+) -> Tensor: ...
+
+
+def score(
+    model: nn.Module,
+    pool: Any,
+    rho: float = 0.05,
+    *,
+    norm: float = 2,
+    adaptive: bool = False,
+    objective: Literal["max", "diff"] = "max",
+    labels: Any | None = None,
+    params: Callable[[str], bool] | None = None,
+    task: Task | None = None,
+    engine: EngineName = "auto",
+    batch_size: int | Literal["auto"] = "auto",
+    device: torch.device | str | None = None,
+    progress: bool | None = None,
+    details: bool = False,
+    on_nonfinite: Literal["raise", "keep"] = "raise",
+) -> Tensor | Scores:
+    """Scores each sample of a pool by its maximally perturbed loss (SAAL, Eq. 6).
+
+    `max_{‖ε‖≤ρ} l(x, ŷ; θ+ε)` with ε by its first-order solution (Eq. 3), for each sample its own. The model is scored in
+    eval mode and comes back as it was, bit for bit, however scoring ends.
+
+    Args:
+        model: any `nn.Module`. It may return logits [B, C], a tuple that starts with them, a mapping with `logits` or an
+            object with `.logits`.
+        pool: a tensor [N, ...], a mapping of tensors, a `Dataset`, a `DataLoader` (its own order is kept) or a sequence.
+            Items are `x`, `(x, y)` or dicts; y is ignored. Dicts go in as keywords.
+        rho: radius ρ of the ball the weights are pushed in, in the units of the weights; >= 0.
+        norm: p of the ball's norm (Eq. 3), in (1, inf].
+        adaptive: take the published code's step `ρ w²⊙g / ‖|w|⊙g‖`, which scales with the weights (ASAM, arXiv:2102.11600).
+        objective: "max" for the perturbed loss, "diff" for perturbed minus plain loss.
+        labels: None for pseudo-labels, or given labels [N].
+        params: tells by a parameter's name whether to perturb it; None for all trainable parameters.
+        task: pseudo-label and per-sample loss of an output; None for `Classification`.
+        engine: "ghost" (factored gradients), "vmap" or "reference"; "auto" is ghost, and where `vmap` cannot run the model
+            reference, which is logged and told in `Scores.fallback`. An engine asked for by name never falls back.
+        batch_size: samples at once, or "auto" for a size by the memory the model's activations take.
+        device: where to score; None for where the model is. The model itself is not moved.
+        progress: True or False shows or hides a progress bar; None shows it on long work in a terminal or notebook.
+        details: give `Scores`, not only the scores.
+        on_nonfinite: "raise", or "keep" NaN and inf scores as they are.
+
+    Returns:
+        Scores [N] on the CPU, float32 (float64 for float64 models), or `Scores` with `details`. Empty for an empty pool.
+
+    Raises:
+        TypeError: an argument is of another type than expected, or a pool's item cannot be a model's input.
+        ValueError: an argument is out of range, the model has nothing to perturb, items differ in shape, labels do not fit,
+            or the task's loss is not one number a sample.
+        NonFiniteError: outputs or scores hold NaN or inf; the message names the first samples.
+        EngineError: the engine asked for by name cannot run this model.
+    """
+    rule = perturbation.make(rho, norm, adaptive)
+    _one_of("objective", objective, ("max", "diff"))
+    _one_of("engine", engine, ("auto", *NAMES))
+    _one_of("on_nonfinite", on_nonfinite, ("raise", "keep"))
+    if batch_size != "auto" and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
+        raise ValueError(f'expected batch_size to be "auto" or a whole number >= 1, got {batch_size!r}')
+    if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
+        raise TypeError(f"expected model to be an eager torch.nn.Module, got {type(model).__name__}")
+
+    model = unwrap(model)
+    with untouched(model), torch.inference_mode(False), torch.no_grad():
+        problem = Problem.of(
+            model,
+            rule,
+            task or Classification(),
+            params,
+            None if device is None else torch.empty(0, device=device).device,
+        )
+        stream = Stream(pool, problem.device)
+        given = _Labels(labels, stream.length, problem.device)
+        example = stream.peek()
+        if example is None:
+            return _empty(problem) if details else _empty(problem).perturbed_loss
+        _check_task(problem, example, given)
+        runner = _Runner(problem, engine)
+        size = runner.batch_size(example) if batch_size == "auto" else batch_size
+
+        with bar(stream.length, progress) as shown:
+            for batch in stream.batches(size):
+                result = runner.run(batch, given.of(batch))
+                if on_nonfinite == "raise":
+                    _check_finite(result, batch)
+                shown.update(batch.size)
+        scores = runner.scores()
+    given.check_length(len(scores))
+    if details:
+        return scores
+    return scores.perturbed_loss if objective == "max" else scores.sharpness
+
+
+class _Runner:
+    """Scores batch after batch with the engine asked for, or, on "auto", with reference where that engine cannot."""
+
+    def __init__(self, problem: Problem, asked: EngineName) -> None:
+        self.problem, self.asked = problem, asked
+        self.name = "ghost" if asked == "auto" else asked
+        self.engine = ENGINES[self.name](problem)
+        self.fallback: str | None = None
+        self.results: list[Result] = []
+
+    def batch_size(self, example: Batch) -> int:
+        """A size whose memory fits the device."""
+        beside = self._attempt(lambda engine: engine.sample_bytes(example), example)
+        return memory.batch_size(self.problem, beside, example)
+
+    def run(self, batch: Batch, labels: Any | None) -> Result:
+        """Scores a batch, and keeps the result."""
+        result = self._attempt(lambda engine: engine(batch, labels), batch)
+        self.results.append(result)
+        return result
+
+    def _attempt(self, work: Callable[[Engine], T], batch: Batch) -> T:
+        """What the engine makes of a batch.
+
+        What an engine cannot do becomes a fallback on "auto", and an `EngineError` where the engine was asked for. An error
+        that the reference raises too is the model's own, and is raised as it is.
+        """
+        try:
+            return work(self.engine)
+        except (torch.OutOfMemoryError, MemoryError):
+            raise
+        except Exception as error:
+            if self.name == "reference":
+                raise
+            args, kwargs = tree_map(lambda t: t[:1] if isinstance(t, Tensor) else t, (batch.args, batch.kwargs))
+            ENGINES["reference"](self.problem)(Batch(args, kwargs, 1, batch.start), None)
+            reason = f"{self.name} cannot run {type(self.problem.model).__name__}: {type(error).__name__}: {error}"
+            if self.asked != "auto":
+                raise EngineError(reason) from error
+            self._fall_back(reason if not self.results else f"from sample {batch.start} on: {reason}")
+        return work(self.engine)
+
+    def _fall_back(self, reason: str) -> None:
+        self.name, self.fallback = "reference", reason
+        self.engine = ENGINES[self.name](self.problem)
+        key = (type(self.problem.model).__qualname__, reason)
+        if key not in _told:
+            _told.add(key)
+            log.warning("scoring by the reference engine, many times slower: %s", reason)
+
+    def scores(self) -> Scores:
+        """All results, joined, on the CPU."""
+        parts = [tree_map(lambda t: t.cpu(), r) for r in self.results]
+        kinds = {r.perturbed_loss.dtype for r in parts}
+        dtype = torch.float64 if torch.float64 in kinds else torch.float32
+        numbers = {
+            name: torch.cat([getattr(r, name) for r in parts]).to(dtype) for name in ("perturbed_loss", "loss", "grad_norm")
+        }
+        return Scores(
+            **numbers,
+            label=_join([r.label for r in parts]),
+            perturbed_label=_join([r.perturbed_label for r in parts]),
+            finite=torch.cat([r.finite for r in parts]),
+            engine=self.name,
+            fallback=self.fallback,
+        )
+
+
+class _Labels:
+    """Given labels, dealt out batch by batch; or none."""
+
+    def __init__(self, labels: Any | None, expected: int | None, device: torch.device) -> None:
+        self.given = labels is not None
+        self.labels: Any = tree_map(lambda t: torch.as_tensor(t).to(device), _nest(labels)) if self.given else ()
+        if expected is not None:
+            self.check_length(expected)
+
+    def check_length(self, expected: int) -> None:
+        """Raises ValueError where there are more or fewer labels than samples."""
+        for t in tree_leaves(self.labels):
+            got = t.shape[0] if t.ndim else "one number"
+            if got != expected:
+                raise ValueError(f"expected labels for the pool's {expected} samples, got {got}")
+
+    def of(self, batch: Batch) -> Any | None:
+        """The labels of a batch."""
+        end = batch.start + batch.size
+        for t in tree_leaves(self.labels):
+            if t.shape[0] < end:
+                raise ValueError(f"expected labels for all of the pool's samples, got {t.shape[0]} for {end} or more")
+        return tree_map(lambda t: t[batch.start : end], self.labels) if self.given else None
+
+
+def _nest(labels: Any) -> Any:
+    """Labels as a nest of tensors; a plain list of numbers is one tensor."""
+    if isinstance(labels, (list, tuple)) and all(isinstance(y, (int, float)) for y in labels):
+        return torch.as_tensor(labels)
+    return labels
+
+
+def _check_task(problem: Problem, example: Batch, given: _Labels) -> None:
+    """Runs the model once on one sample: the task must understand its output, and the labels must fit it."""
+    task = problem.task
+    output = problem.output(problem.params, example.args, example.kwargs)
+    if given.given and isinstance(task, ChecksLabels):
+        task.check_labels(given.labels, output)
+    loss = task.loss(output, task.pseudo_label(output))
+    if not isinstance(loss, Tensor) or loss.shape != (1,) or not loss.is_floating_point():
+        got = f"{loss.dtype} {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise ValueError(
+            f"expected {type(task).__name__}.loss to give one number a sample, [1] for a batch of one; got {got} "
+            '(is it averaged? losses of torch.nn.functional need reduction="none")'
+        )
+
+
+def _check_finite(result: Result, batch: Batch) -> None:
+    if bool(result.finite.all()):
+        return
+    bad = (~result.finite).nonzero()[:, 0].tolist()
+    first = ", ".join(str(batch.start + i) for i in bad[:5]) + (", ..." if len(bad) > 5 else "")
+    raise NonFiniteError(
+        f"expected finite outputs and scores, got NaN or inf for {len(bad)} of samples {batch.start} to "
+        f"{batch.start + batch.size - 1} of the pool: {first}. "
+        'on_nonfinite="keep" keeps them (select never picks one)'
+    )
+
+
+def _join(labels: list[Any]) -> Any:
+    """Labels of all batches as one nest; as a list, a nest a batch, where their shapes differ between batches."""
+    try:
+        return tree_map(lambda *parts: torch.cat(parts), *labels)
+    except (RuntimeError, ValueError):
+        return labels
+
+
+def _empty(problem: Problem) -> Scores:
+    none, label = torch.empty(0), torch.empty(0, dtype=torch.int64)
+    return Scores(none, none, none, label, label, torch.empty(0, dtype=torch.bool), "none: the pool is empty", None)
+
+
+def _one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"expected {name} to be one of {', '.join(map(repr, choices))}; got {value!r}")

@@ -1,0 +1,68 @@
+"""`select`: which samples to label next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch import Tensor, nn
+
+from .kmeans import kmeans_plusplus
+from .scoring import Options, score
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+def select(
+    model: nn.Module,
+    pool: Any,
+    k: int,
+    rho: float = 0.05,
+    *,
+    diversity: Literal["kmeans++"] | None = None,
+    seed: int | None = None,
+    **options: Unpack[Options],
+) -> Tensor:
+    """Picks the k samples to label next (Algorithm 1, line 7).
+
+    Args:
+        model: as for `score`.
+        pool: as for `score`.
+        k: how many; 1 <= k <= N.
+        rho: radius ρ of the perturbation.
+        diversity: None for the k largest scores (ties: the earlier sample). "kmeans++" for D² sampling over the scores as a
+            one-dimensional input, the largest first (Section 4.1, "Baselines").
+        seed: of the D² sampling; None for fresh entropy.
+        **options: of `score`.
+
+    Returns:
+        Positions in the pool, int64 [k], the best first. For "kmeans++" in the order drawn. Samples whose score is not
+        finite (`on_nonfinite="keep"`) are never picked.
+
+    Raises:
+        TypeError: k is no whole number.
+        ValueError: k < 1, or more than the samples with a finite score; and as `score`.
+    """
+    if isinstance(k, bool) or not isinstance(k, int):
+        raise TypeError(f"expected k to be a whole number, got {k!r} ({type(k).__name__})")
+    if k < 1:
+        raise ValueError(f"expected k >= 1, got k={k}")
+    if diversity not in (None, "kmeans++"):
+        raise ValueError(f'expected diversity to be None or "kmeans++", got {diversity!r}')
+    if hasattr(pool, "__len__") and k > len(pool) and isinstance(pool, (Tensor, list, tuple)):
+        raise ValueError(f"expected k <= {len(pool)}, the size of the pool; got k={k}")  # before any work is done
+
+    scores = score(model, pool, rho, **options)
+    candidates = scores.isfinite().nonzero()[:, 0]
+    if k > len(candidates):
+        finite = "" if len(candidates) == len(scores) else " with a finite score"
+        raise ValueError(f"expected k <= {len(candidates)}, the samples of the pool{finite}; got k={k}")
+    values = scores[candidates]
+    if diversity is None:
+        picks = values.argsort(descending=True, stable=True)[:k]
+    else:
+        picks = kmeans_plusplus(
+            values - values.min(), k, first="argmax", seed=seed
+        )  # the shift makes the largest the norm's
+    chosen: Tensor = candidates[picks]
+    return chosen
