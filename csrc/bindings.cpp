@@ -1,4 +1,6 @@
 // saal_fast._core: arrays in, rows out. The interpreter's lock is released while the core computes.
+#include "bindings.h"
+
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -50,6 +52,7 @@ PYBIND11_MODULE(_core, m) {
     m.doc() = "The C++ core of saal_fast.";
     define<float>(m);
     define<double>(m);
+    define_diagonal_sums(m);
     m.def("built_isas", &saal::built_isas, "Instruction sets compiled in, the fastest last.");
     m.def("usable_isas", &saal::usable_isas, "Those of them that this CPU runs, the fastest last.");
     m.attr("compiler") = SAAL_BUILD_COMPILER;

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -17,3 +18,25 @@ def kmeans_plusplus(
     threads: int = 1,
     isa: str = "",
 ) -> NDArray[np.int64]: ...
+def diagonal_sums_f32(
+    pixels: int,
+    out: int,
+    batch: int,
+    shape: Sequence[int],
+    kernel: Sequence[int],
+    pad: Sequence[int],
+    dilation: Sequence[int],
+    threads: int,
+    isa: str = "",
+) -> None: ...
+def diagonal_sums_f64(
+    pixels: int,
+    out: int,
+    batch: int,
+    shape: Sequence[int],
+    kernel: Sequence[int],
+    pad: Sequence[int],
+    dilation: Sequence[int],
+    threads: int,
+    isa: str = "",
+) -> None: ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from .engines import Problem
+from .engines.problem import Problem, nbytes
 from .pools import Batch
 
 CPU_TARGET = 256 * 2**20
@@ -37,6 +38,11 @@ def batch_size(problem: Problem, beside: int, example: Batch) -> int:
     return int(max(1, min(LARGEST, _budget(problem.device) // max(1, per_sample))))
 
 
+def exhausted(error: BaseException) -> bool:
+    """Whether an error says that memory ran out; on a CPU torch says so in a plain RuntimeError."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
+
+
 def _budget(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0]) // 4
@@ -58,8 +64,11 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's own
     ) -> Any:
         """Runs the operation and counts outputs in memory of their own."""
         out = func(*args, **(kwargs or {}))
-        known = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
-        for t in tree_leaves(out):
-            if isinstance(t, Tensor) and t.untyped_storage().data_ptr() not in known:
-                self.bytes += t.numel() * t.element_size()
+        known = {t.untyped_storage().data_ptr() for t in _dense((args, kwargs))}
+        self.bytes += sum(nbytes([t]) for t in _dense(out) if t.untyped_storage().data_ptr() not in known)
         return out
+
+
+def _dense(nest: Any) -> Iterator[Tensor]:
+    """The tensors of a nest that have one storage (a sparse one has several)."""
+    return (t for t in tree_leaves(nest) if isinstance(t, Tensor) and t.layout == torch.strided)

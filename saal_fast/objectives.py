@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 
+@runtime_checkable
 class Task(Protocol):
     """Pseudo-label and loss of a batch of outputs. Both are called under `vmap` on batches of one.
 
@@ -38,7 +39,7 @@ class Task(Protocol):
 class ChecksLabels(Protocol):
     """A task that can tell before scoring that given labels do not fit."""
 
-    def check_labels(self, labels: Tensor, output: Any) -> None:
+    def check_labels(self, labels: Any, output: Any) -> None:
         """Raise ValueError or TypeError where `labels` do not fit outputs like this one."""
         ...
 
@@ -95,9 +96,11 @@ class Classification:
         rest = others.logsumexp(1)
         return torch.logaddexp(rest, torch.zeros_like(rest))
 
-    def check_labels(self, labels: Tensor, output: Any) -> None:
+    def check_labels(self, labels: Any, output: Any) -> None:
         """Given labels are whole numbers in [0, C)."""
         classes = self._logits(output).shape[1]
+        if not isinstance(labels, Tensor):
+            raise TypeError(f"expected labels as integers of shape [N], got {type(labels).__name__}")
         if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
             raise TypeError(f"expected labels as integers of shape [N], got {labels.dtype} {list(labels.shape)}")
         outside = ((labels < 0) | (labels >= classes)).nonzero()[:, 0]

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Protocol
 
 import torch
@@ -152,8 +153,9 @@ def make(rho: float, norm: float = 2, adaptive: bool = False) -> Perturbation:
         TypeError: rho or norm is not a number.
         ValueError: rho is negative, NaN or infinite; norm is not in (1, inf]; adaptive with a norm other than 2.
     """
-    for name, value in (("rho", rho), ("norm", norm)):
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+    given: dict[str, object] = {"rho": rho, "norm": norm}
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, Real):
             raise TypeError(f"expected {name} to be a number, got {value!r} ({type(value).__name__})")
     if not (math.isfinite(rho) and rho >= 0):
         raise ValueError(f"expected a finite rho >= 0, got rho={rho}")

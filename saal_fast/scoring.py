@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Number
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, overload
 
 import torch
@@ -61,6 +63,10 @@ class Scores:
     def sharpness(self) -> Tensor:
         """Perturbed minus plain loss; [N]."""
         return self.perturbed_loss - self.loss
+
+    def by(self, objective: Literal["max", "diff"]) -> Tensor:
+        """What `score(objective=...)` gives; [N]."""
+        return self.perturbed_loss if objective == "max" else self.sharpness
 
     def __len__(self) -> int:
         return len(self.perturbed_loss)
@@ -156,8 +162,13 @@ def score(
     _one_of("objective", objective, ("max", "diff"))
     _one_of("engine", engine, ("auto", *NAMES))
     _one_of("on_nonfinite", on_nonfinite, ("raise", "keep"))
-    if batch_size != "auto" and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
+    if batch_size != "auto" and (not is_whole(batch_size) or batch_size < 1):
         raise ValueError(f'expected batch_size to be "auto" or a whole number >= 1, got {batch_size!r}')
+    if params is not None and not callable(params):
+        raise TypeError(f"expected params to be a function of a parameter's name, or None; got {type(params).__name__}")
+    if task is not None and (isinstance(task, type) or not isinstance(task, Task)):
+        got = f"the class {task.__name__} itself" if isinstance(task, type) else type(task).__name__
+        raise TypeError(f"expected task to be an object with methods pseudo_label and loss, got {got}")
     if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
         raise TypeError(f"expected model to be an eager torch.nn.Module, got {type(model).__name__}")
 
@@ -166,7 +177,7 @@ def score(
         problem = Problem.of(
             model,
             rule,
-            task or Classification(),
+            Classification() if task is None else task,
             params,
             None if device is None else torch.empty(0, device=device).device,
         )
@@ -174,7 +185,9 @@ def score(
         given = _Labels(labels, stream.length, problem.device)
         example = stream.peek()
         if example is None:
-            return _empty(problem) if details else _empty(problem).perturbed_loss
+            given.check_length(0)
+            nothing = _empty(problem)
+            return nothing if details else nothing.perturbed_loss
         _check_task(problem, example, given)
         runner = _Runner(problem, engine)
         size = runner.batch_size(example) if batch_size == "auto" else batch_size
@@ -187,9 +200,7 @@ def score(
                 shown.update(batch.size)
         scores = runner.scores()
     given.check_length(len(scores))
-    if details:
-        return scores
-    return scores.perturbed_loss if objective == "max" else scores.sharpness
+    return scores if details else scores.by(objective)
 
 
 class _Runner:
@@ -204,39 +215,37 @@ class _Runner:
 
     def batch_size(self, example: Batch) -> int:
         """A size whose memory fits the device."""
-        beside = self._attempt(lambda engine: engine.sample_bytes(example), example)
+        beside = self._attempt(lambda engine: engine.sample_bytes(example), example, None)
         return memory.batch_size(self.problem, beside, example)
 
     def run(self, batch: Batch, labels: Any | None) -> Result:
         """Scores a batch, and keeps the result."""
-        result = self._attempt(lambda engine: engine(batch, labels), batch)
+        result = self._attempt(lambda engine: engine(batch, labels), batch, labels)
+        result = result._replace(finite=result.finite & result.grad_norm.isfinite())  # an overflowed norm pushes nowhere
         self.results.append(result)
         return result
 
-    def _attempt(self, work: Callable[[Engine], T], batch: Batch) -> T:
+    def _attempt(self, work: Callable[[Engine], T], batch: Batch, labels: Any | None) -> T:
         """What the engine makes of a batch.
 
         What an engine cannot do becomes a fallback on "auto", and an `EngineError` where the engine was asked for. An error
-        that the reference raises too is the model's own, and is raised as it is.
+        that the reference raises too is the model's own, and is raised as it is; so is want of memory.
         """
         try:
             return work(self.engine)
-        except (torch.OutOfMemoryError, MemoryError):
-            raise
         except Exception as error:
-            if self.name == "reference":
+            if self.name == "reference" or memory.exhausted(error):
                 raise
-            args, kwargs = tree_map(lambda t: t[:1] if isinstance(t, Tensor) else t, (batch.args, batch.kwargs))
-            ENGINES["reference"](self.problem)(Batch(args, kwargs, 1, batch.start), None)
+            reference = ENGINES["reference"](self.problem)
+            reference(batch, labels)
             reason = f"{self.name} cannot run {type(self.problem.model).__name__}: {type(error).__name__}: {error}"
             if self.asked != "auto":
                 raise EngineError(reason) from error
-            self._fall_back(reason if not self.results else f"from sample {batch.start} on: {reason}")
+            self._fall_back(reference, reason if not self.results else f"from sample {batch.start} on: {reason}")
         return work(self.engine)
 
-    def _fall_back(self, reason: str) -> None:
-        self.name, self.fallback = "reference", reason
-        self.engine = ENGINES[self.name](self.problem)
+    def _fall_back(self, reference: Engine, reason: str) -> None:
+        self.name, self.engine, self.fallback = "reference", reference, reason
         key = (type(self.problem.model).__qualname__, reason)
         if key not in _told:
             _told.add(key)
@@ -265,7 +274,7 @@ class _Labels:
 
     def __init__(self, labels: Any | None, expected: int | None, device: torch.device) -> None:
         self.given = labels is not None
-        self.labels: Any = tree_map(lambda t: torch.as_tensor(t).to(device), _nest(labels)) if self.given else ()
+        self.labels: Any = tree_map(lambda t: _label(t, device), _nest(labels)) if self.given else ()
         if expected is not None:
             self.check_length(expected)
 
@@ -280,16 +289,27 @@ class _Labels:
         """The labels of a batch."""
         end = batch.start + batch.size
         for t in tree_leaves(self.labels):
-            if t.shape[0] < end:
-                raise ValueError(f"expected labels for all of the pool's samples, got {t.shape[0]} for {end} or more")
+            if t.ndim == 0 or t.shape[0] < end:
+                raise ValueError(f"expected labels for all of the pool's samples, got {list(t.shape)} for {end} or more")
         return tree_map(lambda t: t[batch.start : end], self.labels) if self.given else None
 
 
 def _nest(labels: Any) -> Any:
-    """Labels as a nest of tensors; a plain list of numbers is one tensor."""
-    if isinstance(labels, (list, tuple)) and all(isinstance(y, (int, float)) for y in labels):
-        return torch.as_tensor(labels)
+    """Labels as a nest of arrays; a list of numbers, or of tensors that are single numbers, is one array."""
+    if isinstance(labels, (list, tuple)) and all(isinstance(y, Number) or getattr(y, "ndim", None) == 0 for y in labels):
+        return torch.as_tensor([y.item() if isinstance(y, Tensor) else y for y in labels])
     return labels
+
+
+def _label(value: Any, device: torch.device) -> Tensor:
+    """One array of a nest of labels on the device; whole numbers as int64, what torch's losses take."""
+    try:
+        label = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"expected labels as a tensor or an array of numbers, got {value!r} ({error})") from error
+    whole = not (label.is_floating_point() or label.is_complex() or label.dtype == torch.bool)
+    label = label.detach().to(device, torch.int64 if whole else label.dtype)
+    return label.clone() if label.is_inference() else label  # autograd refuses tensors of inference mode
 
 
 def _check_task(problem: Problem, example: Batch, given: _Labels) -> None:
@@ -328,8 +348,20 @@ def _join(labels: list[Any]) -> Any:
 
 
 def _empty(problem: Problem) -> Scores:
-    none, label = torch.empty(0), torch.empty(0, dtype=torch.int64)
+    double = any(p.dtype == torch.float64 for p in problem.params.values())
+    none, label = torch.empty(0, dtype=torch.float64 if double else torch.float32), torch.empty(0, dtype=torch.int64)
     return Scores(none, none, none, label, label, torch.empty(0, dtype=torch.bool), "none: the pool is empty", None)
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is a whole number, of Python or of NumPy; True and False are none."""
+    if isinstance(value, (bool, Tensor)):
+        return False
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return True
 
 
 def _one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:

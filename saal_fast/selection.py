@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from .kmeans import kmeans_plusplus
-from .scoring import Options, score
+from .pools import Stream
+from .scoring import Options, is_whole, score
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -20,7 +22,7 @@ def select(
     rho: float = 0.05,
     *,
     diversity: Literal["kmeans++"] | None = None,
-    seed: int | None = None,
+    seed: int | torch.Generator | None = None,
     **options: Unpack[Options],
 ) -> Tensor:
     """Picks the k samples to label next (Algorithm 1, line 7).
@@ -32,7 +34,7 @@ def select(
         rho: radius ρ of the perturbation.
         diversity: None for the k largest scores (ties: the earlier sample). "kmeans++" for D² sampling over the scores as a
             one-dimensional input, the largest first (Section 4.1, "Baselines").
-        seed: of the D² sampling; None for fresh entropy.
+        seed: of the D² sampling, a number or a generator; None for fresh entropy.
         **options: of `score`.
 
     Returns:
@@ -43,17 +45,21 @@ def select(
         TypeError: k is no whole number.
         ValueError: k < 1, or more than the samples with a finite score; and as `score`.
     """
-    if isinstance(k, bool) or not isinstance(k, int):
+    if not is_whole(k):
         raise TypeError(f"expected k to be a whole number, got {k!r} ({type(k).__name__})")
     if k < 1:
         raise ValueError(f"expected k >= 1, got k={k}")
     if diversity not in (None, "kmeans++"):
         raise ValueError(f'expected diversity to be None or "kmeans++", got {diversity!r}')
-    if hasattr(pool, "__len__") and k > len(pool) and isinstance(pool, (Tensor, list, tuple)):
-        raise ValueError(f"expected k <= {len(pool)}, the size of the pool; got k={k}")  # before any work is done
+    if diversity is not None:  # a seed that is none, or a C++ core that was not built, shows before any work is done
+        kmeans_plusplus(torch.zeros(1), 1, seed=None if isinstance(seed, torch.Generator) else seed)
+    length = Stream(pool, torch.device("cpu")).length
+    if length is not None and k > length:
+        raise ValueError(f"expected k <= {length}, the size of the pool; got k={k}")
 
-    scores = score(model, pool, rho, **options)
-    candidates = scores.isfinite().nonzero()[:, 0]
+    scored = score(model, pool, rho, **options, details=True)
+    scores = scored.by(options.get("objective", "max"))
+    candidates = (scored.finite & scores.isfinite()).nonzero()[:, 0]
     if k > len(candidates):
         finite = "" if len(candidates) == len(scores) else " with a finite score"
         raise ValueError(f"expected k <= {len(candidates)}, the samples of the pool{finite}; got k={k}")

@@ -29,8 +29,8 @@ class Diary(nn.Module):
         self.plain.add_(1)
         self.history.append(out)
         self.by_name["out"] = out
-        self.names.add("b")
         self.calls += 1
+        self.names.add(self.calls)
         self.cache = out
         return out
 
@@ -55,7 +55,7 @@ def portrait(model):
             elif isinstance(value, dict):
                 inner = [(k, id(v)) for k, v in value.items()]
             elif isinstance(value, list | set):
-                inner = [id(v) for v in value]
+                inner = [id(v) for v in value] if isinstance(value, list) else set(value)
             seen[path, key] = (id(value), inner)
     for name, parameter in model.named_parameters():
         g = parameter.grad
@@ -209,6 +209,15 @@ def test_a_buffer_that_began_to_require_grad():
     assert model.running_mean.tolist() == [0, 0]
 
 
+def test_a_buffer_that_was_asked_to_require_grad_or_whose_data_was_swapped():
+    model = nn.BatchNorm1d(2)
+    before = portrait(model)
+    with untouched(model):
+        model.running_mean.requires_grad_()
+        model.running_var.data = torch.zeros(2)
+    assert portrait(model) == before
+
+
 def test_a_parameter_whose_data_was_swapped():
     model = nn.Linear(2, 2)
     before = portrait(model)
@@ -289,10 +298,7 @@ def test_unwrap():
     model = nn.Linear(2, 2)
     assert unwrap(model) is model
     assert unwrap(nn.DataParallel(model)) is model
-    assert (
-        unwrap(torch.compile(nn.DataParallel(torch.compile(model, backend="eager")), backend="eager"))
-        is model
-    )
+    assert unwrap(torch.compile(nn.DataParallel(torch.compile(model, backend="eager")), backend="eager")) is model
 
 
 @pytest.mark.gpu

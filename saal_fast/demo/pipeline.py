@@ -92,7 +92,7 @@ def run(task: Task) -> Result:
     print(f"\n{table(picks)}\n")
 
     timing = measure(model, part, settings.rho)
-    print(f"milliseconds a sample, {len(part)} samples, {torch.get_num_threads()} threads:")
+    print(f"milliseconds a sample, {len(part)} samples, {torch.get_num_threads()} thread(s):")
     print(f"{timing_table(timing, scored.engine)}\n")
 
     write_csv(picks, out / "picks.csv")

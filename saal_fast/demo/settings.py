@@ -22,7 +22,8 @@ class Settings:
         pool: how many unlabelled samples to score; None for 2,000, or as many as the data hold.
         k: how many samples to pick.
         rho: the radius of the perturbation, in the units of the weights.
-        seed: of every draw and of the training, in [0, 2⁶³).
+        seed: of every draw and of the training, in [0, 2⁶³). The same seed gives the same picks on one machine
+            with one number of threads.
         diversity: None for the k highest scores, "kmeans++" for k-means++ seeding over the scores.
         out: the folder to write into, made if need be.
         epochs: passes over the labelled samples.

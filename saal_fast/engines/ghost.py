@@ -26,10 +26,15 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from ..perturbation import total_of
 from ..pools import Batch
+from .branches import by_branches
 from .layers import Call, Layer, Sites
 from .plan import Plan, Site, plan_for
 from .problem import EngineError, Problem, Result, constant, finite, gain, nbytes
 from .vmap import over_samples
+
+
+class PlanError(EngineError):
+    """The model did not use its weights as the plan has it."""
 
 
 class Factor:
@@ -58,13 +63,23 @@ class Taps(Sites):
         super().__init__(names)
         self.sites, self.taps = sites, taps
         self.inputs: list[Tensor] = []
+        self.versions: list[int] = []
 
     def at(self, name: str, call: Call, out: Tensor) -> Tensor:
         i = len(self.inputs)
         if i == len(self.sites) or (self.sites[i].weight, self.sites[i].shape) != (name, out.shape):
-            raise EngineError(f"{name} was not used as in the pass that the plan was made from")
+            raise PlanError(f"{name} was not used as in the pass of the plan")
         self.inputs.append(call.input)
+        self.versions.append(call.input._version)
         return out + self.taps[i]
+
+    def check(self) -> None:
+        """Raises where the model did not use its weights as planned, or wrote over a layer's input, as autograd would."""
+        if len(self.inputs) != len(self.sites):
+            raise PlanError(f"{self.sites[len(self.inputs)].weight} was not used as in the pass of the plan")
+        for site, a, version in zip(self.sites, self.inputs, self.versions, strict=True):
+            if a._version != version:
+                raise EngineError(f"the input of {site.weight} was changed in place, but its gradient needs it as it was")
 
 
 class Push(Sites):
@@ -88,8 +103,17 @@ class Ghost:
 
     def __call__(self, batch: Batch, labels: Any | None) -> Result:
         """Score a batch; see `Engine`."""
-        plan = self.plan(batch)
-        return over_samples(lambda *sample: self._one(plan, *sample), batch, labels)
+        return by_branches(self._alike, batch, labels)
+
+    def _alike(self, batch: Batch, labels: Any | None) -> Result:
+        """Scores a batch whose samples take the same branches of the model's code."""
+        try:
+            plan = self.plan(batch)
+            return over_samples(lambda *sample: self._one(plan, *sample), batch, labels)
+        except PlanError:  # an earlier batch of these shapes took another branch
+            self._plans.clear()
+            plan = self.plan(batch)
+            return over_samples(lambda *sample: self._one(plan, *sample), batch, labels)
 
     def sample_bytes(self, example: Batch) -> int:
         plan, params = self.plan(example), self.problem.params
@@ -118,6 +142,7 @@ class Ghost:
         ) -> tuple[Tensor, tuple[Tensor, Tensor, Any, Tensor, list[Tensor]]]:
             with Taps(names, plan.sites, taps) as tapped:
                 output = self.problem.output({**shared, **direct}, args, kwargs)
+            tapped.check()
             y = constant(task.pseudo_label(output)) if label is None else label
             loss = task.loss(output, y)[0]
             scale = gain(loss)

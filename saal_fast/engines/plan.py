@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from .layers import Call, Layer, Sites
 from .problem import Problem
@@ -45,15 +46,23 @@ class Plan:
 
 
 class Watch(Sites):
-    """Notes each use of a weight: the call and the shape of its output."""
+    """Notes each use of a weight: the call and the shape of its output, or that it was used outside of any known layer."""
 
     def __init__(self, names: dict[int, str]) -> None:
         super().__init__(names)
         self.calls: list[tuple[Call, tuple[int, ...]]] = []
+        self.loose: set[str] = set()
 
     def at(self, name: str, call: Call, out: Tensor) -> Tensor:
         self.calls.append((call, tuple(out.shape)))
+        self.elsewhere(call.input, out)  # a parameter may be a layer's input too
         return out
+
+    def elsewhere(self, inputs: Any, out: Any) -> None:
+        outs = [t for t in tree_leaves(out) if isinstance(t, Tensor)]  # none: it was asked for a shape or a dtype
+        for t in tree_leaves(inputs):
+            if id(t) in self.names and any(t is not o for o in outs):
+                self.loose.add(self.names[id(t)])
 
 
 def plan_for(problem: Problem, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:
@@ -74,8 +83,8 @@ def plan_for(problem: Problem, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     uses: dict[str, list[tuple[Call, tuple[int, ...]]]] = defaultdict(list)
     for call, shape in watch.calls:
         uses[names[id(call.weight)]].append((call, shape))
-    kept = {name for name, calls in uses.items() if _pays(calls)}
-    beside = _biases_beside(watch.calls, names, kept)
+    kept = {name for name, calls in uses.items() if name not in watch.loose and _pays(calls)}
+    beside = {w: b for w, b in _biases_beside(watch.calls, names, kept).items() if b not in watch.loose}
     sites = tuple(
         Site(name, beside.get(name), call.layer, shape)
         for call, shape in watch.calls

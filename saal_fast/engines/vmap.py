@@ -10,6 +10,8 @@ from torch.utils._pytree import tree_map
 
 from ..perturbation import epsilon
 from ..pools import Batch
+from .branches import by_branches
+from .layers import Rewritten
 from .problem import Problem, Result, constant, finite, gain, nbytes
 
 
@@ -21,7 +23,7 @@ class Vmap:
 
     def __call__(self, batch: Batch, labels: Any | None) -> Result:
         """Score a batch; see `Engine`."""
-        return over_samples(self._one, batch, labels)
+        return by_branches(lambda *part: over_samples(self._one, *part), batch, labels)
 
     def sample_bytes(self, example: Batch) -> int:
         return 4 * nbytes(self.problem.params.values())  # gradient, step, moved weights, and one in the making
@@ -64,5 +66,6 @@ def over_samples(one: Any, batch: Batch, labels: Any | None) -> Result:
 
     inputs = (batch.args, batch.kwargs, labels)
     in_dims = tree_map(lambda t: 0 if isinstance(t, Tensor) else None, inputs)
-    scored: Result = vmap(of_one, in_dims=in_dims)(*inputs)
+    with Rewritten():
+        scored: Result = vmap(of_one, in_dims=in_dims)(*inputs)
     return scored

@@ -16,7 +16,7 @@ def ink(path):
     return float((imread(path)[..., :3].min(axis=-1) < 0.97).mean())
 
 
-@pytest.mark.parametrize("count", [1, 3, 5, 12, MOST_SHOWN + 3])
+@pytest.mark.parametrize("count", [1, 3, 12])
 def test_picks_are_drawn(tmp_path, count):
     black, white = torch.ones(count, 1, 8, 8), torch.zeros(count, 1, 8, 8)
     plot_picks(picks_of(count), black, tmp_path / "black.png")

@@ -23,6 +23,8 @@ from typing import Any, Protocol, TypeVar
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from ..branches import ASKS, ask
+
 
 class Layer(Protocol):
     """A layer's geometry: static, comparable, without tensors."""
@@ -60,12 +62,12 @@ class Call:
 
 Reader = Callable[..., "Call | None"]
 _READERS: dict[Any, Reader] = {}
-_REWRITES: dict[Any, Callable[..., Tensor]] = {}
-R = TypeVar("R", bound=Reader)
-W = TypeVar("W", bound=Callable[..., Tensor])
+_REWRITES: dict[Any, Callable[..., Any]] = {}
+_OPENED: dict[Any, Callable[..., Any]] = {}
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-def reads(*functions: Any) -> Callable[[R], R]:
+def reads(*functions: Any) -> Callable[[F], F]:
     """Registers a function that reads calls of these torch functions, with their very signature.
 
     It returns None for calls it cannot factor; their parameters are then differentiated directly.
@@ -73,34 +75,63 @@ def reads(*functions: Any) -> Callable[[R], R]:
     Raises:
         ValueError: a function has its reader already.
     """
-
-    def register(reader: R) -> R:
-        for function in functions:
-            if function in _READERS:
-                raise ValueError(f"{function} is read by {_READERS[function].__qualname__} already")
-            _READERS[function] = reader
-        return reader
-
-    return register
+    return _registers(_READERS, "read", functions)
 
 
-def rewrites(function: Any) -> Callable[[W], W]:
-    """Registers a function that computes the same as this torch function, by other means that `vmap` runs faster.
+def rewrites(*functions: Any) -> Callable[[F], F]:
+    """Registers a function that computes the same as these torch functions, by other means that `vmap` runs faster.
 
     Raises:
-        ValueError: the function is rewritten already.
+        ValueError: a function is rewritten already.
     """
+    return _registers(_REWRITES, "rewritten", functions)
 
-    def register(rewritten: W) -> W:
-        if function in _REWRITES:
-            raise ValueError(f"{function} is rewritten by {_REWRITES[function].__qualname__} already")
-        _REWRITES[function] = rewritten
-        return rewritten
+
+def opens(*functions: Any) -> Callable[[F], F]:
+    """Registers a function that computes the same as these torch functions by calls that are themselves seen.
+
+    It returns NotImplemented for calls it leaves to torch.
+
+    Raises:
+        ValueError: a function is opened already.
+    """
+    return _registers(_OPENED, "opened", functions)
+
+
+def _registers(registry: dict[Any, Any], done: str, functions: tuple[Any, ...]) -> Callable[[F], F]:
+    def register(by: F) -> F:
+        for function in functions:
+            if function in registry:
+                raise ValueError(f"{function} is {done} by {registry[function].__qualname__} already")
+            registry[function] = by
+        return by
 
     return register
 
 
-class Sites(TorchFunctionMode):
+class Rewritten(TorchFunctionMode):
+    """Runs the functions that `vmap` cannot run, or runs slowly, by other means."""
+
+    def __torch_function__(
+        self, fn: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Runs the call."""
+        kwargs = kwargs or {}
+        if fn in ASKS:
+            return ask(fn, args[0])
+        if fn in _OPENED:
+            with self:
+                out = _OPENED[fn](*args, **kwargs)
+            if out is not NotImplemented:
+                return out
+        return self.seen(fn, args, kwargs, _REWRITES.get(fn, fn)(*args, **kwargs))
+
+    def seen(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
+        """What the model gets in place of `out`, the output of a call."""
+        return out
+
+
+class Sites(Rewritten):
     """Sees every use of some weights, told by their identity; `at` says what is done there.
 
     Args:
@@ -111,18 +142,18 @@ class Sites(TorchFunctionMode):
         super().__init__()
         self.names = names
 
-    def __torch_function__(
-        self, fn: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Runs the call, and `at` where a rule knows it and its weight is one of `names`."""
-        kwargs = kwargs or {}
-        out = _REWRITES.get(fn, fn)(*args, **kwargs)
+    def seen(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
+        """`at`, where a rule knows the call and its weight is one of `names`; else `elsewhere`."""
         reader = _READERS.get(fn)
         call = None if reader is None else reader(*args, **kwargs)
         if call is None or id(call.weight) not in self.names:
+            self.elsewhere((args, kwargs), out)
             return out
         return self.at(self.names[id(call.weight)], call, out)
 
     def at(self, name: str, call: Call, out: Tensor) -> Tensor:
         """What the model gets in place of `out`, the output of one use of the weight `name`."""
         raise NotImplementedError(f"{type(self).__name__} must say what is done at {name}")
+
+    def elsewhere(self, inputs: Any, out: Any) -> None:
+        """Meets a call that no rule knows, or whose weight is none of `names`."""

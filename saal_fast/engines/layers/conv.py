@@ -1,10 +1,6 @@
 """Convolutions over 1, 2 or 3 dimensions, seen as a linear layer over patches.
 
-**The Gram matrix of patches without the patches.** At stride 1, entry (t, t') of `AᵀA'` is
-`Σ_k Σ_c a[c, t + k] a'[c, t' + k]`: a sum, over the kernel's offsets k, of the *pixels'* Gram matrix
-`P[s, s'] = Σ_c a[c, s] a'[c, s']` shifted along its diagonal. P costs `S² C` multiply-adds where patches cost `T² C K`
-(K the kernel's size, 9 for 3×3), and no patch is ever copied. The shifts are taken one dimension after the other:
-3 + 3 additions for 3×3, not 9.
+At stride 1 the Gram matrix of patches comes from the pixels' (see `ops/diagonal_sums.py`); else patches are copied.
 """
 
 from __future__ import annotations
@@ -15,6 +11,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...ops.diagonal_sums import diagonal_sums
 from .base import Call, reads
 
 Pair = tuple[int, int]
@@ -56,12 +53,15 @@ class Conv:
         """See `Layer`."""
         if not self._from_pixels:
             return self.columns(a).mT @ self.columns(x)
-        n, m, space = a.shape[0], x.shape[0], a.shape[2:]
-        gram = self._pixels(a).mT @ self._pixels(x)
-        gram = gram.reshape(self.groups, n, *space, m, *space)
-        for i in range(self.dims):
-            gram = self._diagonal_sums(gram, i)
-        return gram.reshape(self.groups, n * math.prod(gram.shape[2 : 2 + self.dims]), -1)
+        n, m, space = a.shape[0], x.shape[0], list(a.shape[2:])
+        pixels = self._pixels(a).mT @ self._pixels(x)  # [groups, n * S, m * S]
+        size = math.prod(space)
+        pixels = pixels.reshape(self.groups, n, size, m, size).transpose(2, 3).reshape(-1, size, size)
+        before, after = [p[0] for p in self.padding], [p[1] for p in self.padding]
+        gram: Tensor = diagonal_sums(pixels, space, list(self.kernel), before, after, list(self.dilation))
+        positions = gram.shape[-1]
+        gram = gram.reshape(self.groups, n, m, positions, positions).transpose(2, 3)
+        return gram.reshape(self.groups, n * positions, m * positions)
 
     def rows(self, g: Tensor) -> Tensor:
         """See `Layer`."""
@@ -78,7 +78,7 @@ class Conv:
         pixels = x.numel() // x.shape[1]
         kernel = math.prod(self.kernel)
         if self._from_pixels:
-            return float(pixels**2 * x.shape[1] + positions**2 * sum(self.kernel) * self.groups)
+            return float(pixels**2 * x.shape[1] + positions**2 * kernel * self.groups)
         return float(positions**2 * x.shape[1] * kernel)
 
     @property
@@ -88,24 +88,6 @@ class Conv:
     def _pixels(self, x: Tensor) -> Tensor:
         """[n, C, *S] as [groups, C / groups, n * S]."""
         return self.rows(x)
-
-    def _diagonal_sums(self, gram: Tensor, i: int) -> Tensor:
-        """Σ_k gram[.., t + k - before, .., t' + k - before, ..] along spatial dimension i of both sides."""
-        first, second = 2 + i, 3 + self.dims + i
-        (before, after), dilation = self.padding[i], self.dilation[i]
-        if self.kernel[i] == 1 and before == after == 0:
-            return gram
-        if before or after:
-            pads = [0] * (2 * gram.ndim)
-            for dim in (first, second):
-                pads[2 * (gram.ndim - 1 - dim)], pads[2 * (gram.ndim - 1 - dim) + 1] = before, after
-            gram = F.pad(gram, pads)
-        size = gram.shape[first] - (self.kernel[i] - 1) * dilation
-        shifts = (gram.narrow(first, k * dilation, size).narrow(second, k * dilation, size) for k in range(self.kernel[i]))
-        total = next(shifts)
-        for shift in shifts:
-            total = total + shift
-        return total
 
 
 def _each(value: int | tuple[int, ...], dims: int) -> tuple[int, ...]:

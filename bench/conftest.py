@@ -1,0 +1,51 @@
+"""Benchmarks: paired timings in one process, correctness before timing, ratios instead of seconds.
+
+    pytest bench --benchmark-only
+
+Rounds of a group's contestants take turns (A B C, A B C, ...), so that a machine whose speed drifts slows all of them.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+from collections import defaultdict
+
+import pytest
+import torch
+
+
+def pytest_benchmark_update_machine_info(config, machine_info):
+    machine_info["torch"] = torch.__version__
+    machine_info["torch_threads"] = torch.get_num_threads()
+    machine_info["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter, config):
+    """Prints each group's medians as ratios to its plain forward pass (or first entry) and to the reference."""
+    session = getattr(config, "_benchmarksession", None)
+    groups = defaultdict(dict)
+    for bench in session.benchmarks if session else []:
+        if not bench.has_error and bench.stats.data:
+            groups[bench.group][bench.params["contestant"] if bench.params else bench.name] = bench
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    for group, benches in groups.items():
+        medians = {name: statistics.median(b.stats.data) / b.extra_info.get("samples", 1) for name, b in benches.items()}
+        base = medians.get("forward", next(iter(medians.values())))
+        reference = medians.get("reference")
+        terminalreporter.write_sep("-", f"{group} ({torch.get_num_threads()} threads, torch {torch.__version__}, {commit})")
+        terminalreporter.write_line(f"{'':24}{'ms a sample':>12}{'x forward':>12}{'reference / it':>16}")
+        for name, median in sorted(medians.items(), key=lambda item: item[1]):
+            beside = f"{reference / median:16.1f}" if reference else ""
+            terminalreporter.write_line(f"{name:24}{1e3 * median:12.3f}{median / base:12.2f}{beside}")
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    """No benchmark leaves gradients on, or another's random numbers."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        yield

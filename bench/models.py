@@ -1,0 +1,43 @@
+"""The models that are timed, each with a pool."""
+
+from __future__ import annotations
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+
+def resnet18(n: int, width: int = 64) -> tuple[nn.Module, Tensor]:
+    """ResNet-18 with the stem for 32×32 images (3×3, stride 1, no pooling), 10 classes; `width` channels in the first stage."""
+    model = _Narrow(width)
+    model.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
+    model.bn1 = nn.BatchNorm2d(width)
+    model.maxpool = nn.Identity()
+    model.fc = nn.Linear(8 * width, 10)
+    return model.eval(), torch.randn(n, 3, 32, 32)
+
+
+class _Narrow(torchvision.models.ResNet):
+    def __init__(self, width: int) -> None:
+        self.width = width
+        super().__init__(torchvision.models.resnet.BasicBlock, [2, 2, 2, 2])
+
+    def _make_layer(self, block, planes, *rest, **options):
+        if planes == 64:
+            self.inplanes = self.width  # what the stem hands over
+        return super()._make_layer(block, planes * self.width // 64, *rest, **options)
+
+
+def vit(n: int) -> tuple[nn.Module, Tensor]:
+    """A small vision transformer: 64×64 images in 65 tokens of 192, 6 layers (ViT-Tiny's width)."""
+    model = torchvision.models.VisionTransformer(
+        image_size=64, patch_size=8, num_layers=6, num_heads=3, hidden_dim=192, mlp_dim=768, num_classes=10
+    )
+    nn.init.normal_(model.heads.head.weight, std=0.02)  # torchvision starts it at zero, where nothing has a gradient
+    return model.eval(), torch.randn(n, 3, 64, 64)
+
+
+def mlp(n: int) -> tuple[nn.Module, Tensor]:
+    """784-1024-1024-10."""
+    layers = [nn.Linear(784, 1024), nn.ReLU(), nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 10)]
+    return nn.Sequential(*layers).eval(), torch.randn(n, 784)

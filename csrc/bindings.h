@@ -1,0 +1,6 @@
+// What each bindings_*.cpp adds to saal_fast._core.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+void define_diagonal_sums(pybind11::module_& m);

@@ -1,0 +1,292 @@
+// The driver: which tile is formed when, so that what it reads is near. A thread takes some samples and some
+// panels of outputs. Samples go in chunks, inputs in blocks of strips:
+//
+//     for chunk of samples:             G in panels
+//         for block of strips:          A (and X') of the chunk's samples in strips
+//             for panel:                a tile of W comes near, and serves all samples of the chunk
+//                 for sample of chunk:  the tile of M: summed, or mapped and multiplied with X'
+//
+// A sample's sums are taken in one order, whatever the threads.
+#include "tiles.h"
+
+#include <stdexcept>
+#include <type_traits>
+#include <vector>
+
+#include "kmeans.h"
+#include "team.h"
+#include "tiles_pack.h"
+
+namespace saal {
+namespace {
+
+constexpr std::int64_t kPositions = 128;       // of a chunk of samples, at least, where there are as many
+constexpr std::int64_t kBlockBytes = 3 << 17;  // of a block's strips: with G and the push they fit L2
+constexpr std::int64_t kStrips = 16;           // of a block, at most: its direction stays in L1
+constexpr double kWorkPerThread = 1 << 20;     // multiply-adds: below, a thread costs more than it does
+
+const KernelTable& table_of(const std::string& isa) {
+    const std::vector<const KernelTable*> built{
+        &kernel_table_baseline,
+#if defined(SAAL_HAVE_AVX2)
+        &kernel_table_avx2,
+#endif
+#if defined(SAAL_HAVE_AVX512)
+        &kernel_table_avx512,
+#endif
+    };
+    const KernelTable* found = nullptr;
+    for (const std::string& name : usable_isas())
+        for (const KernelTable* table : built)
+            if (name == table->isa && (isa.empty() || isa == name)) found = table;
+    if (found == nullptr)
+        throw std::invalid_argument("expected an instruction set that is built and runs here, got '" + isa + "'");
+    return *found;
+}
+
+template <class T>
+const Kernels<T>& kernels_of(const std::string& isa) {
+    const KernelTable& table = table_of(isa);
+    if constexpr (std::is_same_v<T, float>)
+        return table.f32;
+    else
+        return table.f64;
+}
+
+void check(bool fits, const char* expected) {
+    if (!fits) throw std::invalid_argument(std::string("expected ") + expected);
+}
+
+template <class T>
+void check_layer(const Images<const T>& a, const Images<const T>& g, const Convolution<T>& layer) {
+    check(layer.groups > 0 && a.channels % layer.groups == 0 && g.channels % layer.groups == 0,
+          "channels that groups divide");
+    check(a.count == g.count, "as many inputs as output gradients");
+    for (int side = 0; side < 2; ++side)
+        check(layer.kernel[side] > 0 && layer.stride[side] > 0 && layer.dilation[side] > 0 &&
+                  layer.before[side] >= 0,
+              "kernel, stride and dilation > 0, padding >= 0");
+}
+
+/// One call: what its threads read, and how they divide it.
+template <class T>
+class Call {
+  public:
+    /// x and out may be null: a norm.
+    Call(const Kernels<T>& kernels, const Images<const T>& a, const Images<const T>& g, const Images<const T>* x,
+         const Images<T>* out, const Convolution<T>& layer, const Rule& rule, int threads)
+        : kernels_(kernels),
+          layer_(layer),
+          rule_(rule),
+          g_(g),
+          a_patches_(a, layer, g.height, g.width),
+          g_offsets_(offsets_of(g)),
+          channels_(a.channels / layer.groups),
+          inputs_(channels_ * layer.kernel[0] * layer.kernel[1]),
+          panels_{g.channels / layer.groups, kernels.width} {
+        if (x != nullptr) {
+            x_patches_.emplace_back(*x, layer, out->height, out->width);
+            out_ = *out;
+            out_offsets_ = offsets_of(*out);
+        }
+        strips_ = (inputs_ + kStrip - 1) / kStrip;
+        units_ = layer.groups * panels_.count();
+        t_ = a_patches_.positions();
+        pushed_ = x == nullptr ? 0 : x_patches_[0].positions();
+        const std::int64_t positions = std::max<std::int64_t>(1, t_ + pushed_);
+        chunk_ = std::clamp<std::int64_t>(kPositions / positions, 1, std::max<std::int64_t>(1, g.count));
+        const std::int64_t bytes = chunk_ * positions * kStrip * static_cast<std::int64_t>(sizeof(T));
+        block_ = std::clamp<std::int64_t>(kBlockBytes / bytes, 1, std::min(kStrips, strips_));
+        divide(threads);
+        for (int i = 0; i < sample_parts_ * unit_parts_; ++i) scratch_.emplace_back(scratch_size());
+        if (rule.map == Map::kAdaptive) weight_ = Buffer<T>(units_ * strips_ * kStrip * kernels.width);
+        sums_.assign(static_cast<std::size_t>(x == nullptr ? g.count * units_ : 0), 0.0);
+    }
+
+    /// The norm's sums, or the push with these scales.
+    void run(const T* scales) {
+        Team team(sample_parts_ * unit_parts_);
+        if (rule_.map == Map::kAdaptive)
+            team.run(units_, [this](std::int64_t begin, std::int64_t end) {
+                for (std::int64_t unit = begin; unit < end; ++unit) pack_weight_of(unit);
+            });
+        team.run(sample_parts_ * unit_parts_, [&](std::int64_t begin, std::int64_t end) {
+            for (std::int64_t part = begin; part < end; ++part) {
+                const std::int64_t i = part / unit_parts_;
+                const std::int64_t j = part % unit_parts_;
+                for (std::int64_t n = g_.count * i / sample_parts_; n < g_.count * (i + 1) / sample_parts_;
+                     n += chunk_)
+                    chunk(scratch_[static_cast<std::size_t>(part)].get(), scales, n,
+                          std::min(chunk_, g_.count * (i + 1) / sample_parts_ - n), units_ * j / unit_parts_,
+                          units_ * (j + 1) / unit_parts_);
+            }
+        });
+    }
+
+    double sum(std::int64_t n) const {
+        double total = 0.0;
+        for (std::int64_t unit = 0; unit < units_; ++unit) total += sums_[static_cast<std::size_t>(n * units_ + unit)];
+        return total;
+    }
+
+  private:
+    /// A thread's scratch. A panel has a place of full width, whether half or not.
+    struct Parts {
+        T *outputs, *push, *a, *x, *direction, *a_pixels, *x_pixels;
+    };
+
+    /// Threads share the samples; few samples' panels too.
+    void divide(int threads) {
+        const double work = static_cast<double>(g_.count) * static_cast<double>(t_ + 2 * pushed_) *
+                            static_cast<double>(inputs_) * static_cast<double>(g_.channels);
+        const auto useful = static_cast<int>(std::min(work / kWorkPerThread, 4096.0));
+        const int team = std::clamp(useful, 1, std::max(threads, 1));
+        sample_parts_ = static_cast<int>(std::clamp<std::int64_t>(g_.count, 1, team));
+        unit_parts_ = static_cast<int>(std::clamp<std::int64_t>(units_, 1, team / sample_parts_));
+    }
+
+    bool pushes() const { return !x_patches_.empty(); }
+
+    std::int64_t outputs_size() const { return chunk_ * panels_.count() * t_ * panels_.width; }
+    std::int64_t push_size() const { return chunk_ * panels_.count() * pushed_ * panels_.width; }
+    std::int64_t a_size() const { return chunk_ * block_ * t_ * kStrip; }
+    std::int64_t x_size() const { return chunk_ * block_ * pushed_ * kStrip; }
+    std::int64_t direction_size() const { return block_ * kStrip * panels_.width; }
+    std::int64_t a_pixels() const { return a_patches_.scratch(); }
+    std::int64_t x_pixels() const { return pushes() ? x_patches_[0].scratch() : 0; }
+    std::int64_t scratch_size() const {
+        return outputs_size() + push_size() + a_size() + x_size() + direction_size() +
+               chunk_ * (a_pixels() + x_pixels());
+    }
+
+    T* weight_of(std::int64_t unit) const { return weight_.get() + unit * strips_ * kStrip * panels_.width; }
+
+    void pack_weight_of(std::int64_t unit) {
+        const std::int64_t panel = unit % panels_.count();
+        const std::int64_t first = unit / panels_.count() * panels_.outputs + panel * panels_.width;
+        pack_weight(layer_.weight + first * inputs_, channels_, inputs_ / channels_, pushes(), panels_.used(panel),
+                    panels_.width_of(panel), strips_ * kStrip, weight_of(unit));
+    }
+
+    /// Samples [n, n + count), panels [begin, end) of all groups' panels.
+    void chunk(T* scratch, const T* scales, std::int64_t n, std::int64_t count, std::int64_t begin,
+               std::int64_t end) {
+        Parts at;
+        at.outputs = scratch;
+        at.push = at.outputs + outputs_size();
+        at.a = at.push + push_size();
+        at.x = at.a + a_size();
+        at.direction = at.x + x_size();
+        at.a_pixels = at.direction + direction_size();
+        at.x_pixels = at.a_pixels + chunk_ * a_pixels();
+        for (std::int64_t s = 0; s < count; ++s) {
+            a_patches_.prepare(n + s, at.a_pixels + s * a_pixels());
+            if (pushes()) x_patches_[0].prepare(n + s, at.x_pixels + s * x_pixels());
+        }
+        const std::int64_t panels = panels_.count();
+        for (std::int64_t group = begin / panels; group * panels < end; ++group)
+            of_group(at, scales, n, count, group, std::max<std::int64_t>(0, begin - group * panels),
+                     std::min(panels, end - group * panels));
+    }
+
+    /// Panels [begin, end) of one group.
+    void of_group(const Parts& at, const T* scales, std::int64_t n, std::int64_t count, std::int64_t group,
+                  std::int64_t begin, std::int64_t end) {
+        const auto each = [&](const auto& use) {
+            for (std::int64_t panel = begin; panel < end; ++panel)
+                for (std::int64_t s = 0; s < count; ++s)
+                    use(panel, s, group * panels_.outputs + panel * panels_.width, s * panels_.count() + panel);
+        };
+        each([&](std::int64_t panel, std::int64_t s, std::int64_t channel, std::int64_t place) {
+            pack_outputs(g_.data + (n + s) * g_.count_stride + channel * g_.channel_stride, g_.channel_stride,
+                         g_offsets_, panels_.used(panel), panels_.width_of(panel),
+                         at.outputs + place * t_ * panels_.width);
+        });
+        if (pushes()) std::fill(at.push, at.push + push_size(), T{0});
+        for (std::int64_t first = 0; first < strips_; first += block_) {
+            const std::int64_t strips = std::min(block_, strips_ - first);
+            for (std::int64_t s = 0; s < count; ++s)
+                for (std::int64_t i = 0; i < strips; ++i) {
+                    a_patches_.strip(a_patches_.pixels(n + s, at.a_pixels + s * a_pixels()), group, first + i,
+                                     at.a + (s * strips + i) * t_ * kStrip);
+                    if (pushes())
+                        x_patches_[0].strip(x_patches_[0].pixels(n + s, at.x_pixels + s * x_pixels()), group,
+                                            first + i, at.x + (s * strips + i) * pushed_ * kStrip);
+                }
+            each([&](std::int64_t panel, std::int64_t s, std::int64_t, std::int64_t place) {
+                const std::int64_t unit = group * panels_.count() + panel;
+                Tile<T> tile;
+                tile.positions = t_;
+                tile.strips = strips;
+                tile.inputs = at.a + s * strips * t_ * kStrip;
+                tile.outputs = at.outputs + place * t_ * panels_.width;
+                tile.weight = weight_.get() + (unit * strips_ + first) * kStrip * panels_.width;
+                tile.map = rule_.map;
+                tile.q = rule_.q;
+                tile.half = panels_.half(panel);
+                if (!pushes()) {
+                    sums_[static_cast<std::size_t>((n + s) * units_ + unit)] += kernels_.norm(tile);
+                    return;
+                }
+                kernels_.direction(tile, at.direction);
+                kernels_.push(pushed_, strips, tile.half, at.x + s * strips * pushed_ * kStrip, at.direction,
+                              at.push + place * pushed_ * panels_.width);
+            });
+        }
+        if (!pushes()) return;
+        each([&](std::int64_t panel, std::int64_t s, std::int64_t channel, std::int64_t place) {
+            unpack_outputs(at.push + place * pushed_ * panels_.width, scales[n + s], out_.channel_stride,
+                           out_offsets_, panels_.used(panel), panels_.width_of(panel),
+                           out_.data + (n + s) * out_.count_stride + channel * out_.channel_stride);
+        });
+    }
+
+    const Kernels<T>& kernels_;
+    Convolution<T> layer_;
+    Rule rule_;
+    Images<const T> g_;
+    Images<T> out_{};
+    Patches<T> a_patches_;
+    std::vector<Patches<T>> x_patches_;  // one, or none for a norm
+    std::vector<std::int64_t> g_offsets_, out_offsets_;
+    std::int64_t channels_, inputs_;  // of a group; its inputs are channels times kernel
+    Panels panels_;                   // of a group
+    std::int64_t strips_, units_, t_, pushed_, chunk_, block_;
+    int sample_parts_ = 1, unit_parts_ = 1;
+    std::vector<Buffer<T>> scratch_;
+    Buffer<T> weight_;
+    std::vector<double> sums_;
+};
+
+}  // namespace
+
+template <class T>
+void tile_norm(const Images<const T>& a, const Images<const T>& g, const Convolution<T>& layer, const Rule& rule,
+               int threads, const std::string& isa, T* norms) {
+    check_layer(a, g, layer);
+    Call<T> call(kernels_of<T>(isa), a, g, nullptr, nullptr, layer, rule, threads);
+    call.run(nullptr);
+    for (std::int64_t n = 0; n < g.count; ++n) norms[n] = static_cast<T>(call.sum(n));
+}
+
+template <class T>
+void tile_apply(const Images<const T>& a, const Images<const T>& g, const Images<const T>& x,
+                const Convolution<T>& layer, const Rule& rule, const T* scales, int threads,
+                const std::string& isa, const Images<T>& out) {
+    check_layer(a, g, layer);
+    check(x.count == a.count && x.channels == a.channels, "x of as many samples and channels as a");
+    check(out.count == g.count && out.channels == g.channels, "out of as many samples and channels as g");
+    Call<T> call(kernels_of<T>(isa), a, g, &x, &out, layer, rule, threads);
+    call.run(scales);
+}
+
+#define SAAL_INSTANTIATE(T)                                                                                   \
+    template void tile_norm<T>(const Images<const T>&, const Images<const T>&, const Convolution<T>&,         \
+                               const Rule&, int, const std::string&, T*);                                     \
+    template void tile_apply<T>(const Images<const T>&, const Images<const T>&, const Images<const T>&,       \
+                                const Convolution<T>&, const Rule&, const T*, int, const std::string&,        \
+                                const Images<T>&);
+SAAL_INSTANTIATE(float)
+SAAL_INSTANTIATE(double)
+
+}  // namespace saal

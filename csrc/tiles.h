@@ -1,0 +1,48 @@
+// Per-sample weight gradients M = G Aᵀ of linear and convolutional layers, mapped element by element (see
+// Map) without ever being stored: their norms, and what they do to another input. Knows nothing of Python.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "tiles_kernels.h"
+
+namespace saal {
+
+/// Images [count, channels, height, width] with strides in elements. A linear layer's rows [N, T, D] are images
+/// of D channels, one row and T columns.
+template <class T>
+struct Images {
+    T* data;
+    std::int64_t count, channels, height, width;
+    std::int64_t count_stride, channel_stride, height_stride, width_stride;
+};
+
+/// A convolution's weight [outputs, channels / groups, kernel, kernel] and how it moves; first down, then
+/// across. `before` counts the zeros above and to the left; there are as many beyond as the output's size asks.
+template <class T>
+struct Convolution {
+    const T* weight;  // contiguous; read by Map::kAdaptive only
+    std::int64_t kernel[2], stride[2], before[2], dilation[2], groups;
+};
+
+struct Rule {
+    Map map;
+    double q;  // for kPower
+};
+
+/// norms[n] = Σ φ(M_n, W), M_n the weight gradient of input a[n] and output gradient g[n].
+///
+/// The numbers do not depend on `threads`. `isa` is one of `usable_isas()`, empty for the fastest.
+/// Throws std::invalid_argument where shapes do not fit each other.
+template <class T>
+void tile_norm(const Images<const T>& a, const Images<const T>& g, const Convolution<T>& layer, const Rule& rule,
+               int threads, const std::string& isa, T* norms);
+
+/// out[n] = scales[n] * (the layer with δ(M_n, W) for its weight, applied to x[n]).
+template <class T>
+void tile_apply(const Images<const T>& a, const Images<const T>& g, const Images<const T>& x,
+                const Convolution<T>& layer, const Rule& rule, const T* scales, int threads,
+                const std::string& isa, const Images<T>& out);
+
+}  // namespace saal

@@ -1,0 +1,32 @@
+"""Attention: the projections around it are linear layers, and `vmap` has no rule for the fused kernels in it."""
+
+from __future__ import annotations
+
+from types import FunctionType
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from .base import opens, rewrites
+
+
+@rewrites(F.scaled_dot_product_attention)
+def scaled_dot_product_attention(*args: Any, **kwargs: Any) -> Tensor:
+    """The same in plain operations: `vmap` would run the fused kernels sample by sample."""
+    with sdpa_kernel(SDPBackend.MATH):
+        return F.scaled_dot_product_attention(*args, **kwargs)
+
+
+_body = FunctionType(
+    F.multi_head_attention_forward.__code__,
+    {**vars(F), "has_torch_function": lambda tensors: False},
+    argdefs=F.multi_head_attention_forward.__defaults__,
+)
+
+
+@opens(F.multi_head_attention_forward)
+def multi_head_attention_forward(*args: Any, **kwargs: Any) -> Any:
+    """The code torch runs itself, without handing itself over as a whole: its linear layers are seen one by one."""
+    return _body(*args, **kwargs)

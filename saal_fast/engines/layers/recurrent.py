@@ -1,0 +1,166 @@
+"""Recurrent layers in plain operations: `vmap` has no rules for the fused ones.
+
+The input's projection is one linear layer over all steps, which factors. The state's has an input of its own at every step,
+and is left to autograd. Of packed sequences, those of one sample are known: they are the sequence without its padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .base import opens
+
+State = tuple[Tensor, ...]
+Cell = Callable[
+    [Tensor, Tensor, State], State
+]  # (projected input, projected state, state) -> state; its first is the output
+
+
+def _lstm(x: Tensor, h: Tensor, state: State) -> State:
+    i, f, g, o = (x + h).chunk(4, -1)
+    c = f.sigmoid() * state[1] + i.sigmoid() * g.tanh()
+    return o.sigmoid() * c.tanh(), c
+
+
+def _gru(x: Tensor, h: Tensor, state: State) -> State:
+    xr, xz, xn = x.chunk(3, -1)
+    hr, hz, hn = h.chunk(3, -1)
+    z = (xz + hz).sigmoid()
+    return ((1 - z) * (xn + (xr + hr).sigmoid() * hn).tanh() + z * state[0],)
+
+
+def _rnn_tanh(x: Tensor, h: Tensor, state: State) -> State:
+    return ((x + h).tanh(),)
+
+
+def _rnn_relu(x: Tensor, h: Tensor, state: State) -> State:
+    return ((x + h).relu(),)
+
+
+def _run(
+    cell: Cell,
+    input: Tensor,
+    initial: Sequence[Tensor],
+    params: Sequence[Tensor],
+    has_biases: bool,
+    num_layers: int,
+    bidirectional: bool,
+    batch_first: bool,
+) -> tuple[Tensor, ...]:
+    """Output [T, N, H] (or batch first) and the last state of each layer and direction [layers * directions, N, H]."""
+    x = input.transpose(0, 1) if batch_first else input
+    directions = 2 if bidirectional else 1
+    each = len(params) // (num_layers * directions)
+    last: list[State] = []
+    for layer in range(num_layers):
+        outputs = []
+        for backwards in range(directions):
+            i = layer * directions + backwards
+            w_ih, w_hh, *rest = params[i * each : (i + 1) * each]
+            b_ih, b_hh = rest[:2] if has_biases else (None, None)
+            project = rest[-1] if len(rest) % 2 else None  # of an LSTM with proj_size
+            projected = F.linear(x, w_ih, b_ih).unbind(0)
+            state = tuple(s[i] for s in initial)
+            steps = []
+            for step in reversed(projected) if backwards else projected:
+                h = state[0] @ w_hh.T if b_hh is None else state[0] @ w_hh.T + b_hh
+                state = cell(step, h, state)
+                if project is not None:
+                    state = (state[0] @ project.T, *state[1:])
+                steps.append(state[0])
+            outputs.append(torch.stack(steps[::-1] if backwards else steps))
+            last.append(state)
+        x = torch.cat(outputs, -1)
+    return (x.transpose(0, 1) if batch_first else x, *(torch.stack(s) for s in zip(*last, strict=True)))
+
+
+def _layer(cell: Cell, states: int) -> Callable[..., Any]:
+    """`torch.lstm` and its kin, whose two signatures are for padded and for packed sequences."""
+
+    def padded(
+        input: Tensor,
+        hx: Any,
+        params: Sequence[Tensor],
+        has_biases: bool,
+        num_layers: int,
+        dropout: float,
+        train: bool,
+        bidirectional: bool,
+        batch_first: bool,
+    ) -> Any:
+        if train and dropout > 0:
+            return NotImplemented
+        initial = hx if states > 1 else (hx,)
+        return _run(cell, input, initial, params, has_biases, num_layers, bidirectional, batch_first)
+
+    def packed(
+        data: Tensor,
+        batch_sizes: Tensor,
+        hx: Any,
+        params: Sequence[Tensor],
+        has_biases: bool,
+        num_layers: int,
+        dropout: float,
+        train: bool,
+        bidirectional: bool,
+    ) -> Any:
+        if len(data) != len(batch_sizes):  # more than one sample
+            return NotImplemented
+        found = padded(data[:, None], hx, params, has_biases, num_layers, dropout, train, bidirectional, False)
+        return found if found is NotImplemented else (found[0][:, 0], *found[1:])
+
+    def layer(*args: Any) -> Any:
+        return packed(*args) if isinstance(args[3], (list, tuple)) else padded(*args)
+
+    return layer
+
+
+def _one_step(cell: Cell) -> Callable[..., Any]:
+    """`torch.lstm_cell` and its kin."""
+
+    def step(
+        input: Tensor, hx: Any, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None, b_hh: Tensor | None = None
+    ) -> Any:
+        state = (hx,) if isinstance(hx, Tensor) else tuple(hx)
+        x, h = input @ w_ih.T, state[0] @ w_hh.T
+        new = cell(x if b_ih is None else x + b_ih, h if b_hh is None else h + b_hh, state)
+        return new if len(new) > 1 else new[0]
+
+    return step
+
+
+for _cell, _states, _fused, _fused_cell in (
+    (_lstm, 2, torch.lstm, torch.lstm_cell),
+    (_gru, 1, torch.gru, torch.gru_cell),
+    (_rnn_tanh, 1, torch.rnn_tanh, torch.rnn_tanh_cell),
+    (_rnn_relu, 1, torch.rnn_relu, torch.rnn_relu_cell),
+):
+    opens(_fused)(_layer(_cell, _states))
+    opens(_fused_cell)(_one_step(_cell))
+
+
+@opens(torch._VF._pack_padded_sequence)
+def pack_padded_sequence(input: Tensor, lengths: Tensor, batch_first: bool) -> Any:
+    """What `torch.nn.utils.rnn.pack_padded_sequence` calls. Samples of one length are scored together."""
+    steps = input.transpose(0, 1) if batch_first else input
+    if steps.shape[1] != 1:
+        return NotImplemented
+    length = int(lengths[0].item())
+    return steps[:length, 0], torch.ones(length, dtype=torch.int64)
+
+
+@opens(torch._VF._pad_packed_sequence)
+def pad_packed_sequence(
+    data: Tensor, batch_sizes: Tensor, batch_first: bool, padding_value: float, total_length: int
+) -> Any:
+    """What `torch.nn.utils.rnn.pad_packed_sequence` calls."""
+    if len(data) != len(batch_sizes):
+        return NotImplemented
+    padding = data.new_full((max(total_length - len(data), 0), *data.shape[1:]), padding_value)
+    padded = torch.cat([data, padding])[:, None]
+    return padded.transpose(0, 1) if batch_first else padded, torch.tensor([len(data)])
