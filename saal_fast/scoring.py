@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from . import memory, perturbation
 from .engines import ENGINES, NAMES, Engine, EngineError, Problem, Result
+from .engines.problem import constant
 from .isolation import untouched, unwrap
 from .objectives import ChecksLabels, Classification, Task
 from .pools import Batch, Stream
@@ -313,17 +314,27 @@ def _label(value: Any, device: torch.device) -> Tensor:
 
 
 def _check_task(problem: Problem, example: Batch, given: _Labels) -> None:
-    """Runs the model once on one sample: the task must understand its output, and the labels must fit it."""
+    """Runs the model once on one sample: the task must understand its output, the labels fit, the loss have a gradient."""
     task = problem.task
-    output = problem.output(problem.params, example.args, example.kwargs)
-    if given.given and isinstance(task, ChecksLabels):
-        task.check_labels(given.labels, output)
-    loss = task.loss(output, task.pseudo_label(output))
+    params = {name: p.detach().requires_grad_() for name, p in problem.params.items()}
+    with torch.enable_grad():
+        output = problem.output(params, example.args, example.kwargs)
+        if given.given and isinstance(task, ChecksLabels):
+            task.check_labels(given.labels, output)
+        loss = task.loss(output, constant(task.pseudo_label(output)))
     if not isinstance(loss, Tensor) or loss.shape != (1,) or not loss.is_floating_point():
         got = f"{loss.dtype} {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
         raise ValueError(
             f"expected {type(task).__name__}.loss to give one number a sample, [1] for a batch of one; got {got} "
             '(is it averaged? losses of torch.nn.functional need reduction="none")'
+        )
+    theta = [p for p in params.values() if p.requires_grad]
+    grads = torch.autograd.grad(loss, theta, allow_unused=True) if theta and loss.requires_grad else ()
+    if theta and all(g is None for g in grads):
+        log.warning(
+            "the first sample's loss does not depend on the parameters to perturb, so that its score is its plain loss: is "
+            "%s run under no_grad, or its output detached, or does it not use the parameters that params= accepts?",
+            type(problem.model).__name__,
         )
 
 

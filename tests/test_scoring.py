@@ -230,6 +230,35 @@ def test_other_kinds_of_output(wrap):
         torch.testing.assert_close(score(Wrapped(), inputs(), engine=engine), score(mlp(), inputs()), **FP64)
 
 
+class CutOff(nn.Module):
+    """Predicts, but lets no gradient through."""
+
+    def __init__(self, cut):
+        super().__init__()
+        self.body, self.unused, self.cut = mlp(), nn.Linear(2, 2).double(), cut
+
+    def forward(self, x):
+        return self.cut(self.body)(x)
+
+
+@pytest.mark.parametrize(
+    ("cut", "params"),
+    [
+        (torch.no_grad(), None),
+        (lambda body: lambda x: body(x).detach(), None),
+        (lambda body: body, lambda name: "unused" in name),
+    ],
+)
+@pytest.mark.parametrize("engine", ["auto", "reference"])
+def test_a_loss_without_a_gradient_is_told(cut, params, engine, caplog):
+    details = score(CutOff(cut), inputs(), params=params, engine=engine, details=True)
+    torch.testing.assert_close(details.perturbed_loss, details.loss, **FP64)
+    assert (details.grad_norm == 0).all()
+    (record,) = caplog.records
+    assert "does not depend on the parameters to perturb" in record.getMessage()
+    assert "CutOff run under no_grad" in record.getMessage()
+
+
 # --- progress ---------------------------------------------------------------------------------------
 
 

@@ -226,3 +226,15 @@ def test_a_training_loop_goes_on_as_if_nothing_had_been():
         return torch.cat([p.detach().flatten() for p in model.parameters()])
 
     assert torch.equal(train(scoring=True), train(scoring=False))
+
+
+@pytest.mark.parametrize("engine", ["reference", "vmap", "ghost"])
+def test_a_model_made_in_inference_mode(engine):
+    with torch.inference_mode():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+        pool = torch.randn(5, 4)
+    torch.manual_seed(0)
+    same = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+    expected = saal_fast.score(same, pool, engine="reference")
+    torch.testing.assert_close(saal_fast.score(model, pool, engine=engine), expected)

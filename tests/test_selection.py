@@ -215,5 +215,8 @@ def test_nor_are_samples_with_infinite_logits_and_a_finite_loss(objective):
             sure = torch.tensor([math.inf, 0.0, 0.0], dtype=torch.float64)
             return torch.where(x[:, :1] > 50, sure, self.body(x))
 
-    picks = select(Certain(), spoiled([4], 99.0), 19, objective=objective, on_nonfinite="keep")
-    assert 4 not in picks
+    x = spoiled([4], 99.0)
+    assert score(Certain(), x, objective=objective, on_nonfinite="keep").isfinite().all()
+    assert 4 not in select(Certain(), x, 19, objective=objective, on_nonfinite="keep")
+    with pytest.raises(ValueError, match="expected k <= 19, the samples of the pool with a finite score; got k=20"):
+        select(Certain(), x, 20, objective=objective, on_nonfinite="keep")

@@ -89,11 +89,11 @@ class Problem:
         for name, p in params.items():
             if not p.is_floating_point():
                 raise TypeError(f"expected floating-point parameters, got {name} as {p.dtype}")
-        if device is None:
-            return cls(model, params, {}, rule, task, next(iter(params.values())).device)
+        device = next(iter(params.values())).device if device is None else device
         state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-        others = {n: t.detach().to(device) for n, t in state.items() if n not in params and t.device != device}
-        return cls(model, {n: p.to(device) for n, p in params.items()}, others, rule, task, device)
+        fit = {n: _fit(t, device) for n, t in state.items()}
+        others = {n: t for n, t in fit.items() if n not in params and t is not state[n]}
+        return cls(model, {n: fit[n].detach() for n in params}, others, rule, task, device)
 
     def output(self, params: dict[str, Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The model's output with `params` in place of its own; inputs are copied, since a model may write to them."""
@@ -121,6 +121,13 @@ def nbytes(tensors: Iterable[Tensor]) -> int:
 def finite(output: Any, loss: Tensor) -> Tensor:
     """Whether one sample's output and loss hold neither NaN nor inf; 0-d bool."""
     return torch.stack([t.isfinite().all() for t in (loss, *tensors_of(output))]).all()
+
+
+def _fit(t: Tensor, device: torch.device) -> Tensor:
+    """The tensor where and as it can be used: on the device, and none of inference mode, which autograd refuses."""
+    if t.is_inference():
+        return t.detach().to(device, copy=True)
+    return t if t.device == device else t.detach().to(device)
 
 
 def constant(label: Any) -> Any:
