@@ -53,6 +53,7 @@ PYBIND11_MODULE(_core, m) {
     define<float>(m);
     define<double>(m);
     define_diagonal_sums(m);
+    define_tiles(m);
     m.def("built_isas", &saal::built_isas, "Instruction sets compiled in, the fastest last.");
     m.def("usable_isas", &saal::usable_isas, "Those of them that this CPU runs, the fastest last.");
     m.attr("compiler") = SAAL_BUILD_COMPILER;

@@ -4,3 +4,4 @@
 #include <pybind11/pybind11.h>
 
 void define_diagonal_sums(pybind11::module_& m);
+void define_tiles(pybind11::module_& m);

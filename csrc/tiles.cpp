@@ -13,35 +13,30 @@
 #include <type_traits>
 #include <vector>
 
-#include "kmeans.h"
+#include "isa.h"
 #include "team.h"
 #include "tiles_pack.h"
 
 namespace saal {
 namespace {
 
-constexpr std::int64_t kPositions = 128;       // of a chunk of samples, at least, where there are as many
+constexpr std::int64_t kPositions = 256;       // of a chunk of samples, at least, where there are as many
 constexpr std::int64_t kBlockBytes = 3 << 17;  // of a block's strips: with G and the push they fit L2
 constexpr std::int64_t kStrips = 16;           // of a block, at most: its direction stays in L1
 constexpr double kWorkPerThread = 1 << 20;     // multiply-adds: below, a thread costs more than it does
 
 const KernelTable& table_of(const std::string& isa) {
-    const std::vector<const KernelTable*> built{
-        &kernel_table_baseline,
+    return find_table<KernelTable>(
+        {
+            &kernel_table_baseline,
 #if defined(SAAL_HAVE_AVX2)
-        &kernel_table_avx2,
+            &kernel_table_avx2,
 #endif
 #if defined(SAAL_HAVE_AVX512)
-        &kernel_table_avx512,
+            &kernel_table_avx512,
 #endif
-    };
-    const KernelTable* found = nullptr;
-    for (const std::string& name : usable_isas())
-        for (const KernelTable* table : built)
-            if (name == table->isa && (isa.empty() || isa == name)) found = table;
-    if (found == nullptr)
-        throw std::invalid_argument("expected an instruction set that is built and runs here, got '" + isa + "'");
-    return *found;
+        },
+        isa);
 }
 
 template <class T>
@@ -73,21 +68,20 @@ template <class T>
 class Call {
   public:
     /// x and out may be null: a norm.
-    Call(const Kernels<T>& kernels, const Images<const T>& a, const Images<const T>& g, const Images<const T>* x,
-         const Images<T>* out, const Convolution<T>& layer, const Rule& rule, int threads)
+    Call(const Kernels<T>& kernels, const Images<const T>& a, const Images<const T>& g,
+         const Images<const T>* x, const Images<T>* out, const Convolution<T>& layer, const Rule& rule,
+         int threads)
         : kernels_(kernels),
           layer_(layer),
           rule_(rule),
-          g_(g),
+          g_(flattened(g)),
           a_patches_(a, layer, g.height, g.width),
-          g_offsets_(offsets_of(g)),
           channels_(a.channels / layer.groups),
           inputs_(channels_ * layer.kernel[0] * layer.kernel[1]),
           panels_{g.channels / layer.groups, kernels.width} {
         if (x != nullptr) {
             x_patches_.emplace_back(*x, layer, out->height, out->width);
-            out_ = *out;
-            out_offsets_ = offsets_of(*out);
+            out_ = flattened(*out);
         }
         strips_ = (inputs_ + kStrip - 1) / kStrip;
         units_ = layer.groups * panels_.count();
@@ -125,7 +119,8 @@ class Call {
 
     double sum(std::int64_t n) const {
         double total = 0.0;
-        for (std::int64_t unit = 0; unit < units_; ++unit) total += sums_[static_cast<std::size_t>(n * units_ + unit)];
+        for (std::int64_t unit = 0; unit < units_; ++unit)
+            total += sums_[static_cast<std::size_t>(n * units_ + unit)];
         return total;
     }
 
@@ -164,8 +159,8 @@ class Call {
     void pack_weight_of(std::int64_t unit) {
         const std::int64_t panel = unit % panels_.count();
         const std::int64_t first = unit / panels_.count() * panels_.outputs + panel * panels_.width;
-        pack_weight(layer_.weight + first * inputs_, channels_, inputs_ / channels_, pushes(), panels_.used(panel),
-                    panels_.width_of(panel), strips_ * kStrip, weight_of(unit));
+        pack_weight(layer_.weight + first * inputs_, channels_, inputs_ / channels_, pushes(),
+                    panels_.used(panel), panels_.width_of(panel), strips_ * kStrip, weight_of(unit));
     }
 
     /// Samples [n, n + count), panels [begin, end) of all groups' panels.
@@ -195,11 +190,12 @@ class Call {
         const auto each = [&](const auto& use) {
             for (std::int64_t panel = begin; panel < end; ++panel)
                 for (std::int64_t s = 0; s < count; ++s)
-                    use(panel, s, group * panels_.outputs + panel * panels_.width, s * panels_.count() + panel);
+                    use(panel, s, group * panels_.outputs + panel * panels_.width,
+                        s * panels_.count() + panel);
         };
         each([&](std::int64_t panel, std::int64_t s, std::int64_t channel, std::int64_t place) {
-            pack_outputs(g_.data + (n + s) * g_.count_stride + channel * g_.channel_stride, g_.channel_stride,
-                         g_offsets_, panels_.used(panel), panels_.width_of(panel),
+            pack_outputs(g_, g_.data + (n + s) * g_.count_stride + channel * g_.channel_stride,
+                         panels_.used(panel), panels_.width_of(panel),
                          at.outputs + place * t_ * panels_.width);
         });
         if (pushes()) std::fill(at.push, at.push + push_size(), T{0});
@@ -220,7 +216,7 @@ class Call {
                 tile.strips = strips;
                 tile.inputs = at.a + s * strips * t_ * kStrip;
                 tile.outputs = at.outputs + place * t_ * panels_.width;
-                tile.weight = weight_.get() + (unit * strips_ + first) * kStrip * panels_.width;
+                tile.weight = weight_of(unit) + first * kStrip * panels_.width_of(panel);
                 tile.map = rule_.map;
                 tile.q = rule_.q;
                 tile.half = panels_.half(panel);
@@ -235,9 +231,9 @@ class Call {
         }
         if (!pushes()) return;
         each([&](std::int64_t panel, std::int64_t s, std::int64_t channel, std::int64_t place) {
-            unpack_outputs(at.push + place * pushed_ * panels_.width, scales[n + s], out_.channel_stride,
-                           out_offsets_, panels_.used(panel), panels_.width_of(panel),
-                           out_.data + (n + s) * out_.count_stride + channel * out_.channel_stride);
+            unpack_outputs(at.push + place * pushed_ * panels_.width, scales[n + s], out_,
+                           out_.data + (n + s) * out_.count_stride + channel * out_.channel_stride,
+                           panels_.used(panel), panels_.width_of(panel));
         });
     }
 
@@ -248,9 +244,8 @@ class Call {
     Images<T> out_{};
     Patches<T> a_patches_;
     std::vector<Patches<T>> x_patches_;  // one, or none for a norm
-    std::vector<std::int64_t> g_offsets_, out_offsets_;
-    std::int64_t channels_, inputs_;  // of a group; its inputs are channels times kernel
-    Panels panels_;                   // of a group
+    std::int64_t channels_, inputs_;     // of a group; its inputs are channels times kernel
+    Panels panels_;                      // of a group
     std::int64_t strips_, units_, t_, pushed_, chunk_, block_;
     int sample_parts_ = 1, unit_parts_ = 1;
     std::vector<Buffer<T>> scratch_;
@@ -261,8 +256,8 @@ class Call {
 }  // namespace
 
 template <class T>
-void tile_norm(const Images<const T>& a, const Images<const T>& g, const Convolution<T>& layer, const Rule& rule,
-               int threads, const std::string& isa, T* norms) {
+void tile_norm(const Images<const T>& a, const Images<const T>& g, const Convolution<T>& layer,
+               const Rule& rule, int threads, const std::string& isa, T* norms) {
     check_layer(a, g, layer);
     Call<T> call(kernels_of<T>(isa), a, g, nullptr, nullptr, layer, rule, threads);
     call.run(nullptr);
@@ -275,16 +270,17 @@ void tile_apply(const Images<const T>& a, const Images<const T>& g, const Images
                 const std::string& isa, const Images<T>& out) {
     check_layer(a, g, layer);
     check(x.count == a.count && x.channels == a.channels, "x of as many samples and channels as a");
+    check(out.channel_stride == 1 || out.width_stride == 1, "out with channels or columns side by side");
     check(out.count == g.count && out.channels == g.channels, "out of as many samples and channels as g");
     Call<T> call(kernels_of<T>(isa), a, g, &x, &out, layer, rule, threads);
     call.run(scales);
 }
 
-#define SAAL_INSTANTIATE(T)                                                                                   \
-    template void tile_norm<T>(const Images<const T>&, const Images<const T>&, const Convolution<T>&,         \
-                               const Rule&, int, const std::string&, T*);                                     \
-    template void tile_apply<T>(const Images<const T>&, const Images<const T>&, const Images<const T>&,       \
-                                const Convolution<T>&, const Rule&, const T*, int, const std::string&,        \
+#define SAAL_INSTANTIATE(T)                                                                             \
+    template void tile_norm<T>(const Images<const T>&, const Images<const T>&, const Convolution<T>&,   \
+                               const Rule&, int, const std::string&, T*);                               \
+    template void tile_apply<T>(const Images<const T>&, const Images<const T>&, const Images<const T>&, \
+                                const Convolution<T>&, const Rule&, const T*, int, const std::string&,  \
                                 const Images<T>&);
 SAAL_INSTANTIATE(float)
 SAAL_INSTANTIATE(double)

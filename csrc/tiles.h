@@ -9,8 +9,8 @@
 
 namespace saal {
 
-/// Images [count, channels, height, width] with strides in elements. A linear layer's rows [N, T, D] are images
-/// of D channels, one row and T columns.
+/// Images [count, channels, height, width] with strides in elements. A linear layer's rows [N, T, D] are
+/// images of D channels, one row and T columns.
 template <class T>
 struct Images {
     T* data;
@@ -19,7 +19,8 @@ struct Images {
 };
 
 /// A convolution's weight [outputs, channels / groups, kernel, kernel] and how it moves; first down, then
-/// across. `before` counts the zeros above and to the left; there are as many beyond as the output's size asks.
+/// across. `before` counts the zeros above and to the left; there are as many beyond as the output's size
+/// asks.
 template <class T>
 struct Convolution {
     const T* weight;  // contiguous; read by Map::kAdaptive only
@@ -36,8 +37,8 @@ struct Rule {
 /// The numbers do not depend on `threads`. `isa` is one of `usable_isas()`, empty for the fastest.
 /// Throws std::invalid_argument where shapes do not fit each other.
 template <class T>
-void tile_norm(const Images<const T>& a, const Images<const T>& g, const Convolution<T>& layer, const Rule& rule,
-               int threads, const std::string& isa, T* norms);
+void tile_norm(const Images<const T>& a, const Images<const T>& g, const Convolution<T>& layer,
+               const Rule& rule, int threads, const std::string& isa, T* norms);
 
 /// out[n] = scales[n] * (the layer with δ(M_n, W) for its weight, applied to x[n]).
 template <class T>

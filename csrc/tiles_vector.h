@@ -5,7 +5,8 @@
 
 #include <cstdint>
 
-#if defined(__GNUC__)
+#if defined(__GNUC__) && !defined(SAAL_PLAIN_VECTORS)
+#define SAAL_HAS_VECTORS
 #define SAAL_INLINE static inline __attribute__((always_inline))
 #define SAAL_UNROLL _Pragma("GCC unroll 8")
 #else
@@ -33,7 +34,7 @@ constexpr int kVectorRegisters = 16;
 template <class T>
 constexpr int kLanesOf = kVectorBytes / static_cast<int>(sizeof(T));
 
-#if defined(__GNUC__)
+#if defined(SAAL_HAS_VECTORS)
 
 template <class T>
 struct VectorOf;
@@ -96,7 +97,8 @@ SAAL_INLINE Vector<float> power(Vector<float> x, double q, float /*of*/) {
     whole -= large;  // a true comparison is -1
     const V s = (m - 1.0F) / (m + 1.0F);
     const V z = s * s;
-    const V log2m = s * (2.88539008F + z * (0.961796694F + z * (0.577078016F + z * (0.412198583F + z * 0.320598898F))));
+    const V log2m =
+        s * (2.88539008F + z * (0.961796694F + z * (0.577078016F + z * (0.412198583F + z * 0.320598898F))));
     // q = high + low, high of 12 bits: high * whole is exact
     const float rounded = static_cast<float>(q);
     std::uint32_t bits;
@@ -109,7 +111,8 @@ SAAL_INLINE Vector<float> power(Vector<float> x, double q, float /*of*/) {
     const V rest = low * __builtin_convertvector(whole, V) + rounded * log2m;
     V y = exact + rest;
     y = y > 252.0F ? zero<float>() + 252.0F : (y < -252.0F ? zero<float>() - 252.0F : y);
-    const B power_of_two = __builtin_convertvector(y + (y < 0.0F ? zero<float>() - 0.5F : zero<float>() + 0.5F), B);
+    const B power_of_two =
+        __builtin_convertvector(y + (y < 0.0F ? zero<float>() - 0.5F : zero<float>() + 0.5F), B);
     V f = (exact - __builtin_convertvector(power_of_two, V)) + rest;
     f = f > 1.0F ? zero<float>() + 1.0F : (f < -1.0F ? zero<float>() - 1.0F : f);  // y was cut
     f *= 0.693147181F;
@@ -131,6 +134,59 @@ template <class T>
 SAAL_INLINE Vector<T> power(Vector<T> x, double q) {
     return power<T>(x, q, T{});
 }
+
+#else
+
+template <class T>
+struct Vector {
+    T lanes[kLanesOf<T>];
+    T& operator[](int lane) { return lanes[lane]; }
+    T operator[](int lane) const { return lanes[lane]; }
+    Vector& operator+=(const Vector& other) { return *this = *this + other; }
+};
+
+#define SAAL_LANES(value)                                                     \
+    Vector<T> out;                                                            \
+    for (int lane = 0; lane < kLanesOf<T>; ++lane) out.lanes[lane] = (value); \
+    return out
+
+template <class T>
+SAAL_INLINE Vector<T> operator+(const Vector<T>& a, const Vector<T>& b) {
+    SAAL_LANES(a[lane] + b[lane]);
+}
+template <class T>
+SAAL_INLINE Vector<T> operator*(const Vector<T>& a, const Vector<T>& b) {
+    SAAL_LANES(a[lane] * b[lane]);
+}
+template <class T>
+SAAL_INLINE Vector<T> operator*(const Vector<T>& a, T b) {
+    SAAL_LANES(a[lane] * b);
+}
+template <class T>
+SAAL_INLINE Vector<T> load(const T* from) {
+    SAAL_LANES(from[lane]);
+}
+template <class T>
+SAAL_INLINE void store(T* to, const Vector<T>& v) {
+    for (int lane = 0; lane < kLanesOf<T>; ++lane) to[lane] = v[lane];
+}
+template <class T>
+SAAL_INLINE Vector<T> zero() {
+    SAAL_LANES(T{0});
+}
+template <class T>
+SAAL_INLINE Vector<T> absolute(const Vector<T>& m) {
+    SAAL_LANES(m[lane] < T{0} ? -m[lane] : m[lane]);
+}
+template <class T>
+SAAL_INLINE Vector<T> sign(const Vector<T>& m) {
+    SAAL_LANES(static_cast<T>((m[lane] > T{0}) - (m[lane] < T{0})));
+}
+template <class T>
+SAAL_INLINE Vector<T> power(const Vector<T>& x, double q) {
+    SAAL_LANES(static_cast<T>(pow(static_cast<double>(x[lane]), q)));
+}
+#undef SAAL_LANES
 
 #endif
 

@@ -39,6 +39,11 @@ class Perturbation(Protocol):
         """Whether `direction(g, w)` is g itself, so that a factored gradient `G Aᵀ` may stay factored."""
         ...
 
+    @property
+    def code(self) -> tuple[str, float]:
+        """The rule's name for the fused operations (`ops/elementwise.py`), and its exponent q."""
+        ...
+
     def unit(self, grads: Iterable[Tensor]) -> Tensor | float:
         """A positive size, by which gradients are divided before powers of them are summed."""
         ...
@@ -77,6 +82,7 @@ class L2:
 
     rho: float
     linear = True
+    code = ("l2", 2.0)
 
     def unit(self, grads: Iterable[Tensor]) -> Tensor | float:
         return 1.0
@@ -107,6 +113,10 @@ class Lp:
         """The dual exponent."""
         return 1.0 if math.isinf(self.p) else self.p / (self.p - 1)
 
+    @property
+    def code(self) -> tuple[str, float]:
+        return "lp", self.q
+
     def unit(self, grads: Iterable[Tensor]) -> Tensor | float:
         return 1.0 if self.q == 1 else _amax(grads)
 
@@ -129,6 +139,7 @@ class Adaptive:
 
     rho: float
     linear = False
+    code = ("adaptive", 2.0)
 
     def unit(self, grads: Iterable[Tensor]) -> Tensor | float:
         return 1.0

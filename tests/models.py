@@ -40,11 +40,11 @@ def build(name: str, dtype: torch.dtype = torch.float64) -> Case:
         model, pool, params = _CASES[name]()
         for p in model.parameters():
             p.data += 0.1 * torch.randn_like(p)
-        for buffer_name, buffer in model.named_buffers():
-            if buffer_name.endswith("running_mean"):
-                buffer.uniform_(-0.2, 0.2)
-            elif buffer_name.endswith("running_var"):
-                buffer.uniform_(0.1, 0.5)
+        normed = [m for m in model.modules() if getattr(m, "running_mean", None) is not None]
+        for module in normed:
+            module.momentum = 1.0
+        if normed:
+            model.train()(pool)  # takes the pool's own statistics
     cast = {k: _cast(v, dtype) for k, v in pool.items()} if isinstance(pool, dict) else _cast(pool, dtype)
     return Case(model.to(dtype).eval(), cast, params)
 
@@ -362,9 +362,7 @@ def instance_norm_with_statistics() -> Case:
 @case
 def weight_norm() -> Case:
     wrap = nn.utils.parametrizations.weight_norm
-    return Case(
-        nn.Sequential(wrap(nn.Conv1d(2, 4, 3)), nn.Tanh(), nn.Flatten(), wrap(nn.Linear(16, CLASSES))), images(2, 6)
-    )
+    return Case(nn.Sequential(wrap(nn.Conv1d(2, 4, 3)), nn.Tanh(), nn.Flatten(), wrap(nn.Linear(16, CLASSES))), images(2, 6))
 
 
 @case

@@ -10,14 +10,14 @@ For one sample, then `vmap`ped over the batch with the weights shared (conventio
    this pass. The weights themselves stay shared by the batch.
 
 A weight used at several sites i has `Σ_i G_i A_iᵀ` for a gradient: its norm takes every pair of sites, and each of its uses
-in step 3 adds every site's share.
+in step 3 adds every site's share. Rules that act element by element take tiles of `G Aᵀ` instead of Gram matrices.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -27,7 +27,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 from ..perturbation import total_of
 from ..pools import Batch
 from .branches import by_branches
-from .layers import Call, Layer, Sites
+from .factors import Factored, Grams, Tiles
+from .layers import Call, Sites, Tiled
 from .plan import Plan, Site, plan_for
 from .problem import EngineError, Problem, Result, constant, finite, gain, nbytes
 from .vmap import over_samples
@@ -35,25 +36,6 @@ from .vmap import over_samples
 
 class PlanError(EngineError):
     """The model did not use its weights as the plan has it."""
-
-
-class Factor:
-    """One site's share of its weight's gradient, `G Aᵀ`, kept as the layer's input and the gradient at its output."""
-
-    def __init__(self, site: Site, a: Tensor, g: Tensor) -> None:
-        self.layer, self.bias, self.a, self.g = site.layer, site.bias is not None, a, site.layer.rows(g)
-
-    def gram(self, layer: Layer, x: Tensor) -> Tensor:
-        """`AᵀX` [groups, T, T'] with x the input of `layer`; with a bias, both have a row of ones."""
-        if layer == self.layer and x.shape == self.a.shape:
-            gram = layer.gram(self.a, x)
-        else:  # the same weight at another stride or size
-            gram = self.layer.columns(self.a).mT @ layer.columns(x)
-        return gram + 1 if self.bias else gram
-
-    def dot(self, other: Factor) -> Tensor:
-        """`⟨G Aᵀ, G' A'ᵀ⟩`; 0-d."""
-        return (self.gram(other.layer, other.a) * (self.g.mT @ other.g)).sum()
 
 
 class Taps(Sites):
@@ -83,15 +65,14 @@ class Taps(Sites):
 
 
 class Push(Sites):
-    """Adds to each factored layer's output what the sample's own step changes in it: `s·Σ_i G_i (A_iᵀX')`."""
+    """Gives each factored layer the output it has after the sample's own step."""
 
-    def __init__(self, names: dict[int, str], factors: dict[str, list[Factor]], scale: Tensor) -> None:
+    def __init__(self, names: dict[int, str], factored: dict[str, Factored], scale: Tensor) -> None:
         super().__init__(names)
-        self.factors, self.scale = factors, scale
+        self.factored, self.scale = factored, scale
 
     def at(self, name: str, call: Call, out: Tensor) -> Tensor:
-        pushes = [f.g @ (self.scale * f.gram(call.layer, call.input)) for f in self.factors[name]]
-        return out + call.layer.unrows(sum(pushes[1:], pushes[0]), out)
+        return self.factored[name].push(call, out, self.scale)
 
 
 class Ghost:
@@ -154,18 +135,18 @@ class Ghost:
             loss_of, argnums=(0, 1), has_aux=True
         )(direct, taps)
 
-        unit = rule.unit(grads.values()) if grads else 1.0
-        grads = {name: g / unit for name, g in grads.items()} if not rule.linear else grads
-        factors: dict[str, list[Factor]] = defaultdict(list)
-        for site, a, g in zip(plan.sites, inputs, tap_grads, strict=True):
-            factors[site.weight].append(Factor(site, a, g))
+        # Of a factored gradient its largest element is not known, but a bound that is as good for the purpose.
+        sizes = [a.abs().amax() * g.abs().amax() for a, g in zip(inputs, tap_grads, strict=True)] if plan.tiled else []
+        unit = rule.unit([*grads.values(), *sizes])
+        if not rule.linear:
+            grads, tap_grads = tree_map(lambda g: g / unit, (grads, tap_grads))
+        factored = self._factored(plan, inputs, tap_grads)
         terms = [total_of(rule, grads, direct)] if grads else []
-        terms += [f.dot(other) for same in factors.values() for f in same for other in same]
-        total = torch.stack(terms).sum().clamp_min(0)
+        total = torch.stack([*terms, *(f.total() for f in factored.values())]).sum().clamp_min(0)
         step = rule.scale(total)
 
         moved_direct = {name: p + step * rule.direction(grads[name], p) for name, p in direct.items()}
-        with Push(names, factors, step):
+        with Push(names, factored, step):
             moved = self.problem.output({**shared, **moved_direct}, args, kwargs)
         perturbed = task.loss(moved, y)[0]
         return Result(
@@ -176,3 +157,17 @@ class Ghost:
             task.pseudo_label(moved),
             first_finite & finite(moved, perturbed),
         )
+
+    def _factored(self, plan: Plan, inputs: list[Tensor], grads: list[Tensor]) -> dict[str, Factored]:
+        """The factored gradient of each weight, from the input and the output's gradient at each site."""
+        uses: dict[str, list[tuple[Site, Tensor, Tensor]]] = defaultdict(list)
+        for site, a, g in zip(plan.sites, inputs, grads, strict=True):
+            uses[site.weight].append((site, a, g))
+        held: dict[str, Factored] = {}
+        for name, of_weight in uses.items():
+            site, a, g = of_weight[0]
+            if plan.tiled:
+                held[name] = Tiles(cast(Tiled, site.layer), self.problem.params[name], a, g, self.problem.rule)
+            else:
+                held[name] = Grams(*zip(*of_weight, strict=True))
+        return held

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from .layers import Call, Layer, Sites
+from .layers import Call, Layer, Sites, Tiled
 from .problem import Problem
 
 
@@ -33,10 +33,14 @@ class Site:
 
 @dataclass(frozen=True)
 class Plan:
-    """The factored sites in the order of the calls, and the names of the parameters left to autograd."""
+    """The factored sites in the order of the calls, and the names of the parameters left to autograd.
+
+    `tiled` says that factored gradients are formed a tile at a time, since the rule acts on them element by element.
+    """
 
     sites: tuple[Site, ...]
     direct: tuple[str, ...]
+    tiled: bool
     factored: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -73,9 +77,7 @@ def plan_for(problem: Problem, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         args: positional inputs, each [1, ...].
         kwargs: keyword inputs, each [1, ...].
     """
-    params = problem.params
-    if not problem.rule.linear:  # a gradient that is mapped element by element cannot stay factored
-        return Plan((), tuple(params))
+    params, tiled = problem.params, not problem.rule.linear
     names = {id(p): name for name, p in params.items()}
     with torch.no_grad(), Watch(names) as watch:
         problem.output(params, args, kwargs)
@@ -83,18 +85,24 @@ def plan_for(problem: Problem, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     uses: dict[str, list[tuple[Call, tuple[int, ...]]]] = defaultdict(list)
     for call, shape in watch.calls:
         uses[names[id(call.weight)]].append((call, shape))
-    kept = {name for name, calls in uses.items() if name not in watch.loose and _pays(calls)}
-    beside = {w: b for w, b in _biases_beside(watch.calls, names, kept).items() if b not in watch.loose}
+    pays = _tiles_pay if tiled else _grams_pay
+    kept = {name for name, calls in uses.items() if name not in watch.loose and pays(calls)}
+    beside = {} if tiled else _biases_beside(watch.calls, names, kept)
+    beside = {w: b for w, b in beside.items() if b not in watch.loose}
     sites = tuple(
         Site(name, beside.get(name), call.layer, shape)
         for call, shape in watch.calls
         if (name := names[id(call.weight)]) in kept
     )
-    plan = Plan(sites, ())
-    return Plan(sites, tuple(n for n in params if n not in plan.factored))
+    factored = Plan(sites, (), tiled).factored
+    return Plan(sites, tuple(n for n in params if n not in factored), tiled)
 
 
-def _pays(calls: list[tuple[Call, tuple[int, ...]]]) -> bool:
+MOVE = 32.0
+"""Multiply-adds that take as long as moving one number through memory, on a CPU core with AVX-512."""
+
+
+def _grams_pay(calls: list[tuple[Call, tuple[int, ...]]]) -> bool:
     """Whether a weight's factors are less work than its gradient.
 
     Per sample, in multiply-adds: the factored way forms two Gram matrices of the input (one for the norm, one between the
@@ -113,8 +121,22 @@ def _pays(calls: list[tuple[Call, tuple[int, ...]]]) -> bool:
         direct += groups * outputs_of_group * inputs * t
         factored += 2 * call.layer.gram_flops(call.input, t) + 2 * groups * outputs_of_group * t * t
     factored *= len(calls)  # every use meets the factors of every other
-    memory = 16.0 * 3 * outputs * inputs  # moving a number costs as much as some 16 multiply-adds on a CPU core
-    return factored < direct + memory
+    return factored < direct + 3 * MOVE * outputs * inputs
+
+
+def _tiles_pay(calls: list[tuple[Call, tuple[int, ...]]]) -> bool:
+    """Whether forming a weight's gradient tile by tile, for the norm and again for its effect, is less work than holding it.
+
+    Per sample: tiles are formed twice and multiplied once, where the direct way forms the gradient once and takes it
+    through memory some eight times (gradient, powers, direction, step, moved weight).
+    """
+    if len(calls) > 1:
+        return False
+    (call, shape) = calls[0]
+    if not isinstance(call.layer, Tiled) or not call.layer.tiles(call.input):
+        return False
+    positions = call.layer.rows(torch.empty(shape, device="meta")).shape[-1]
+    return 2 * positions < 8 * MOVE
 
 
 def _biases_beside(calls: list[tuple[Call, tuple[int, ...]]], names: dict[int, str], kept: set[str]) -> dict[str, str]:

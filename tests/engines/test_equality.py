@@ -138,18 +138,23 @@ def test_batches_do_not_matter(name, batch_size):
     check_equal(case, engines=engines, dtype=torch.float64, want=want, batch_size=batch_size, **RULES["L2"])
 
 
-@pytest.mark.parametrize("engine", [*ENGINES, ALL_FACTORED])
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("name", ["mlp", "resnet", "vit", "lstm", "bert", "conv1d_plain"])
-def test_no_radius_gives_the_loss_exactly(name, rule, engine):
-    scores = scores_of(built(name, torch.float64), engine=engine, **RULES[rule] | {"rho": 0})
-    plain = scores_of(built(name, torch.float64), engine="reference", **RULES[rule])
-    assert torch.equal(scores.perturbed_loss, scores.loss)
-    assert not differences_of_norm(scores, plain)
+def test_no_radius_gives_the_loss(name, rule):
+    case = built(name, torch.float64)
+    options = RULES[rule] | {"rho": 0}
+    want = scores_of(case, engine="reference", **options)
+    assert torch.equal(want.perturbed_loss, want.loss)
+    norm = scores_of(case, engine="reference", **RULES[rule]).grad_norm
+    for engine in ("vmap", "ghost", ALL_FACTORED):
+        scores = scores_of(case, engine=engine, **options)
+        assert_same(scores.perturbed_loss, scores.loss)
+        torch.testing.assert_close(scores.grad_norm, norm, rtol=TOLERANCE[torch.float64]["grad_norm"], atol=0.0)
 
 
-def differences_of_norm(got, want):
-    return [line for line in differences(got, want, dtype=torch.float64) if line.startswith("grad_norm")]
+def assert_same(a, b):
+    """Equal but for rounding: weights of one's own are multiplied by other kernels than shared ones."""
+    torch.testing.assert_close(a, b, rtol=100 * torch.finfo(a.dtype).eps, atol=0.0)
 
 
 # --- the reference against an oracle --------------------------------------------------------------
@@ -288,7 +293,7 @@ def test_zero_gradient_leaves_the_loss(kind, rule, engine, dtype):
     pool = torch.randn(3, 1, 5) if kind == "dead relu" else torch.randn(3, 5)
     case = models.Case(model.to(dtype), pool.to(dtype), params)
     scores = scores_of(case, engine=engine, **RULES[rule])
-    assert torch.equal(scores.perturbed_loss, scores.loss)
+    assert_same(scores.perturbed_loss, scores.loss)
     assert torch.equal(scores.grad_norm, torch.zeros(3, dtype=dtype))
 
 
@@ -309,9 +314,7 @@ def test_confident_samples_keep_their_digits_and_their_order(rule):
     torch.manual_seed(0)
     case = confident(torch.linspace(40, 80, 9))
     options = RULES[rule] | {"rho": RULES[rule]["rho"] / 100}
-    exact = scores_of(
-        models.Case(copy.deepcopy(case.model).double(), case.pool.double()), engine="reference", **options
-    )
+    exact = scores_of(models.Case(copy.deepcopy(case.model).double(), case.pool.double()), engine="reference", **options)
     assert exact.loss.max() < 1e-12
     for engine in (*ENGINES, ALL_FACTORED):
         scores = scores_of(case, engine=engine, **options)
@@ -326,6 +329,9 @@ def test_nearly_certain_samples_are_ordered_to_the_end_of_fp32(rule, engine):
     torch.manual_seed(0)
     scores = scores_of(confident(torch.linspace(40, 100, 13)), engine=engine, **RULES[rule] | {"rho": 1e-3})
     assert scores.finite.all()
-    assert (scores.perturbed_loss > scores.loss).all()
+    assert (scores.perturbed_loss >= scores.loss).all()
+    normal = scores.loss > torch.finfo(torch.float32).tiny  # below, the square of even a rescaled gradient is 0
+    assert (scores.perturbed_loss > scores.loss)[normal].all()
+    assert normal.sum() > 9
     for k in range(3):  # samples of one class, by rising margin
         assert (scores.perturbed_loss[k::3].diff() < 0).all()

@@ -1,20 +1,23 @@
 """Which calls factor, and how: a file a layer family. Importing a family registers it."""
 
-from . import attention, batchnorm, conv, embedding, linear, recurrent
-from .base import Call, Layer, Rewritten, Sites, opens, reads, rewrites
+from . import attention, batchnorm, conv, embedding, linear, pooling, recurrent, weightnorm
+from .base import Call, Layer, Rewritten, Sites, Tiled, opens, reads, rewrites
 
 __all__ = [
     "Call",
     "Layer",
     "Rewritten",
     "Sites",
+    "Tiled",
     "attention",
     "batchnorm",
     "conv",
     "embedding",
     "linear",
     "opens",
+    "pooling",
     "reads",
     "recurrent",
     "rewrites",
+    "weightnorm",
 ]

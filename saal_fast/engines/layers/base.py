@@ -18,12 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ..branches import ASKS, ask
+
+Code = tuple[str, float]  # a rule's name and exponent, see `ops/elementwise.py`
 
 
 class Layer(Protocol):
@@ -47,6 +49,23 @@ class Layer(Protocol):
 
     def gram_flops(self, x: Tensor, positions: int) -> float:
         """Multiply-adds of `gram(x, x)` for `positions` = T."""
+        ...
+
+
+@runtime_checkable
+class Tiled(Layer, Protocol):
+    """A layer whose weight gradient can be formed tile by tile, for rules that act on it element by element."""
+
+    def tiles(self, x: Tensor) -> bool:
+        """Whether the fused operations know this geometry, for such an input."""
+        ...
+
+    def tile_norm(self, a: Tensor, g: Tensor, weight: Tensor, code: Code) -> Tensor:
+        """`Σ φ(G Aᵀ, W)` of a batch of one; 0-d. g is shaped as the layer's output."""
+        ...
+
+    def tile_apply(self, a: Tensor, g: Tensor, x: Tensor, weight: Tensor, scale: Tensor, code: Code) -> Tensor:
+        """What the step `scale · δ(G Aᵀ, W)` adds to the layer's output at the input x."""
         ...
 
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...ops.conv_tiles import conv_tile_apply, conv_tile_norm
 from ...ops.diagonal_sums import diagonal_sums
-from .base import Call, reads
+from .base import Call, Code, reads
 
 Pair = tuple[int, int]
 
@@ -80,6 +81,29 @@ class Conv:
         if self._from_pixels:
             return float(pixels**2 * x.shape[1] + positions**2 * kernel * self.groups)
         return float(positions**2 * x.shape[1] * kernel)
+
+    def tiles(self, x: Tensor) -> bool:
+        return self.dims <= 2 and x.shape[0] == 1
+
+    def tile_norm(self, a: Tensor, g: Tensor, weight: Tensor, code: Code) -> Tensor:
+        a, g, weight = self._images(a), self._images(g), self._images(weight)
+        total: Tensor = conv_tile_norm(a, g, weight, *self._window(), *code)
+        return total[0]
+
+    def tile_apply(self, a: Tensor, g: Tensor, x: Tensor, weight: Tensor, scale: Tensor, code: Code) -> Tensor:
+        tensors = [self._images(t) for t in (a, g, x, weight)]
+        push: Tensor = conv_tile_apply(*tensors, scale[None], *self._window(), *code)
+        return push if self.dims == 2 else push.squeeze(2)
+
+    def _images(self, x: Tensor) -> Tensor:
+        """A signal is an image of one row."""
+        return x if self.dims == 2 else x.unsqueeze(2)
+
+    def _window(self) -> tuple[list[int], list[int], list[int], int]:
+        """Stride, padding (top, bottom, left, right), dilation and groups of the convolution over images."""
+        flat = 2 - self.dims
+        stride, dilation = [1] * flat + list(self.stride), [1] * flat + list(self.dilation)
+        return stride, [0, 0] * flat + [n for pair in self.padding for n in pair], dilation, self.groups
 
     @property
     def _from_pixels(self) -> bool:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import Call, reads
+from ...ops import tiles
+from .base import Call, Code, reads
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,22 @@ class Linear:
     def gram_flops(self, x: Tensor, positions: int) -> float:
         """See `Layer`."""
         return float(positions**2 * x.shape[-1])
+
+    def tiles(self, x: Tensor) -> bool:
+        return True
+
+    def tile_norm(self, a: Tensor, g: Tensor, weight: Tensor, code: Code) -> Tensor:
+        total: Tensor = tiles.tile_norm(_positions(a), _positions(g), weight, *code)
+        return total[0]
+
+    def tile_apply(self, a: Tensor, g: Tensor, x: Tensor, weight: Tensor, scale: Tensor, code: Code) -> Tensor:
+        push: Tensor = tiles.tile_apply(_positions(a), _positions(g), _positions(x), weight, scale[None], *code)
+        return push.reshape(*x.shape[:-1], -1)
+
+
+def _positions(x: Tensor) -> Tensor:
+    """[..., D] as [1, T, D]."""
+    return x.reshape(1, -1, x.shape[-1])
 
 
 @reads(F.linear)

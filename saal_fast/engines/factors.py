@@ -1,0 +1,69 @@
+"""One weight's gradient for one sample, kept as factors: what it adds to the norm, and how it pushes the layer's output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor
+
+from ..perturbation import Perturbation
+from .layers import Call, Layer, Tiled
+from .plan import Site
+
+
+class Factored(Protocol):
+    """A weight's factored gradient."""
+
+    def total(self) -> Tensor:
+        """What it adds to the rule's total; 0-d."""
+        ...
+
+    def push(self, call: Call, out: Tensor, scale: Tensor) -> Tensor:
+        """The output of a use of the weight, after the weight has taken its step of size `scale`."""
+        ...
+
+
+class Grams:
+    """`Σ_i G_i A_iᵀ` over a weight's uses, for a linear rule: through the Gram matrices of the inputs."""
+
+    def __init__(self, sites: Sequence[Site], inputs: Sequence[Tensor], grads: Sequence[Tensor]) -> None:
+        self.uses = [_Use(s, a, g) for s, a, g in zip(sites, inputs, grads, strict=True)]
+
+    def total(self) -> Tensor:
+        """`‖Σ_i G_i A_iᵀ‖² = Σ_ij ⟨A_iᵀA_j, G_iᵀG_j⟩`."""
+        dots = [(u.gram(v.layer, v.a) * (u.g.mT @ v.g)).sum() for u in self.uses for v in self.uses]
+        return sum(dots[1:], dots[0])
+
+    def push(self, call: Call, out: Tensor, scale: Tensor) -> Tensor:
+        """`out + scale · Σ_i G_i (A_iᵀ X')`."""
+        pushes = [u.g @ (scale * u.gram(call.layer, call.input)) for u in self.uses]
+        return out + call.layer.unrows(sum(pushes[1:], pushes[0]), out)
+
+
+class _Use:
+    def __init__(self, site: Site, a: Tensor, g: Tensor) -> None:
+        self.layer, self.bias, self.a, self.g = site.layer, site.bias is not None, a, site.layer.rows(g)
+
+    def gram(self, layer: Layer, x: Tensor) -> Tensor:
+        """`AᵀX` [groups, T, T'] with x the input of `layer`; with a bias, both have a row of ones."""
+        if layer == self.layer and x.shape == self.a.shape:
+            gram = layer.gram(self.a, x)
+        else:  # the same weight at another stride or size
+            gram = self.layer.columns(self.a).mT @ layer.columns(x)
+        return gram + 1 if self.bias else gram
+
+
+class Tiles:
+    """`G Aᵀ` of a weight used once, for any rule: formed, mapped and used up a tile at a time."""
+
+    def __init__(self, layer: Tiled, weight: Tensor, a: Tensor, g: Tensor, rule: Perturbation) -> None:
+        self.layer, self.weight, self.a, self.g, self.code = layer, weight, a, g, rule.code
+
+    def total(self) -> Tensor:
+        """`Σ φ(G Aᵀ, W)`."""
+        return self.layer.tile_norm(self.a, self.g, self.weight, self.code)
+
+    def push(self, call: Call, out: Tensor, scale: Tensor) -> Tensor:
+        """`out + scale · δ(G Aᵀ, W) X'`."""
+        return out + self.layer.tile_apply(self.a, self.g, call.input, self.weight, scale, self.code)
