@@ -53,7 +53,7 @@ Images<T> flattened(Images<T> images) {
     return images;
 }
 
-#if defined(__GNUC__)
+#if defined(__GNUC__) && !defined(SAAL_PLAIN_VECTORS)
 /// to[j][i] = from[i * row_stride + j] for i, j < 4, or its square. Every x86-64 and ARM has these registers.
 inline void transpose4(const float* from, std::int64_t row_stride, bool squared, float* const* to) {
     typedef float V __attribute__((vector_size(16)));

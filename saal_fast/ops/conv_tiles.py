@@ -264,7 +264,7 @@ def _gradients(
 ) -> Tensor:
     """M of each sample, [N, *weight.shape]."""
     n, positions = a.shape[0], g.shape[2] * g.shape[3]
-    patches = F.unfold(_padded(a, padding), weight.shape[2:], dilation, 0, stride)
+    patches = F.unfold(_padded(a, padding), tuple(weight.shape[2:]), tuple(dilation), 0, tuple(stride))
     patches = patches.reshape(n, groups, weight[0].numel(), positions)
     m = g.reshape(n, groups, weight.shape[0] // groups, positions) @ patches.mT
     return m.reshape(n, *weight.shape)
@@ -308,7 +308,8 @@ def _check(
     if not fits:
         more = "" if x is None or scales is None else f", x {tuple(x.shape)}, scales {tuple(scales.shape)}"
         raise ValueError(
-            "expected a [N, C, H, W], g [N, O, H', W'] with H', W' the layer's output for a, weight [O, C / groups, *kernel], "
-            f"x [N, C, *size], scales [N]; got a {tuple(a.shape)}, g {tuple(g.shape)}, weight {tuple(weight.shape)}{more} "
+            "expected a [N, C, H, W], g [N, O, H', W'] with H', W' the layer's output for a, "
+            "weight [O, C / groups, *kernel], x [N, C, *size], scales [N]; "
+            f"got a {tuple(a.shape)}, g {tuple(g.shape)}, weight {tuple(weight.shape)}{more} "
             f"with stride={stride}, padding={padding}, dilation={dilation}, groups={groups}"
         )

@@ -1,9 +1,9 @@
-"""What the tile operations share: rules that act on a weight gradient element by element, and folding under `vmap`.
+r"""What the tile operations share: rules that act on a weight gradient element by element, and folding under `vmap`.
 
 | rule | contribution φ(m, w) | direction δ(m, w) |
 | --- | --- | --- |
 | "l2" | m² | m |
-| "lp", with q > 0 | \\|m\\|^q | sign(m) \\|m\\|^(q-1) |
+| "lp", with q > 0 | \|m\|^q | sign(m) \|m\|^(q-1) |
 | "adaptive" | (w m)² | w² m |
 
 They are those of `perturbation.py` (1/p + 1/q = 1), by name, since an operator's arguments cannot be objects.
@@ -63,11 +63,6 @@ def working_dtype(*tensors: Tensor) -> torch.dtype:
     return dtype
 
 
-def norm_like(g: Tensor) -> torch.dtype:
-    """The type of norms: that of g, float32 at least."""
-    return working_dtype(g)
-
-
 def fold(
     info: object,
     in_dims: Sequence[int | None],
@@ -97,4 +92,4 @@ def fold(
         for t, m, s in zip(each, mapped, shared, strict=True)
     ]
     out = op(*folded, *rest)
-    return out.unflatten(0, (size, -1)) if out.numel() else out.reshape(size, out.shape[0] // size, *out.shape[1:]), 0
+    return out.reshape(size, out.shape[0] // size, *out.shape[1:]), 0

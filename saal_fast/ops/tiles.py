@@ -1,10 +1,10 @@
 """Per-sample weight gradients of linear layers, mapped element by element without being stored.
 
 A sample's gradient at a weight W [O, D] is `M = G Aᵀ` over its T positions. As in the ghost-clipping literature (Goodfellow
-2015, arXiv:1510.01799; Li et al. 2022, arXiv:2110.05679; Bu et al. 2022, arXiv:2205.10683) G and A are kept instead of M. A
-Gram matrix serves rules linear in M only; the others (see `elementwise.py`) need every element of M, but one tile of it at a
-time: formed in registers, mapped, and summed (`tile_norm`) or multiplied with another input (`tile_apply`). The fused tile is
-this project's own.
+2015, arXiv:1510.01799; Li et al. 2022, arXiv:2110.05679; Bu et al. 2022, arXiv:2205.10683) G and A are kept instead of M.
+A Gram matrix serves rules linear in M only; the others (see `elementwise.py`) need every element of M, but one tile of it at
+a time: formed in registers, mapped, and summed (`tile_norm`) or multiplied with another input (`tile_apply`). The fused tile
+is this project's own. Where a or g holds inf, its sample may give NaN for inf.
 
 Here positions come before features, as torch lays out a linear layer's rows:
 
@@ -173,7 +173,8 @@ def _norm_vmap(
     squared: Tensor | None = None,
 ) -> tuple[Tensor, int]:
     def norm(a: Tensor, g: Tensor, weight: Tensor, squared: Tensor | None) -> Tensor:
-        return tile_norm(a, g, weight, rule, q, squared)
+        norms: Tensor = tile_norm(a, g, weight, rule, q, squared)
+        return norms
 
     dims = (*in_dims[:3], in_dims[5] if len(in_dims) > 5 else None)
     return fold(info, dims, norm, (a, g, weight, squared), (False, False, True, True))
@@ -193,7 +194,8 @@ def _apply_vmap(
     squared: Tensor | None = None,
 ) -> tuple[Tensor, int]:
     def apply(a: Tensor, g: Tensor, x: Tensor, weight: Tensor, scales: Tensor, squared: Tensor | None) -> Tensor:
-        return tile_apply(a, g, x, weight, scales, rule, q, squared)
+        out: Tensor = tile_apply(a, g, x, weight, scales, rule, q, squared)
+        return out
 
     dims = (*in_dims[:5], in_dims[7] if len(in_dims) > 7 else None)
     return fold(info, dims, apply, (a, g, x, weight, scales, squared), (False, False, False, True, False, True))

@@ -1,4 +1,4 @@
-"""Lets these tests import `models`, which lies beside this folder."""
+"""What these tests share. They import `models`, which lies beside this folder."""
 
 import sys
 from pathlib import Path

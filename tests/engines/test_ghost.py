@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import saal_fast
-from saal_fast.engines import EngineError, Problem, ghost, plan
+from saal_fast.engines import EngineError, Problem, factors
 from saal_fast.engines.ghost import Ghost
 from saal_fast.engines.plan import plan_for
 from saal_fast.objectives import Classification
@@ -23,10 +23,6 @@ CLOSE = {"rtol": 1e-9, "atol": 0.0}
 def planned(model, *args, params=None, rule=None, **kwargs):
     problem = Problem.of(model.eval(), rule or L2(0.05), Classification(), params)
     return plan_for(problem, args, kwargs)
-
-
-def factor_everything(monkeypatch):
-    monkeypatch.setattr(plan, "_pays", lambda calls: len({type(call.layer) for call, _ in calls}) == 1)
 
 
 # --- the plan -------------------------------------------------------------------------------------
@@ -63,7 +59,7 @@ def test_plan_of_a_vision_transformer():
 
 @pytest.mark.parametrize("name", ["bert", "transformer_encoder"])
 def test_plan_of_small_transformers(name, monkeypatch):
-    factor_everything(monkeypatch)
+    models.factor_everything(monkeypatch)
     case = models.build(name, torch.float32)
     if isinstance(case.pool, dict):
         found = planned(case.model, **{k: v[:1] for k, v in case.pool.items()})
@@ -81,18 +77,22 @@ def test_biases_travel_with_their_weight_only_where_both_are_used_alike():
 
 @pytest.mark.parametrize("name", ["weight_used_outside_its_layer", "embedding_tied_by_matmul", "parameter_as_input"])
 def test_what_is_also_used_outside_of_known_layers_is_direct(name, monkeypatch):
-    factor_everything(monkeypatch)
+    models.factor_everything(monkeypatch)
     case = models.build(name)
     found = planned(case.model, case.pool[:1])
     loose = {"weight_used_outside_its_layer": "layer.weight", "embedding_tied_by_matmul": "embedding.weight"}
     assert loose.get(name, "queries") in found.direct
 
 
-def test_rules_that_act_element_by_element_factor_nothing():
+def test_rules_that_act_element_by_element_take_tiles_of_weights_used_once(monkeypatch):
+    models.factor_everything(monkeypatch)
     case = models.build("mlp")
     found = planned(case.model, case.pool[:1], rule=Adaptive(0.05))
-    assert not found.sites
-    assert not found.factored
+    assert found.tiled
+    assert set(found.factored) == {"0.weight", "2.weight", "4.weight"}
+    assert set(found.direct) == {"0.bias", "4.bias"}
+    twice = models.build("linear_used_twice")
+    assert planned(twice.model, twice.pool[:1], rule=Adaptive(0.05)).factored == ("head.weight",)
 
 
 def test_only_chosen_parameters_are_planned():
@@ -134,14 +134,16 @@ def test_no_gradient_of_a_factored_weight_is_formed(engine):
     "name", ["linear_used_twice", "conv_called_twice", "conv_at_two_sizes_and_strides", "linear_used_on_one_and_on_many"]
 )
 def test_cross_terms_of_a_weight_used_twice_matter(name, monkeypatch):
-    factor_everything(monkeypatch)
+    models.factor_everything(monkeypatch)
     case = models.build(name)
     want, got = (saal_fast.score(case.model, case.pool, 0.3, details=True, engine=e) for e in ("reference", "ghost"))
     torch.testing.assert_close(got.perturbed_loss, want.perturbed_loss, **CLOSE)
     torch.testing.assert_close(got.grad_norm, want.grad_norm, **CLOSE)
 
-    dot = ghost.Factor.dot
-    monkeypatch.setattr(ghost.Factor, "dot", lambda f, other: dot(f, other) if f is other else torch.zeros_like(dot(f, f)))
+    def uses_alone(grams):
+        return torch.stack([(u.gram(u.layer, u.a) * (u.g.mT @ u.g)).sum() for u in grams.uses]).sum()
+
+    monkeypatch.setattr(factors.Grams, "total", uses_alone)
     without = saal_fast.score(case.model, case.pool, 0.3, details=True, engine="ghost")
     assert ((without.grad_norm - want.grad_norm).abs() > 1e-3 * want.grad_norm).any()
     assert ((without.perturbed_loss - want.perturbed_loss).abs() > 1e-4 * want.perturbed_loss).any()
@@ -181,7 +183,7 @@ def changed_later(kind):
 
 @pytest.mark.parametrize("kind", ["input_of_a_layer", "through_a_view"])
 def test_an_input_written_over_is_an_error_as_it_is_in_autograd(kind, monkeypatch):
-    factor_everything(monkeypatch)
+    models.factor_everything(monkeypatch)
     model, x = changed_later(kind)
     for engine in ("reference", "vmap", "ghost", "auto"):
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
@@ -192,7 +194,7 @@ def test_an_input_written_over_is_an_error_as_it_is_in_autograd(kind, monkeypatc
 
 
 def test_an_output_written_over_is_fine(monkeypatch):
-    factor_everything(monkeypatch)
+    models.factor_everything(monkeypatch)
     model, x = changed_later("output_of_a_layer")
     want, got = (saal_fast.score(model, x, 0.3, engine=e) for e in ("reference", "ghost"))
     torch.testing.assert_close(got, want, **CLOSE)

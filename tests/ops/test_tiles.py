@@ -321,9 +321,9 @@ def test_bad_arguments_are_told():
     a, g, x, weight, scales = LINEAR
     with pytest.raises(ValueError, match="expected rule to be one of l2, lp, adaptive, got 'l1'"):
         tiles.tile_norm(a, g, weight, "l1", 1.0)
-    with pytest.raises(ValueError, match="expected q > 0, finite, got q=inf"):
+    with pytest.raises(ValueError, match=r"expected q > 0, finite, got q=inf"):
         tiles.tile_apply(a, g, x, weight, scales, "lp", math.inf)
-    with pytest.raises(TypeError, match="expected tensors of floating-point numbers, got torch.int64"):
+    with pytest.raises(TypeError, match=r"expected tensors of floating-point numbers, got torch\.int64"):
         tiles.tile_norm(a.long(), g, weight, "l2", 2.0)
     a, g, _, weight, _ = CONV
     with pytest.raises(ValueError, match="expected two strides and dilations > 0"):

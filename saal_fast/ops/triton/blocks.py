@@ -1,9 +1,13 @@
-"""What the kernels share: loading blocks of a layer's input, mapping blocks of its weight gradient, and log1p."""
+"""What the kernels share: loading blocks of a layer's input, products, mapping blocks of its weight gradient, and log1p."""
 
 from __future__ import annotations
 
+import os
+
 import triton
 import triton.language as tl
+
+INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
 
 @triton.jit
@@ -45,6 +49,17 @@ def store_matrix(p_matrix, value, i_row, i_col, ROWS, COLS, s_row, s_col):
     mask = (i_row < ROWS)[:, None] & (i_col < COLS)[None, :]
     offsets = (i_row.to(tl.int64) * s_row)[:, None] + (i_col.to(tl.int64) * s_col)[None, :]
     tl.store(p_matrix + offsets, value.to(p_matrix.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def dot(a, b, acc, PRECISION: tl.constexpr):
+    """The sum of acc and a b, in fp32.
+
+    The interpreter would multiply the bits of bf16 as whole numbers; as fp32 they give the products that hardware gives.
+    """
+    if INTERPRETED:
+        a, b = a.to(tl.float32), b.to(tl.float32)
+    return tl.dot(a, b, acc=acc, input_precision=PRECISION)
 
 
 @triton.jit

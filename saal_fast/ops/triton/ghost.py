@@ -17,17 +17,18 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .blocks import load_columns, load_matrix, store_matrix
+from .blocks import dot, load_columns, load_matrix, store_matrix
 from .launch import ENOUGH, LINEAR, Columns, Config, Launch, Rows, Window, cdiv, precision, shared_dtype
 
 NORM_CONFIGS = (
     Config({"b_T": 16, "b_K": 64}, num_warps=2),
-    Config({"b_T": 64, "b_K": 32}, num_warps=4),
+    Config({"b_T": 64, "b_K": 32}, num_warps=8),
 )
 APPLY_CONFIGS = (
     Config({"b_S": 16, "b_T": 16, "b_D": 64, "b_O": 64}, num_warps=4),
-    Config({"b_S": 64, "b_T": 64, "b_D": 32, "b_O": 64}, num_warps=4),
-    Config({"b_S": 64, "b_T": 128, "b_D": 32, "b_O": 32}, num_warps=8),
+    Config({"b_S": 64, "b_T": 32, "b_D": 32, "b_O": 32}, num_warps=4),
+    Config({"b_S": 64, "b_T": 64, "b_D": 32, "b_O": 64}, num_warps=4, half=True),
+    Config({"b_S": 64, "b_T": 128, "b_D": 32, "b_O": 32}, num_warps=8, half=True),
 )
 
 
@@ -64,7 +65,7 @@ def ghost_norm_kernel(
                 p_a, i_d, i_u, D, T, s_a_c, s_a_h, s_a_w, HEIGHT, WIDTH, ACROSS,
                 KH, KW, SH, SW, PH, PW, DH, DW, PATCHES,
             )  # fmt: skip
-            inputs = tl.dot(tl.trans(a_t), a_u, acc=inputs, input_precision=PRECISION)
+            inputs = dot(tl.trans(a_t), a_u, inputs, PRECISION)
         if BIAS:
             inputs += 1.0  # also beyond the ends, where the other factor is 0
         outputs = tl.zeros([b_T, b_T], dtype=tl.float32)
@@ -72,7 +73,7 @@ def ghost_norm_kernel(
             i_o = start + tl.arange(0, b_K)
             g_t = load_matrix(p_g, i_o, i_t, O, T, s_g_o, s_g_t)
             g_u = load_matrix(p_g, i_o, i_u, O, T, s_g_o, s_g_t)
-            outputs = tl.dot(tl.trans(g_t), g_u, acc=outputs, input_precision=PRECISION)
+            outputs = dot(tl.trans(g_t), g_u, outputs, PRECISION)
         total = tl.sum(inputs * outputs)
         tl.store(p_partial + tl.program_id(0).to(tl.int64), tl.where(i_col < i_row, 2.0 * total, total))
 
@@ -119,7 +120,7 @@ def ghost_apply_kernel(
                 p_a, i_d, i_t, D, T, s_a_c, s_a_h, s_a_w, HEIGHT, WIDTH, ACROSS,
                 KH, KW, SH, SW, PH, PW, DH, DW, PATCHES,
             )  # fmt: skip
-            products = tl.dot(tl.trans(x), a, acc=products, input_precision=PRECISION)
+            products = dot(tl.trans(x), a, products, PRECISION)
         if BIAS:
             products += 1.0
         products *= scale
@@ -128,15 +129,16 @@ def ghost_apply_kernel(
         for start_o in range(i_strip * b_O, O, STRIPS * b_O):
             i_o = start_o + tl.arange(0, b_O)
             g = load_matrix(p_g, i_o, i_t, O, T, s_g_o, s_g_t)
-            if EXACT:
-                push = tl.dot(products, tl.trans(g.to(tl.float32)), input_precision=PRECISION)
-            else:
-                push = tl.dot(products.to(g.dtype), tl.trans(g))
+            push = tl.zeros([b_S, b_O], dtype=tl.float32)
             if start_t > 0:
-                push += tl.trans(load_matrix(p_out, i_o, i_s, O, S, s_out_o, s_out_t).to(tl.float32))
+                push += load_matrix(p_out, i_s, i_o, S, O, s_out_t, s_out_o).to(tl.float32)
             elif BASE:
-                push += tl.trans(load_matrix(p_base, i_o, i_s, O, S, s_base_o, s_base_t).to(tl.float32))
-            store_matrix(p_out, tl.trans(push), i_o, i_s, O, S, s_out_o, s_out_t)
+                push += load_matrix(p_base, i_s, i_o, S, O, s_base_t, s_base_o).to(tl.float32)
+            if EXACT:
+                push = dot(products, tl.trans(g.to(tl.float32)), push, PRECISION)
+            else:
+                push = dot(products.to(g.dtype), tl.trans(g), push, PRECISION)
+            store_matrix(p_out, push, i_s, i_o, S, O, s_out_t, s_out_o)
 
 
 def choose_norm(positions: int) -> Config:
@@ -144,11 +146,13 @@ def choose_norm(positions: int) -> Config:
     return NORM_CONFIGS[0 if positions <= 16 else 1]
 
 
-def choose_apply(positions: int, moved: int) -> Config:
-    """Blocks as long as T, up to 128, so that for most layers of a size worth factoring one block holds all of T."""
+def choose_apply(positions: int, moved: int, half: bool) -> Config:
+    """For 16-bit operands blocks as long as T, up to 128: for most layers worth factoring one block holds all of T."""
     if positions <= 16 and moved <= 16:
         return APPLY_CONFIGS[0]
-    return APPLY_CONFIGS[1 if positions <= 64 else 2]
+    if not half:
+        return APPLY_CONFIGS[1]
+    return APPLY_CONFIGS[2 if positions <= 64 else 3]
 
 
 def norm_launch(a: Tensor, g: Tensor, bias: bool, window: Window, config: Config | None = None) -> tuple[Launch, Tensor]:
@@ -203,7 +207,7 @@ def apply_launch(
     columns, moved, rows, pushed = Columns.of(a, window), Columns.of(x, window), Rows.of(g), Rows.of(out)
     under = pushed if base is None else Rows.of(base)
     outputs = rows.channels // window.groups
-    config = config or choose_apply(rows.positions, pushed.positions)
+    config = config or choose_apply(rows.positions, pushed.positions, a.dtype != torch.float32)
     programs = rows.count * window.groups * cdiv(pushed.positions, config.blocks["b_S"])
     strips = max(1, min(cdiv(outputs, config.blocks["b_O"]), ENOUGH // max(programs, 1)))
     channels, height, width = columns.shape
@@ -260,8 +264,10 @@ def apply(
     """`out`, filled with `base + s · G (AᵀX')`; see `apply_launch`."""
     if 0 in g.shape or 0 in out.shape:
         return out.zero_() if base is None else out.copy_(base)
-    config = choose_apply(Rows.of(g).positions, Rows.of(out).positions)
-    whole = Rows.of(g).positions <= config.blocks["b_T"] or out.dtype == torch.float32
-    sums = out if whole else torch.empty_like(out, dtype=torch.float32)
-    apply_launch(a, g, x, scales, base, sums, bias, window, config).run()
-    return sums if whole else out.copy_(sums)
+    launch = apply_launch(a, g, x, scales, base, out, bias, window)
+    if out.dtype == torch.float32 or launch.args["T"] <= launch.config.blocks["b_T"]:
+        launch.run()
+        return out
+    sums = torch.empty_like(out, dtype=torch.float32)
+    apply_launch(a, g, x, scales, base, sums, bias, window).run()
+    return out.copy_(sums)

@@ -26,11 +26,13 @@ class Config:
         blocks: block lengths by the name of the kernel's argument, powers of two; at least 16 where blocks are multiplied.
         num_warps: warps a program.
         num_stages: loads in flight in the innermost loop.
+        half: whether it is for 16-bit operands only; fp32's take more registers than there are.
     """
 
     blocks: Mapping[str, int]
     num_warps: int = 4
     num_stages: int = 2
+    half: bool = False
 
     @property
     def name(self) -> str:

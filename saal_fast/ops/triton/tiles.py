@@ -17,13 +17,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .blocks import contribution, direction, load_columns, load_matrix, store_matrix
+from .blocks import contribution, direction, dot, load_columns, load_matrix, store_matrix
 from .launch import ENOUGH, LINEAR, Columns, Config, Launch, Rows, Window, cdiv, precision, shared_dtype
 
 NORM_CONFIGS = (
     Config({"b_O": 16, "b_D": 64, "b_T": 16}, num_warps=4),
     Config({"b_O": 64, "b_D": 64, "b_T": 16}, num_warps=4),
-    Config({"b_O": 64, "b_D": 64, "b_T": 32}, num_warps=4),
+    Config({"b_O": 64, "b_D": 64, "b_T": 32}, num_warps=4, half=True),
 )
 APPLY_CONFIGS = (
     Config({"b_O": 16, "b_D": 32, "b_T": 16, "b_S": 16}, num_warps=4),
@@ -73,7 +73,7 @@ def tile_norm_kernel(
                 p_a, i_d, i_t, D, T, s_a_c, s_a_h, s_a_w, HEIGHT, WIDTH, ACROSS,
                 KH, KW, SH, SW, PH, PW, DH, DW, PATCHES,
             )  # fmt: skip
-            m = tl.dot(g, tl.trans(a), acc=m, input_precision=PRECISION)
+            m = dot(g, tl.trans(a), m, PRECISION)
         total = tl.sum(contribution(m, w, q, MAP))  # beyond the ends m is 0, and so is φ
         tl.store(p_partial, total)
         p_a += s_a_n
@@ -92,7 +92,7 @@ def tile_apply_kernel(
     GROUPS, CHANNELS, O, D, T, S, HEIGHT, WIDTH, ACROSS, HEIGHT_X, WIDTH_X, ACROSS_X, q,
     KH: tl.constexpr, KW: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
     PH: tl.constexpr, PW: tl.constexpr, DH: tl.constexpr, DW: tl.constexpr,
-    PATCHES: tl.constexpr, MAP: tl.constexpr, PRECISION: tl.constexpr, PRECISION_X: tl.constexpr, EXACT: tl.constexpr,
+    PATCHES: tl.constexpr, MAP: tl.constexpr, PRECISION: tl.constexpr, EXACT: tl.constexpr,
     b_O: tl.constexpr, b_D: tl.constexpr, b_T: tl.constexpr, b_S: tl.constexpr,
 ):  # fmt: skip
     """b_O outputs of b_S positions of one sample and group: `s · δ(M, W) X'`.
@@ -121,7 +121,7 @@ def tile_apply_kernel(
                 p_a, i_d, i_t, D, T, s_a_c, s_a_h, s_a_w, HEIGHT, WIDTH, ACROSS,
                 KH, KW, SH, SW, PH, PW, DH, DW, PATCHES,
             )  # fmt: skip
-            m = tl.dot(g, tl.trans(a), acc=m, input_precision=PRECISION)
+            m = dot(g, tl.trans(a), m, PRECISION)
         if MAP == "adaptive":
             w = load_matrix(p_w, i_o, i_d, O, D, D, 1).to(tl.float32)
         else:
@@ -132,18 +132,18 @@ def tile_apply_kernel(
             KH, KW, SH, SW, PH, PW, DH, DW, PATCHES,
         )  # fmt: skip
         if EXACT:
-            out = tl.dot(step, x.to(tl.float32), acc=out, input_precision=PRECISION_X)
+            out = dot(step, x.to(tl.float32), out, PRECISION)
         else:
-            out = tl.dot(step.to(x.dtype), x, acc=out)
+            out = dot(step.to(x.dtype), x, out, PRECISION)
     out *= tl.load(p_scale + i_n).to(tl.float32)
     store_matrix(p_out, out, i_o, i_s, O, S, s_out_o, s_out_t)
 
 
-def choose_norm(outputs: int, positions: int) -> Config:
-    """A tile of 64 outputs, or of 16 where there are no more; blocks of T as long as T needs, up to 32."""
+def choose_norm(outputs: int, positions: int, half: bool) -> Config:
+    """A tile of 64 outputs, or of 16 where there are no more; longer blocks of T for 16-bit operands."""
     if outputs <= 16:
         return NORM_CONFIGS[0]
-    return NORM_CONFIGS[1 if positions <= 16 else 2]
+    return NORM_CONFIGS[2 if half and positions > 16 else 1]
 
 
 def choose_apply(outputs: int, positions: int, moved: int) -> Config:
@@ -172,7 +172,7 @@ def norm_launch(
     a, g = shared_dtype(a, g)
     columns, rows = Columns.of(a, window), Rows.of(g)
     outputs = rows.channels // window.groups
-    config = config or choose_norm(outputs, rows.positions)
+    config = config or choose_norm(outputs, rows.positions, a.dtype != torch.float32)
     tiles = window.groups * cdiv(outputs, config.blocks["b_O"]) * cdiv(columns.depth, config.blocks["b_D"])
     samples = max(1, min(16, rows.count * tiles // ENOUGH))
     partial = torch.empty(rows.count, tiles, dtype=torch.float32, device=a.device)
@@ -242,7 +242,6 @@ def apply_launch(
         **window.constants(columns.patches or moved.patches),
         "MAP": rule_map,
         "PRECISION": precision(a.dtype),
-        "PRECISION_X": precision(x.dtype),
         "EXACT": x.dtype != torch.bfloat16,  # bf16 has fp32's range; in fp16 a small step would be lost
     }
     return Launch(tile_apply_kernel, rows.count * window.groups * tiles, args, constants, config)

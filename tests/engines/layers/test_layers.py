@@ -57,7 +57,7 @@ def convolutions(draw):
     return a, x, weight, {"stride": stride, "padding": padded, "dilation": dilation, "groups": groups}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(convolutions())
 def test_convolution(drawn):
     a, x, weight, options = drawn

@@ -1,0 +1,166 @@
+"""Compiles Triton kernels ahead of time, without a GPU, and tells what they take of a multiprocessor.
+
+    python tests/ops/ahead.py            writes triton_budget.json anew, for every kernel, tuning choice and architecture
+
+What is compiled is what the host functions launch: the same `Launch`, made from tensors without memory.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from saal_fast.ops.triton import cross_entropy, direct, ghost, tiles
+from saal_fast.ops.triton.launch import LINEAR, Config, Launch, window
+
+BUDGET = Path(__file__).with_name("triton_budget.json")
+CAPABILITIES = (80, 90, 100)
+LAYERS = {
+    # T or image, D or channels, O, and the window if any
+    "linear": (64, 768, 768, None),
+    "odd": (63, 33, 35, None),  # nothing is a multiple of 16, so that loads are narrow
+    "conv": ((8, 8), 512, 512, ([3, 3], [1, 1], [1, 1, 1, 1], [1, 1], 1)),
+    "strided": ((8, 8), 64, 66, ([3, 2], [2, 2], [1, 0, 1, 0], [1, 1], 2)),
+}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+VARIANTS = [(layer, "adaptive", dtype) for layer in ("linear", "conv") for dtype in ("fp32", "bf16")]
+"""Layer, rule's map and dtype by which every tuning choice is compiled for every architecture."""
+MORE = [("odd", "adaptive", "fp32"), ("strided", "adaptive", "fp32"), ("linear", "power", "fp32"), ("linear", "adaptive", "fp16")]
+"""Those by which it is compiled for one architecture."""
+QUICK = re.compile(r"sm_90 (\w+ linear adaptive fp32|cross_entropy pseudo|direct_\w+ adaptive) ")
+"""What is compiled in less than a minute: every tuning choice for fp32 once."""
+
+
+def cases() -> Iterator[tuple[str, int, Launch]]:
+    """Each compile: its name (architecture, kernel, variant, tuning choice), the architecture, and the launch."""
+    for capability in CAPABILITIES:
+        variants = VARIANTS + MORE if capability == 90 else VARIANTS
+        for variant in variants:
+            for name, launch in layer_launches(*variant):
+                yield f"sm_{capability} {name} {' '.join(variant)} {launch.config.name}", capability, launch
+        for name, launch in other_launches():
+            yield f"sm_{capability} {name} {launch.config.name}", capability, launch
+
+
+def layer_launches(layer: str, rule: str, dtype: str) -> Iterator[tuple[str, Launch]]:
+    """Every kernel of a layer with every tuning choice for the dtype."""
+    t, d, o, geometry = LAYERS[layer]
+    half = dtype != "fp32"
+    if geometry is None:
+        a, g, w, win = empty(64, t, d, dtype=dtype), empty(64, t, o, dtype=dtype), empty(o, d), LINEAR
+    else:
+        kernel, stride, padding, dilation, groups = geometry
+        sizes = zip(t, padding[::2], padding[1::2], kernel, stride, dilation, strict=True)
+        size = [(n + p + q - (k - 1) * e - 1) // s + 1 for n, p, q, k, s, e in sizes]
+        a, g, w = empty(64, d, *t, dtype=dtype), empty(64, o, *size, dtype=dtype), empty(o, d // groups, *kernel)
+        win = window(*geometry)
+    scales, wide = empty(64), torch.empty_like(g, dtype=torch.float32)
+    for c in allowed(tiles.NORM_CONFIGS, half):
+        yield "tile_norm", tiles.norm_launch(a, g, w, rule, 1.5, win, c)[0]
+    for c in allowed(tiles.APPLY_CONFIGS, half):
+        yield "tile_apply", tiles.apply_launch(a, g, a, w, scales, torch.empty_like(g), rule, 1.5, win, c)
+    for c in allowed(ghost.NORM_CONFIGS, half):
+        yield "ghost_norm", ghost.norm_launch(a, g, True, win, c)[0]
+    for c in allowed(ghost.APPLY_CONFIGS, half):
+        yield "ghost_apply", ghost.apply_launch(a, g, a, scales, g, wide, True, win, c)
+
+
+def other_launches() -> Iterator[tuple[str, Launch]]:
+    """Every other kernel with every tuning choice."""
+    label, gain = torch.empty(64, dtype=torch.int64, device="meta"), empty(64)
+    for variant, given in (("pseudo", None), ("given", label)):
+        for c in cross_entropy.CONFIGS:
+            yield f"cross_entropy {variant}", cross_entropy.launch(empty(64, 1000), given, gain, True, 1e-15, c)[0]
+    for rule in ("adaptive", "power"):
+        for c in direct.CONFIGS:
+            g, w = empty(64, 10000), empty(10000)
+            yield f"direct_norm {rule}", direct.norm_launch(g, w, rule, 1.5, c)[0]
+            yield f"direct_move {rule}", direct.move_launch(g, w, empty(64), rule, 1.5, c)[0]
+
+
+def allowed(configs: Iterable[Config], half: bool) -> list[Config]:
+    """The tuning choices that a dtype may get."""
+    return [c for c in configs if half or not c.half]
+
+
+def empty(*shape: int, dtype: str = "fp32") -> torch.Tensor:
+    """A tensor without memory."""
+    return torch.empty(*shape, dtype=DTYPES[dtype], device="meta")
+
+
+def compiled(launch: Launch, capability: int):
+    """The kernel, compiled as a launch with these arguments would."""
+    types = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.int64: "i64"}
+    constants = {**launch.constants, **launch.config.blocks}
+    signature, attributes = {}, {}
+    for i, name in enumerate(launch.kernel.arg_names):
+        value = launch.args.get(name)
+        divisible = False
+        if name in constants:
+            signature[name] = "constexpr"
+        elif isinstance(value, torch.Tensor):
+            signature[name], divisible = f"*{types[value.dtype]}", True
+        elif isinstance(value, float):
+            signature[name] = "fp32"
+        elif value == 1:
+            signature[name], constants[name] = "constexpr", 1
+        else:
+            signature[name], divisible = "i32", value % 16 == 0
+        if divisible:
+            attributes[(i,)] = [["tt.divisibility", 16]]
+    source = ASTSource(launch.kernel, signature, constants, attributes)
+    options = {"num_warps": launch.config.num_warps, "num_stages": launch.config.num_stages}
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+
+
+def figures(launch: Launch, capability: int) -> dict[str, int]:
+    """Registers a thread, shared memory a program in bytes, and bytes of stack a thread: spilled registers, if any."""
+    kernel = compiled(launch, capability)
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(kernel.asm["cubin"])
+        file.flush()
+        told = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True)
+    found = {k: int(v) for k, v in re.findall(r"(REG|STACK|LOCAL):(\d+)", told.stdout + told.stderr)}
+    return {
+        "registers": found["REG"],
+        "shared": int(kernel.metadata.shared),
+        "stack": max(found["STACK"], found["LOCAL"]),
+    }
+
+
+def allowance(measured: dict[str, int]) -> dict[str, int]:
+    """What a kernel may take: a little more than it does, for other versions of the compiler; never a spill."""
+    registers = min(255, 8 * (measured["registers"] // 8 + 3))
+    return {"registers": registers, "shared": 4096 * (measured["shared"] // 4096 + 1), "stack": 0}
+
+
+def main() -> None:
+    """Writes the budget: anew, or the entries that match a pattern."""
+    only = re.compile(sys.argv[1]) if len(sys.argv) > 1 else None
+    budget = json.loads(BUDGET.read_text()) if only else {}
+    spilled = []
+    for name, capability, launch in cases():
+        if only is None or only.search(name):
+            measured = figures(launch, capability)
+            budget[name] = allowance(measured)
+            spilled += [name] if measured["stack"] else []
+            print(name, measured, flush=True)
+    lines = (f"  {json.dumps(name)}: {json.dumps(budget[name])}" for name in sorted(budget))
+    BUDGET.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    if spilled:
+        sys.exit("registers spilled:\n" + "\n".join(spilled))
+
+
+if __name__ == "__main__":
+    main()
