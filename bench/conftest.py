@@ -23,18 +23,20 @@ def pytest_benchmark_update_machine_info(config, machine_info):
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter, config):
-    """Prints each group's medians as ratios to its plain forward pass (or first entry) and to the reference."""
+    """Prints each group's medians as ratios to its plain forward pass and to the reference."""
     session = getattr(config, "_benchmarksession", None)
     groups = defaultdict(dict)
     for bench in session.benchmarks if session else []:
         if not bench.has_error and bench.stats.data:
-            groups[bench.group][bench.params["contestant"] if bench.params else bench.name] = bench
+            groups[bench.group][(bench.params or {}).get("contestant", bench.name)] = bench
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()
     for group, benches in groups.items():
+        if "forward" not in benches:  # other benchmarks are compared in pytest-benchmark's own table
+            continue
         medians = {name: statistics.median(b.stats.data) / b.extra_info.get("samples", 1) for name, b in benches.items()}
-        base = medians.get("forward", next(iter(medians.values())))
+        base = medians["forward"]
         reference = medians.get("reference")
         terminalreporter.write_sep("-", f"{group} ({torch.get_num_threads()} threads, torch {torch.__version__}, {commit})")
         terminalreporter.write_line(f"{'':24}{'ms a sample':>12}{'x forward':>12}{'reference / it':>16}")

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 def resnet18(n: int, width: int = 64) -> tuple[nn.Module, Tensor]:
-    """ResNet-18 with the stem for 32×32 images (3×3, stride 1, no pooling), 10 classes; `width` channels in the first stage."""
+    """ResNet-18 with the stem for 32×32 images (3×3, stride 1, no pooling), 10 classes; `width` channels at first."""
     model = _Narrow(width)
     model.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
     model.bn1 = nn.BatchNorm2d(width)

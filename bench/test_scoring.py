@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import models
 import pytest
 import torch
@@ -9,23 +11,37 @@ import torch
 import saal_fast
 
 CASES = {"resnet18": (models.resnet18, 64, 4), "vit": (models.vit, 64, 8), "mlp": (models.mlp, 512, 16)}
-CONTESTANTS = ("forward", "ghost", "vmap", "reference")
+RULES = {"L2": {}, "adaptive": {"adaptive": True}, "p=inf": {"norm": math.inf}}
 
 
-@pytest.mark.parametrize("contestant", CONTESTANTS)
-@pytest.mark.parametrize("case", CASES)
-def test_score(benchmark, case, contestant):
-    build, n, few = CASES[case]
-    benchmark.group = case
-    torch.manual_seed(0)
-    model, pool = build(n)
-    if contestant == "reference":
-        pool = pool[:few]
-    benchmark.extra_info["samples"] = len(pool)
+def run_for(contestant, model, pool, few, **rule):
+    """What is timed, after its scores have been compared with the reference's."""
     if contestant == "forward":
-        run = lambda: torch.cat([model(x) for x in pool.split(min(64, n))])  # noqa: E731
-    else:
-        ours = saal_fast.score(model, pool[:few], engine=contestant)
-        torch.testing.assert_close(ours, saal_fast.score(model, pool[:few], engine="reference"), rtol=1e-4, atol=1e-5)
-        run = lambda: saal_fast.score(model, pool, engine=contestant)  # noqa: E731
-    benchmark.pedantic(run, rounds=5, warmup_rounds=1)
+        return lambda: torch.cat([model(x) for x in pool.split(64)])
+    ours = saal_fast.score(model, pool[:few], engine=contestant, **rule)
+    expected = saal_fast.score(model, pool[:few], engine="reference", **rule)
+    torch.testing.assert_close(ours, expected, rtol=1e-3 if "norm" in rule else 1e-4, atol=1e-5)
+    return lambda: saal_fast.score(model, pool, engine=contestant, **rule)
+
+
+@pytest.mark.parametrize("contestant", ["forward", "ghost", "vmap", "reference"])
+@pytest.mark.parametrize("case", CASES)
+def test_engines(benchmark, case, contestant):
+    build, n, few = CASES[case]
+    benchmark.group = f"{case}, L2"
+    model, pool = build(n)
+    if contestant in ("vmap", "reference"):
+        pool = pool[: 4 * few]
+    benchmark.extra_info["samples"] = len(pool)
+    benchmark.pedantic(run_for(contestant, model, pool, few), rounds=5, warmup_rounds=1)
+
+
+@pytest.mark.parametrize("contestant", ["forward", "ghost"])
+@pytest.mark.parametrize("rule", ["adaptive", "p=inf"])
+@pytest.mark.parametrize("case", ["resnet18", "mlp"])
+def test_rules(benchmark, case, rule, contestant):
+    build, n, few = CASES[case]
+    benchmark.group = f"{case}, {rule}"
+    model, pool = build(n)
+    benchmark.extra_info["samples"] = len(pool)
+    benchmark.pedantic(run_for(contestant, model, pool, few, **RULES[rule]), rounds=5, warmup_rounds=1)

@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 pytest bench/ops/test_tiles.py --benchmark-only
 
-`forward` is the convolution, `matmul` a plain product of its shape (patches, ready in memory, with the weight); both take as
-many multiply-adds as a norm, an effect takes twice as many. "GFLOP/s" counts those of the best round, and "x matmul" compares
-them to torch's product just before.
+`forward` is the convolution, `matmul` a plain product of its shape (patches, ready in memory, with the weight); both take
+as many multiply-adds as a norm, an effect takes twice as many. "GFLOP/s" counts those of the best round, and "x matmul"
+compares them to torch's product just before.
 """
 
 from __future__ import annotations

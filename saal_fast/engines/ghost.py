@@ -99,7 +99,7 @@ class Ghost:
     def sample_bytes(self, example: Batch) -> int:
         plan, params = self.plan(example), self.problem.params
         grams = 0
-        for site in plan.sites:
+        for site in () if plan.tiled else plan.sites:
             groups, _, positions = site.layer.rows(torch.empty(site.shape, device="meta")).shape
             grams = max(grams, 4 * groups * positions**2 * params[site.weight].element_size())  # one site at a time
         return grams + 4 * nbytes(params[name] for name in plan.direct)

@@ -101,6 +101,9 @@ def plan_for(problem: Problem, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 MOVE = 32.0
 """Multiply-adds that take as long as moving one number through memory, on a CPU core with AVX-512."""
 
+LANES = 8
+"""Outputs of a group below which tiles are mostly empty (depthwise convolutions)."""
+
 
 def _grams_pay(calls: list[tuple[Call, tuple[int, ...]]]) -> bool:
     """Whether a weight's factors are less work than its gradient.
@@ -135,8 +138,8 @@ def _tiles_pay(calls: list[tuple[Call, tuple[int, ...]]]) -> bool:
     (call, shape) = calls[0]
     if not isinstance(call.layer, Tiled) or not call.layer.tiles(call.input):
         return False
-    positions = call.layer.rows(torch.empty(shape, device="meta")).shape[-1]
-    return 2 * positions < 8 * MOVE
+    _, outputs, positions = call.layer.rows(torch.empty(shape, device="meta")).shape
+    return outputs >= LANES and 2 * positions < 8 * MOVE
 
 
 def _biases_beside(calls: list[tuple[Call, tuple[int, ...]]], names: dict[int, str], kept: set[str]) -> dict[str, str]:

@@ -9,9 +9,9 @@ from torch import nn
 
 import saal_fast
 
-RHO = 0.01
+RHO = {torch.float64: 1e-5, torch.float32: 0.05}
 TOLERANCE = {  # relative
-    torch.float64: {"perturbed_loss": 1e-6, "loss": 1e-6, "grad_norm": 1e-6},
+    torch.float64: {"perturbed_loss": 1e-8, "loss": 1e-8, "grad_norm": 1e-8},
     torch.float32: {"perturbed_loss": 1e-4, "loss": 1e-4, "grad_norm": 1e-3},
 }
 
@@ -90,18 +90,21 @@ def test_ghost_agrees_and_does_not_fall_back(name):
     normed = any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
     if normed and not name.startswith("vgg"):  # deep networks with random weights amplify rounding
         model, images = model.double(), images.double()
+    rho, tolerances = RHO[images.dtype], TOLERANCE[images.dtype]
     params = None
     if name in TOO_LARGE_TO_MOVE_WHOLE:
         params = set([n for n, _ in model.named_parameters()][::4]).__contains__
-    got = saal_fast.score(model, images, RHO, details=True, params=params)
+    got = saal_fast.score(model, images, rho, details=True, params=params)
     assert got.fallback is None
     assert got.engine == "ghost"
 
-    want = saal_fast.score(model, images, RHO, details=True, params=params, engine="reference")
-    assert (want.sharpness.abs() > 1e-4 * want.loss).all(), "nothing was perturbed: there is nothing to check"
+    want = saal_fast.score(model, images, rho, details=True, params=params, engine="reference")
+    assert (want.sharpness.abs() > 10 * tolerances["perturbed_loss"] * want.loss).all(), (
+        "nothing was perturbed: there is nothing to check"
+    )
     assert want.loss[0] != want.loss[1], "both samples are alike: mixing them up would not be seen"
     bad = []
-    for quantity, tolerance in TOLERANCE[images.dtype].items():
+    for quantity, tolerance in tolerances.items():
         a, b = getattr(got, quantity), getattr(want, quantity)
         if not torch.allclose(a, b, rtol=tolerance, atol=0.0):
             bad.append(f"{quantity}: {a.tolist()} for {b.tolist()}, relative {((a - b) / b).abs().max():.1e}")

@@ -33,12 +33,18 @@ LAYERS = {
     "strided": ((8, 8), 64, 66, ([3, 2], [2, 2], [1, 0, 1, 0], [1, 1], 2)),
 }
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-VARIANTS = [(layer, "adaptive", dtype) for layer in ("linear", "conv") for dtype in ("fp32", "bf16")]
+VARIANTS = [
+    ("linear", "adaptive", "fp32"),
+    ("linear", "adaptive", "bf16"),
+    ("conv", "adaptive", "fp32"),
+    ("conv", "adaptive", "bf16"),
+    ("odd", "adaptive", "fp32"),
+]
 """Layer, rule's map and dtype by which every tuning choice is compiled for every architecture."""
-MORE = [("odd", "adaptive", "fp32"), ("strided", "adaptive", "fp32"), ("linear", "power", "fp32"), ("linear", "adaptive", "fp16")]
+MORE = [("strided", "adaptive", "fp32"), ("linear", "power", "fp32"), ("linear", "adaptive", "fp16")]
 """Those by which it is compiled for one architecture."""
-QUICK = re.compile(r"sm_90 (\w+ linear adaptive fp32|cross_entropy pseudo|direct_\w+ adaptive) ")
-"""What is compiled in less than a minute: every tuning choice for fp32 once."""
+QUICK = re.compile(r"sm_90 (\w+ linear adaptive (fp32|bf16)|cross_entropy pseudo|direct_\w+ adaptive) ")
+"""What is compiled in less than a minute: every tuning choice once."""
 
 
 def cases() -> Iterator[tuple[str, int, Launch]]:
@@ -55,7 +61,7 @@ def cases() -> Iterator[tuple[str, int, Launch]]:
 def layer_launches(layer: str, rule: str, dtype: str) -> Iterator[tuple[str, Launch]]:
     """Every kernel of a layer with every tuning choice for the dtype."""
     t, d, o, geometry = LAYERS[layer]
-    half = dtype != "fp32"
+    bits = 32 if dtype == "fp32" else 16
     if geometry is None:
         a, g, w, win = empty(64, t, d, dtype=dtype), empty(64, t, o, dtype=dtype), empty(o, d), LINEAR
     else:
@@ -65,13 +71,13 @@ def layer_launches(layer: str, rule: str, dtype: str) -> Iterator[tuple[str, Lau
         a, g, w = empty(64, d, *t, dtype=dtype), empty(64, o, *size, dtype=dtype), empty(o, d // groups, *kernel)
         win = window(*geometry)
     scales, wide = empty(64), torch.empty_like(g, dtype=torch.float32)
-    for c in allowed(tiles.NORM_CONFIGS, half):
+    for c in allowed(tiles.NORM_CONFIGS, bits):
         yield "tile_norm", tiles.norm_launch(a, g, w, rule, 1.5, win, c)[0]
-    for c in allowed(tiles.APPLY_CONFIGS, half):
+    for c in allowed(tiles.APPLY_CONFIGS, bits):
         yield "tile_apply", tiles.apply_launch(a, g, a, w, scales, torch.empty_like(g), rule, 1.5, win, c)
-    for c in allowed(ghost.NORM_CONFIGS, half):
+    for c in allowed(ghost.NORM_CONFIGS, bits):
         yield "ghost_norm", ghost.norm_launch(a, g, True, win, c)[0]
-    for c in allowed(ghost.APPLY_CONFIGS, half):
+    for c in allowed(ghost.APPLY_CONFIGS, bits):
         yield "ghost_apply", ghost.apply_launch(a, g, a, scales, g, wide, True, win, c)
 
 
@@ -88,9 +94,9 @@ def other_launches() -> Iterator[tuple[str, Launch]]:
             yield f"direct_move {rule}", direct.move_launch(g, w, empty(64), rule, 1.5, c)[0]
 
 
-def allowed(configs: Iterable[Config], half: bool) -> list[Config]:
-    """The tuning choices that a dtype may get."""
-    return [c for c in configs if half or not c.half]
+def allowed(configs: Iterable[Config], bits: int) -> list[Config]:
+    """The tuning choices that operands of so many bits may get."""
+    return [c for c in configs if c.bits in (None, bits)]
 
 
 def empty(*shape: int, dtype: str = "fp32") -> torch.Tensor:

@@ -82,7 +82,8 @@ def convs(draw, dtypes=dtypes):
 
     def out(size):
         return [
-            (size[i] + sum(padding[2 * i : 2 * i + 2]) - (kernel[i] - 1) * dilation[i] - 1) // stride[i] + 1 for i in range(2)
+            (size[i] + sum(padding[2 * i : 2 * i + 2]) - (kernel[i] - 1) * dilation[i] - 1) // stride[i] + 1
+            for i in range(2)
         ]
 
     a, x = (draw(strided(n, channels * groups, *size, dtype=dtype)) for size in (space, other))

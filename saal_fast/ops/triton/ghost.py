@@ -22,13 +22,14 @@ from .launch import ENOUGH, LINEAR, Columns, Config, Launch, Rows, Window, cdiv,
 
 NORM_CONFIGS = (
     Config({"b_T": 16, "b_K": 64}, num_warps=2),
-    Config({"b_T": 64, "b_K": 32}, num_warps=8),
+    Config({"b_T": 32, "b_K": 32}, num_warps=4, bits=32),
+    Config({"b_T": 64, "b_K": 32}, num_warps=8, bits=16),
 )
 APPLY_CONFIGS = (
-    Config({"b_S": 16, "b_T": 16, "b_D": 64, "b_O": 64}, num_warps=4),
-    Config({"b_S": 64, "b_T": 32, "b_D": 32, "b_O": 32}, num_warps=4),
-    Config({"b_S": 64, "b_T": 64, "b_D": 32, "b_O": 64}, num_warps=4, half=True),
-    Config({"b_S": 64, "b_T": 128, "b_D": 32, "b_O": 32}, num_warps=8, half=True),
+    Config({"b_S": 16, "b_T": 16, "b_D": 32, "b_O": 64}, num_warps=4),
+    Config({"b_S": 32, "b_T": 32, "b_D": 32, "b_O": 32}, num_warps=4, bits=32),
+    Config({"b_S": 64, "b_T": 64, "b_D": 32, "b_O": 64}, num_warps=4, bits=16),
+    Config({"b_S": 64, "b_T": 128, "b_D": 32, "b_O": 32}, num_warps=8, bits=16),
 )
 
 
@@ -141,9 +142,11 @@ def ghost_apply_kernel(
             store_matrix(p_out, push, i_s, i_o, S, O, s_out_t, s_out_o)
 
 
-def choose_norm(positions: int) -> Config:
-    """Blocks as long as T, up to 64."""
-    return NORM_CONFIGS[0 if positions <= 16 else 1]
+def choose_norm(positions: int, half: bool) -> Config:
+    """Blocks as long as T, up to 32; up to 64 for 16-bit operands."""
+    if positions <= 16:
+        return NORM_CONFIGS[0]
+    return NORM_CONFIGS[2 if half else 1]
 
 
 def choose_apply(positions: int, moved: int, half: bool) -> Config:
@@ -167,7 +170,7 @@ def norm_launch(a: Tensor, g: Tensor, bias: bool, window: Window, config: Config
     """
     a, g = shared_dtype(a, g)
     columns, rows = Columns.of(a, window), Rows.of(g)
-    config = config or choose_norm(rows.positions)
+    config = config or choose_norm(rows.positions, a.dtype != torch.float32)
     parts = window.groups * cdiv(rows.positions, config.blocks["b_T"]) ** 2
     partial = torch.zeros(rows.count, parts, dtype=torch.float32, device=a.device)
     channels, height, width = columns.shape

@@ -26,13 +26,13 @@ class Config:
         blocks: block lengths by the name of the kernel's argument, powers of two; at least 16 where blocks are multiplied.
         num_warps: warps a program.
         num_stages: loads in flight in the innermost loop.
-        half: whether it is for 16-bit operands only; fp32's take more registers than there are.
+        bits: of the operands it is for, 16 or 32; None for both. fp32's, each kept as two TF32 parts, fill registers sooner.
     """
 
     blocks: Mapping[str, int]
     num_warps: int = 4
     num_stages: int = 2
-    half: bool = False
+    bits: int | None = None
 
     @property
     def name(self) -> str:

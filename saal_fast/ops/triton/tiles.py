@@ -23,13 +23,15 @@ from .launch import ENOUGH, LINEAR, Columns, Config, Launch, Rows, Window, cdiv,
 NORM_CONFIGS = (
     Config({"b_O": 16, "b_D": 64, "b_T": 16}, num_warps=4),
     Config({"b_O": 64, "b_D": 64, "b_T": 16}, num_warps=4),
-    Config({"b_O": 64, "b_D": 64, "b_T": 32}, num_warps=4, half=True),
+    Config({"b_O": 64, "b_D": 64, "b_T": 32}, num_warps=4, bits=16),
 )
 APPLY_CONFIGS = (
     Config({"b_O": 16, "b_D": 32, "b_T": 16, "b_S": 16}, num_warps=4),
     Config({"b_O": 64, "b_D": 32, "b_T": 16, "b_S": 16}, num_warps=4),
-    Config({"b_O": 64, "b_D": 32, "b_T": 32, "b_S": 64}, num_warps=4),
-    Config({"b_O": 64, "b_D": 32, "b_T": 32, "b_S": 128}, num_warps=8),
+    Config({"b_O": 64, "b_D": 16, "b_T": 16, "b_S": 64}, num_warps=4, bits=32),
+    Config({"b_O": 64, "b_D": 32, "b_T": 16, "b_S": 128}, num_warps=8, bits=32),
+    Config({"b_O": 64, "b_D": 32, "b_T": 32, "b_S": 64}, num_warps=4, bits=16),
+    Config({"b_O": 64, "b_D": 32, "b_T": 32, "b_S": 128}, num_warps=8, bits=16),
 )
 
 
@@ -146,13 +148,13 @@ def choose_norm(outputs: int, positions: int, half: bool) -> Config:
     return NORM_CONFIGS[2 if half and positions > 16 else 1]
 
 
-def choose_apply(outputs: int, positions: int, moved: int) -> Config:
+def choose_apply(outputs: int, positions: int, moved: int, half: bool) -> Config:
     """Enough positions of X' that tiles of M are formed once, where 128 will do; else formed again for each 128."""
     if outputs <= 16 and moved <= 16:
         return APPLY_CONFIGS[0]
     if positions <= 16 and moved <= 16:
         return APPLY_CONFIGS[1]
-    return APPLY_CONFIGS[2 if moved <= 64 else 3]
+    return APPLY_CONFIGS[(4 if half else 2) + (moved > 64)]
 
 
 def norm_launch(
@@ -214,7 +216,7 @@ def apply_launch(
     a, g, x = shared_dtype(a, g, x)
     columns, moved, rows, pushed = Columns.of(a, window), Columns.of(x, window), Rows.of(g), Rows.of(out)
     outputs = rows.channels // window.groups
-    config = config or choose_apply(outputs, rows.positions, pushed.positions)
+    config = config or choose_apply(outputs, rows.positions, pushed.positions, a.dtype != torch.float32)
     tiles = cdiv(outputs, config.blocks["b_O"]) * cdiv(pushed.positions, config.blocks["b_S"])
     channels, height, width = columns.shape
     args = {

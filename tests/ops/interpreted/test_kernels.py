@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
 from drawn import RULES, TOLERANCE, Drawn, convs, linears, rows_of_logits, strided
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from saal_fast.ops import conv_tiles, cross_entropy, direct, ghost_l2, tiles
@@ -15,6 +15,7 @@ from saal_fast.ops.elementwise import native_map
 from saal_fast.ops.triton import cross_entropy as triton_cross_entropy
 from saal_fast.ops.triton import direct as triton_direct
 from saal_fast.ops.triton import ghost as triton_ghost
+from saal_fast.ops.triton import register
 from saal_fast.ops.triton import tiles as triton_tiles
 from saal_fast.ops.triton.launch import LINEAR, window
 
@@ -93,9 +94,7 @@ def test_ghost_norm(drawn, bias, config):
 
 
 @several
-@given(
-    drawn=layers, bias=st.booleans(), based=st.booleans(), config=st.sampled_from([None, *triton_ghost.APPLY_CONFIGS])
-)
+@given(drawn=layers, bias=st.booleans(), based=st.booleans(), config=st.sampled_from([None, *triton_ghost.APPLY_CONFIGS]))
 def test_ghost_apply(drawn, bias, based, config):
     base = drawn.base if based else None
     out = torch.full_like(drawn.base, torch.nan, dtype=None if config is None else torch.float32)
@@ -122,7 +121,7 @@ def test_ghost_apply(drawn, bias, based, config):
     config=st.sampled_from([None, *triton_cross_entropy.CONFIGS]),
 )
 def test_cross_entropy(logits, given_label, gained, over_loss, config):
-    n, classes = logits.shape
+    n = len(logits)
     label = logits.argmin(1) if given_label else None
     if given_label:
         label = torch.where(logits.gather(1, label[:, None])[:, 0].isfinite(), label, logits.argmax(1))
@@ -190,3 +189,55 @@ def test_products_beyond_fp16_do_not_overflow(t):
     triton_ghost.apply(a, g, x, torch.tensor([1e-3]), None, out, False)
     expected = 40.0**2 * 64 * t * float(g[0, 0, 0]) * 1e-3
     assert math.isclose(float(out[0, 0, 0]), expected, rel_tol=2e-3)
+
+
+@several
+@given(drawn=layers, rule=st.sampled_from(RULES), bias=st.booleans())
+def test_what_operators_do_for_cuda_tensors(drawn, rule, bias):
+    drawn = kept_away_from_zero(drawn)
+    wide, based = drawn.double(), (drawn.a, drawn.g, drawn.x, drawn.scales, drawn.base)
+    wide_based = (wide.a, wide.g, wide.x, wide.scales, wide.base)
+    if drawn.window is None:
+        pairs = [
+            (
+                register._tile_norm(drawn.a, drawn.g, drawn.weight, *rule),
+                tiles.reference_norm(wide.a, wide.g, wide.weight, *rule),
+            ),
+            (register._tile_apply(*drawn[:5], *rule), tiles.reference_apply(*wide[:5], *rule)),
+            (ghost_l2._norm_cuda(drawn.a, drawn.g, bias), ghost_l2.reference_norm(wide.a, wide.g, bias)),
+            (ghost_l2._apply_cuda(*based, bias), ghost_l2.reference_apply(*wide_based, bias)),
+        ]
+    else:
+        last, ghost_last = (*drawn.window[1:], *rule), (*drawn.window, bias)
+        pairs = [
+            (
+                register._conv_tile_norm(drawn.a, drawn.g, drawn.weight, *last),
+                conv_tiles.reference_norm(wide.a, wide.g, wide.weight, *last),
+            ),
+            (register._conv_tile_apply(*drawn[:5], *last), conv_tiles.reference_apply(*wide[:5], *last)),
+            (
+                ghost_l2._conv_norm_cuda(drawn.a, drawn.g, *ghost_last),
+                ghost_l2.reference_conv_norm(wide.a, wide.g, *ghost_last),
+            ),
+            (ghost_l2._conv_apply_cuda(*based, *ghost_last), ghost_l2.reference_conv_apply(*wide_based, *ghost_last)),
+        ]
+    for actual, expected in pairs:
+        assert actual.dtype in (drawn.a.dtype, torch.float32)
+        close(actual, expected, drawn.a.dtype)
+
+
+def test_every_operator_has_a_cuda_twin():
+    for name in [
+        "tile_norm",
+        "tile_apply",
+        "conv_tile_norm",
+        "conv_tile_apply",
+        "ghost_norm",
+        "ghost_apply",
+        "conv_ghost_norm",
+        "conv_ghost_apply",
+        "cross_entropy",
+        "direct_norm",
+        "direct_move",
+    ]:
+        assert torch._C._dispatch_has_kernel_for_dispatch_key(f"saal_fast::{name}", "CUDA"), name
