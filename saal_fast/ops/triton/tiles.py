@@ -28,7 +28,7 @@ NORM_CONFIGS = (
 APPLY_CONFIGS = (
     Config({"b_O": 16, "b_D": 32, "b_T": 16, "b_S": 16}, num_warps=4),
     Config({"b_O": 64, "b_D": 32, "b_T": 16, "b_S": 16}, num_warps=4),
-    Config({"b_O": 64, "b_D": 16, "b_T": 16, "b_S": 64}, num_warps=4, bits=32),
+    Config({"b_O": 64, "b_D": 16, "b_T": 16, "b_S": 64}, num_warps=8, bits=32),
     Config({"b_O": 64, "b_D": 32, "b_T": 16, "b_S": 128}, num_warps=8, bits=32),
     Config({"b_O": 64, "b_D": 32, "b_T": 32, "b_S": 64}, num_warps=4, bits=16),
     Config({"b_O": 64, "b_D": 32, "b_T": 32, "b_S": 128}, num_warps=8, bits=16),

@@ -21,7 +21,7 @@ from saal_fast.ops.triton.launch import LINEAR, window
 
 torch.use_deterministic_algorithms(True)  # fills new tensors with NaN: a kernel must write all it returns
 several = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-layers = st.one_of(linears(), convs())
+both = pytest.mark.parametrize("kind", [linears, convs])
 
 
 def window_of(drawn: Drawn):
@@ -39,9 +39,17 @@ def kept_away_from_zero(drawn: Drawn) -> Drawn:
     return drawn._replace(a=drawn.a.mul(2).round(), g=drawn.g.mul(2).round())
 
 
+@both
 @several
-@given(drawn=layers, rule=st.sampled_from(RULES), config=st.sampled_from([None, *triton_tiles.NORM_CONFIGS]))
-def test_tile_norm(drawn, rule, config):
+@given(
+    data=st.data(),
+    rule=st.sampled_from(RULES),
+    config=st.sampled_from([None, *triton_tiles.NORM_CONFIGS]),
+    many=st.booleans(),
+)
+def test_tile_norm(kind, data, rule, config, many):
+    drawn = data.draw(kind())
+    triton_tiles.ENOUGH = 1 if many else 512  # with 1, a program walks over several samples
     if 0 in drawn.a.shape or 0 in drawn.g.shape or config is None:
         actual = triton_tiles.norm(drawn.a, drawn.g, drawn.weight, native_map(*rule), rule[1], window_of(drawn))
     else:
@@ -58,9 +66,11 @@ def test_tile_norm(drawn, rule, config):
     close(actual, expected, drawn.a.dtype)
 
 
+@both
 @several
-@given(drawn=layers, rule=st.sampled_from(RULES), config=st.sampled_from([None, *triton_tiles.APPLY_CONFIGS]))
-def test_tile_apply(drawn, rule, config):
+@given(data=st.data(), rule=st.sampled_from(RULES), config=st.sampled_from([None, *triton_tiles.APPLY_CONFIGS]))
+def test_tile_apply(kind, data, rule, config):
+    drawn = data.draw(kind())
     drawn = kept_away_from_zero(drawn)
     out = torch.full_like(drawn.base, torch.nan)
     args = (native_map(*rule), rule[1], window_of(drawn))
@@ -76,9 +86,11 @@ def test_tile_apply(drawn, rule, config):
     close(out, expected, drawn.a.dtype)
 
 
+@both
 @several
-@given(drawn=layers, bias=st.booleans(), config=st.sampled_from([None, *triton_ghost.NORM_CONFIGS]))
-def test_ghost_norm(drawn, bias, config):
+@given(data=st.data(), bias=st.booleans(), config=st.sampled_from([None, *triton_ghost.NORM_CONFIGS]))
+def test_ghost_norm(kind, data, bias, config):
+    drawn = data.draw(kind())
     if 0 in drawn.g.shape or config is None:
         actual = triton_ghost.norm(drawn.a, drawn.g, bias, window_of(drawn))
     else:
@@ -93,9 +105,11 @@ def test_ghost_norm(drawn, bias, config):
     close(actual, expected, drawn.a.dtype)
 
 
+@both
 @several
-@given(drawn=layers, bias=st.booleans(), based=st.booleans(), config=st.sampled_from([None, *triton_ghost.APPLY_CONFIGS]))
-def test_ghost_apply(drawn, bias, based, config):
+@given(data=st.data(), bias=st.booleans(), based=st.booleans(), config=st.sampled_from([None, *triton_ghost.APPLY_CONFIGS]))
+def test_ghost_apply(kind, data, bias, based, config):
+    drawn = data.draw(kind())
     base = drawn.base if based else None
     out = torch.full_like(drawn.base, torch.nan, dtype=None if config is None else torch.float32)
     args = (drawn.a, drawn.g, drawn.x, drawn.scales, base, out, bias, window_of(drawn))
@@ -191,9 +205,11 @@ def test_products_beyond_fp16_do_not_overflow(t):
     assert math.isclose(float(out[0, 0, 0]), expected, rel_tol=2e-3)
 
 
+@both
 @several
-@given(drawn=layers, rule=st.sampled_from(RULES), bias=st.booleans())
-def test_what_operators_do_for_cuda_tensors(drawn, rule, bias):
+@given(data=st.data(), rule=st.sampled_from(RULES), bias=st.booleans())
+def test_what_operators_do_for_cuda_tensors(kind, data, rule, bias):
+    drawn = data.draw(kind())
     drawn = kept_away_from_zero(drawn)
     wide, based = drawn.double(), (drawn.a, drawn.g, drawn.x, drawn.scales, drawn.base)
     wide_based = (wide.a, wide.g, wide.x, wide.scales, wide.base)
