@@ -80,7 +80,7 @@ def load(name: DataName = "auto", root: str | os.PathLike[str] | None = None, pa
             where it lies, else digits.
         root: the folder to look for Fashion-MNIST in, either torchvision's (`root/FashionMNIST/raw`) or one
             that holds the idx files themselves, compressed or not. By default `./data`, then Debian's
-            `/usr/share/datasets/fashion-mnist`. Digits need none.
+            `/usr/share/datasets/fashion-mnist`, where "auto" looks after a given root too. Digits need none.
         part: "train" or "test". Digits come in one part, which is called "train".
 
     Raises:
@@ -95,6 +95,8 @@ def load(name: DataName = "auto", root: str | os.PathLike[str] | None = None, pa
     if name == "digits":
         return _load_digits(part)
     folders = _fashion_folders(root)
+    if name == "auto" and root is not None:
+        folders += _fashion_folders(None)
     folder = next((f for f in folders if all(_find(f, stem) for stem in _stems(part))), None)
     if folder is not None:
         return _load_fashion_mnist(folder, part)

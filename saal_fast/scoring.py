@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from . import memory, perturbation
 from .engines import ENGINES, NAMES, Engine, EngineError, Problem, Result
-from .engines.problem import constant
+from .engines.problem import constant, join
 from .isolation import untouched, unwrap
 from .objectives import ChecksLabels, Classification, Task
 from .pools import Batch, Stream
@@ -104,6 +104,12 @@ def score(
     details: Literal[False] = ...,
     **options: Unpack[Options],
 ) -> Tensor: ...
+
+
+@overload
+def score(
+    model: nn.Module, pool: Any, rho: float = ..., *, details: bool, **options: Unpack[Options]
+) -> Tensor | Scores: ...
 
 
 def score(
@@ -262,8 +268,8 @@ class _Runner:
         }
         return Scores(
             **numbers,
-            label=_join([r.label for r in parts]),
-            perturbed_label=_join([r.perturbed_label for r in parts]),
+            label=join([r.label for r in parts]),
+            perturbed_label=join([r.perturbed_label for r in parts]),
             finite=torch.cat([r.finite for r in parts]),
             engine=self.name,
             fallback=self.fallback,
@@ -348,14 +354,6 @@ def _check_finite(result: Result, batch: Batch) -> None:
         f"{batch.start + batch.size - 1} of the pool: {first}. "
         'on_nonfinite="keep" keeps them (select never picks one)'
     )
-
-
-def _join(labels: list[Any]) -> Any:
-    """Labels of all batches as one nest; as a list, a nest a batch, where their shapes differ between batches."""
-    try:
-        return tree_map(lambda *parts: torch.cat(parts), *labels)
-    except (RuntimeError, ValueError):
-        return labels
 
 
 def _empty(problem: Problem) -> Scores:

@@ -51,6 +51,8 @@ def select(
         raise ValueError(f"expected k >= 1, got k={k}")
     if diversity not in (None, "kmeans++"):
         raise ValueError(f'expected diversity to be None or "kmeans++", got {diversity!r}')
+    if "details" in options:
+        raise TypeError("expected options of score but details: select gives positions; call score for details")
     if diversity is not None:  # a seed that is none, or a C++ core that was not built, shows before any work is done
         kmeans_plusplus(torch.zeros(1), 1, seed=None if isinstance(seed, torch.Generator) else seed)
     length = Stream(pool, torch.device("cpu")).length

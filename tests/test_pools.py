@@ -114,9 +114,7 @@ def test_a_tensor_of_any_length_in_batches_of_any_size(count, size):
     assert all(len(batch.args[0]) == batch.size for batch in batches)
 
 
-@given(
-    count=COUNTS, sizes=st.tuples(SIZES, SIZES), peek=st.booleans(), flow=st.booleans(), drop=st.booleans()
-)
+@given(count=COUNTS, sizes=st.tuples(SIZES, SIZES), peek=st.booleans(), flow=st.booleans(), drop=st.booleans())
 def test_a_loader_of_any_batch_size(count, sizes, peek, flow, drop):
     size, loader_size = sizes
     rows = [(row, 1) for row in numbered(count)]
@@ -138,9 +136,7 @@ def test_a_loader_of_any_batch_size(count, sizes, peek, flow, drop):
 def test_batches_of_different_shapes_are_never_joined(lengths, size, loader_size):
     texts = [torch.full((length,), index) for index, length in enumerate(lengths)]
     pad = torch.nn.utils.rnn.pad_sequence
-    loader = DataLoader(
-        texts, loader_size, collate_fn=lambda rows: pad(rows, batch_first=True, padding_value=-1)
-    )
+    loader = DataLoader(texts, loader_size, collate_fn=lambda rows: pad(rows, batch_first=True, padding_value=-1))
     batches = walk(loader, size)
     order = [row[0].item() for batch in batches for row in batch.args[0]]
     assert order == list(range(len(lengths)))

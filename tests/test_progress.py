@@ -30,9 +30,7 @@ def no_tqdm(monkeypatch):
         return real_import(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *a: None if name == "tqdm" else real_find(name, *a)
-    )
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "tqdm" else real_find(name, *a))
 
 
 def run(show, total=10):

@@ -273,3 +273,42 @@ def test_progress_counts_samples(capsys):
 def test_what_the_package_offers():
     assert {"score", "select", "kmeans_plusplus", "show_config", "Scores", "Task"} <= set(saal_fast.__all__)
     assert all(hasattr(saal_fast, name) for name in saal_fast.__all__)
+
+
+class _Boxes(nn.Module):
+    """As many boxes as an image has bright pixels: a number that varies from sample to sample."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(1, 3)
+
+    def forward(self, x):
+        return self.head(x.flatten()[:, None])[None]
+
+
+class _SumOverBrightPixels:
+    def pseudo_label(self, output):
+        bright = output[0][:, 0] > output[0][:, 0].mean()
+        return {"box": bright.nonzero()[:, 0][None], "class": output[0][bright].argmax(1)[None]}
+
+    def loss(self, output, label):
+        logits = output[0][label["box"][0]]
+        return nn.functional.cross_entropy(logits, label["class"][0], reduction="sum")[None]
+
+
+@pytest.mark.parametrize("engine", ["auto", "reference"])
+def test_a_varying_number_of_boxes(engine):
+    torch.manual_seed(0)
+    model, pool = _Boxes(), torch.randn(5, 2, 4)
+    together = score(model, pool, task=_SumOverBrightPixels(), engine=engine, details=True)
+    alone = [score(model, x[None], task=_SumOverBrightPixels(), engine=engine) for x in pool]
+    torch.testing.assert_close(together.perturbed_loss, torch.cat(alone))
+    assert len(together.label) == 5
+
+
+@pytest.mark.parametrize("engine", ["ghost", "vmap", "reference"])
+def test_no_radius_gives_the_loss_to_the_last_bit(engine):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 5))
+    scores = score(model, torch.randn(6, 1, 8, 8), rho=0, engine=engine, details=True)
+    assert torch.equal(scores.perturbed_loss, scores.loss)

@@ -32,12 +32,12 @@ class Grams:
 
     def total(self) -> Tensor:
         """`‖Σ_i G_i A_iᵀ‖² = Σ_ij ⟨A_iᵀA_j, G_iᵀG_j⟩`."""
-        dots = [(u.gram(v.layer, v.a) * (u.g.mT @ v.g)).sum() for u in self.uses for v in self.uses]
+        dots = [u.gram(v.layer, v.a).flatten() @ (u.g.mT @ v.g).flatten() for u in self.uses for v in self.uses]
         return sum(dots[1:], dots[0])
 
     def push(self, call: Call, out: Tensor, scale: Tensor) -> Tensor:
         """`out + scale · Σ_i G_i (A_iᵀ X')`."""
-        pushes = [u.g @ (scale * u.gram(call.layer, call.input)) for u in self.uses]
+        pushes = [(scale * u.g) @ u.gram(call.layer, call.input) for u in self.uses]
         return out + call.layer.unrows(sum(pushes[1:], pushes[0]), out)
 
 
@@ -51,6 +51,7 @@ class _Use:
             gram = layer.gram(self.a, x)
         else:  # the same weight at another stride or size
             gram = self.layer.columns(self.a).mT @ layer.columns(x)
+        gram = gram.to(self.g.dtype)  # an embedding's tells which tokens are equal
         return gram + 1 if self.bias else gram
 
 

@@ -30,7 +30,7 @@ from .branches import by_branches
 from .factors import Factored, Grams, Tiles
 from .layers import Call, Sites, Tiled
 from .plan import Plan, Site, plan_for
-from .problem import EngineError, Problem, Result, constant, finite, gain, nbytes
+from .problem import EngineError, Problem, Result, constant, finite, gain, nbytes, settled
 from .vmap import over_samples
 
 
@@ -150,7 +150,7 @@ class Ghost:
             moved = self.problem.output({**shared, **moved_direct}, args, kwargs)
         perturbed = task.loss(moved, y)[0]
         return Result(
-            perturbed,
+            settled(perturbed, loss, total * rule.rho),
             loss,
             rule.dual_norm(total) * unit / gained,
             y,

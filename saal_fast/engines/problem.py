@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -133,6 +133,19 @@ def _fit(t: Tensor, device: torch.device) -> Tensor:
 def constant(label: Any) -> Any:
     """A label through which no gradient flows."""
     return tree_map(lambda t: t.detach() if isinstance(t, Tensor) else t, label)
+
+
+def settled(perturbed: Tensor, loss: Tensor, reach: Tensor) -> Tensor:
+    """The perturbed loss, which is the loss itself, to the last bit, where there is no step to take (ρ = 0, no gradient)."""
+    return torch.where(reach == 0, loss, perturbed)
+
+
+def join(labels: Sequence[Any]) -> Any:
+    """Labels of several batches as one nest; as a list of theirs where shapes differ (a varying number of boxes)."""
+    try:
+        return tree_map(lambda *parts: torch.cat(parts), *labels)
+    except (RuntimeError, ValueError, TypeError):
+        return [one for label in labels for one in (label if isinstance(label, list) else [label])]
 
 
 def gain(loss: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_map
 
 from ..perturbation import epsilon
 from ..pools import Batch
-from .problem import Problem, Result, constant, finite, gain
+from .problem import Problem, Result, constant, finite, gain, join
 
 
 class Reference:
@@ -27,8 +27,11 @@ class Reference:
                 (batch.args, batch.kwargs, labels),
             )
             rows.append(score_one(self.problem, args, kwargs, label))
-        joined: Result = tree_map(lambda *parts: torch.cat(parts), *rows)
-        return joined
+        loss, perturbed, norm, finites = (
+            torch.cat([getattr(row, name) for row in rows]) for name in ("loss", "perturbed_loss", "grad_norm", "finite")
+        )
+        labels, perturbed_labels = join([row.label for row in rows]), join([row.perturbed_label for row in rows])
+        return Result(perturbed, loss, norm, labels, perturbed_labels, finites)
 
     def sample_bytes(self, example: Batch) -> int:
         return 0  # samples of a batch are scored one after the other

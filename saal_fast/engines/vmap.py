@@ -12,7 +12,7 @@ from ..perturbation import epsilon
 from ..pools import Batch
 from .branches import by_branches
 from .layers import Rewritten
-from .problem import Problem, Result, constant, finite, gain, nbytes
+from .problem import Problem, Result, constant, finite, gain, nbytes, settled
 
 
 class Vmap:
@@ -43,7 +43,7 @@ class Vmap:
         moved = problem.output({name: p + eps[name] for name, p in problem.params.items()}, args, kwargs)
         perturbed = task.loss(moved, y)[0]
         return Result(
-            perturbed,
+            settled(perturbed, loss, norm * rule.rho),
             loss,
             norm / scale,
             y,
