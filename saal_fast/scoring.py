@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -197,7 +198,7 @@ def score(
             return nothing if details else nothing.perturbed_loss
         _check_task(problem, example, given)
         runner = _Runner(problem, engine)
-        size = runner.batch_size(example) if batch_size == "auto" else batch_size
+        size = runner.batch_size(example, stream.length) if batch_size == "auto" else batch_size
 
         with bar(stream.length, progress) as shown:
             for batch in stream.batches(size):
@@ -220,10 +221,13 @@ class _Runner:
         self.fallback: str | None = None
         self.results: list[Result] = []
 
-    def batch_size(self, example: Batch) -> int:
-        """A size whose memory fits the device."""
+    def batch_size(self, example: Batch, length: int | None) -> int:
+        """A size whose memory fits the device, for a pool of that length."""
         beside = self._attempt(lambda engine: engine.sample_bytes(example), example, None)
-        return memory.batch_size(self.problem, beside, example)
+        size = memory.batch_size(self.problem, beside, example)
+        if not length:
+            return size
+        return math.ceil(length / math.ceil(length / size))  # no small rest: all batches of one size, or nearly
 
     def run(self, batch: Batch, labels: Any | None) -> Result:
         """Scores a batch, and keeps the result."""
