@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <type_traits>
 
+#include "isa.h"
 #include "kmeans_host.h"
 #include "kmeans_policy.h"
 #include "team.h"
@@ -25,26 +26,6 @@ std::vector<const PassTable*> built_tables() {
         &pass_table_avx512,
 #endif
     };
-}
-
-bool runs_here([[maybe_unused]] const PassTable* table) {
-#if defined(SAAL_HAVE_AVX2)
-    if (table == &pass_table_avx2) return __builtin_cpu_supports("avx2") != 0;
-#endif
-#if defined(SAAL_HAVE_AVX512)
-    if (table == &pass_table_avx512) return __builtin_cpu_supports("avx512f") != 0;
-#endif
-    return true;
-}
-
-const PassTable& find_table(const std::string& isa) {
-    const PassTable* found = nullptr;
-    for (const auto* table : built_tables())
-        if (runs_here(table) && (isa.empty() || isa == table->isa)) found = table;
-    if (found == nullptr)
-        throw std::invalid_argument("expected an instruction set that is built and runs here, got '" + isa +
-                                    "'");
-    return *found;
 }
 
 /// The weights of all rows, and the tree of sums over them.
@@ -122,7 +103,7 @@ std::vector<std::int64_t> kmeans_plusplus(const Matrix<T>& x, std::int64_t k, Fi
                                           const std::function<void()>& between_centres,
                                           const std::string& isa) {
     check_arguments(x.rows, x.dim, k, uniforms);
-    Weights<T> weights(x, find_table(isa), threads);
+    Weights<T> weights(x, find_table(built_tables(), isa), threads);
 
     const std::int64_t largest = check_norms(weights.norms(), x.rows, [&x](std::int64_t row) {
         const T* values = x.data + row * x.row_stride;
@@ -162,7 +143,7 @@ std::vector<std::string> built_isas() {
 std::vector<std::string> usable_isas() {
     std::vector<std::string> names;
     for (const auto* table : built_tables())
-        if (runs_here(table)) names.emplace_back(table->isa);
+        if (cpu_runs(table->isa)) names.emplace_back(table->isa);
     return names;
 }
 
