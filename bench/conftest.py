@@ -1,8 +1,8 @@
-"""Benchmarks: paired timings in one process, correctness before timing, ratios instead of seconds.
+"""Benchmarks: timings in one process, correctness before timing, ratios instead of seconds.
 
     pytest bench --benchmark-only
 
-Rounds of a group's contestants take turns (A B C, A B C, ...), so that a machine whose speed drifts slows all of them.
+The contestants of a group run one after the other; on a machine whose speed drifts, repeat a run before you believe it.
 """
 
 from __future__ import annotations
