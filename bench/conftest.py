@@ -2,7 +2,7 @@
 
     pytest bench --benchmark-only
 
-The contestants of a group run one after the other; on a machine whose speed drifts, repeat a run before you believe it.
+Each round of a contestant runs right after a plain forward pass, and it is to that one that it is compared.
 """
 
 from __future__ import annotations
@@ -35,14 +35,18 @@ def pytest_terminal_summary(terminalreporter, config):
     for group, benches in groups.items():
         if "forward" not in benches:  # other benchmarks are compared in pytest-benchmark's own table
             continue
-        medians = {name: statistics.median(b.stats.data) / b.extra_info.get("samples", 1) for name, b in benches.items()}
-        base = medians["forward"]
-        reference = medians.get("reference")
+        times = {name: statistics.median(b.stats.data) / b.extra_info["samples"] for name, b in benches.items()}
+        ratios = {name: paired(b.stats.data, b.extra_info["forward"]) for name, b in benches.items()}
         terminalreporter.write_sep("-", f"{group} ({torch.get_num_threads()} threads, torch {torch.__version__}, {commit})")
         terminalreporter.write_line(f"{'':24}{'ms a sample':>12}{'x forward':>12}{'reference / it':>16}")
-        for name, median in sorted(medians.items(), key=lambda item: item[1]):
-            beside = f"{reference / median:16.1f}" if reference else ""
-            terminalreporter.write_line(f"{name:24}{1e3 * median:12.3f}{median / base:12.2f}{beside}")
+        for name, ratio in sorted(ratios.items(), key=lambda item: item[1]):
+            beside = f"{ratios['reference'] / ratio:16.1f}" if "reference" in ratios else ""
+            terminalreporter.write_line(f"{name:24}{1e3 * times[name]:12.3f}{ratio:12.2f}{beside}")
+
+
+def paired(times, forward):
+    """The median of the rounds' ratios, each to the forward pass that ran right before it."""
+    return statistics.median(time / beside for time, beside in zip(times, forward, strict=True))
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 // saal_fast._core: arrays in, rows out. The interpreter's lock is released while the core computes.
 #include "bindings.h"
+#include "heap.h"
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
@@ -56,6 +57,8 @@ PYBIND11_MODULE(_core, m) {
     define_tiles(m);
     m.def("built_isas", &saal::built_isas, "Instruction sets compiled in, the fastest last.");
     m.def("usable_isas", &saal::usable_isas, "Those of them that this CPU runs, the fastest last.");
+    m.def("keep_freed_memory", &saal::keep_freed_memory, py::arg("keep"),
+          "Whether freed memory is kept for the next allocation, or given back to the system.");
     m.attr("compiler") = SAAL_BUILD_COMPILER;
     m.attr("flags") = SAAL_BUILD_FLAGS;
     m.attr("cuda") = SAAL_BUILD_CUDA;

@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 
 #include <array>
+#include <optional>
 #include <string>
 
 #include "bindings.h"
@@ -45,13 +46,14 @@ Images<const T> read(const Array<T>& images, const char* name) {
     return as_images(images.data(), images, name);
 }
 
+/// `outputs` and `inputs`: channels.
 template <class T>
 Convolution<T> as_layer(const py::array_t<T, py::array::c_style>& weight, const Pair& kernel,
                         const Pair& stride, const Pair& before, const Pair& dilation, std::int64_t groups,
-                        const Images<const T>& a, const Images<const T>& g) {
-    if (groups < 1 || weight.size() != g.channels * (a.channels / groups) * kernel[0] * kernel[1])
-        throw std::invalid_argument("expected weight [" + std::to_string(g.channels) + ", " +
-                                    std::to_string(a.channels) + " / groups, *kernel], got " +
+                        std::int64_t inputs, std::int64_t outputs) {
+    if (groups < 1 || weight.size() != outputs * (inputs / groups) * kernel[0] * kernel[1])
+        throw std::invalid_argument("expected weight [" + std::to_string(outputs) + ", " +
+                                    std::to_string(inputs) + " / groups, *kernel], got " +
                                     std::to_string(weight.size()) + " numbers");
     return {weight.data(),          {kernel[0], kernel[1]},     {stride[0], stride[1]},
             {before[0], before[1]}, {dilation[0], dilation[1]}, groups};
@@ -66,20 +68,35 @@ Rule parse_rule(const std::string& map, double q) {
                                 "'");
 }
 
+/// The address of held gradients, once their size is found to be right.
+template <class T, class To>
+To* held_data(const Array<T>& held, To* data, std::int64_t count, std::int64_t outputs,
+              const py::array_t<T, py::array::c_style>& weight, std::int64_t groups) {
+    const std::int64_t size = count * saal::held_size(outputs, weight.size() / outputs, groups);
+    if (held.size() != size || !(held.flags() & py::array::c_style))
+        throw std::invalid_argument("expected held of " + std::to_string(size) + " contiguous numbers, got " +
+                                    std::to_string(held.size()));
+    return data;
+}
+
 template <class T>
 py::array_t<T> norm(const Array<T>& a, const Array<T>& g, const py::array_t<T, py::array::c_style>& weight,
                     const Pair& kernel, const Pair& stride, const Pair& before, const Pair& dilation,
-                    std::int64_t groups, const std::string& map, double q, int threads,
-                    const std::string& isa) {
+                    std::int64_t groups, const std::string& map, double q, std::optional<Array<T>> held,
+                    int threads, const std::string& isa) {
     const auto inputs = read(a, "a");
     const auto gradients = read(g, "g");
-    const auto layer = as_layer(weight, kernel, stride, before, dilation, groups, inputs, gradients);
+    const auto layer =
+        as_layer(weight, kernel, stride, before, dilation, groups, inputs.channels, gradients.channels);
     const Rule rule = parse_rule(map, q);
     py::array_t<T> norms(static_cast<py::ssize_t>(gradients.count));
     T* const to = norms.mutable_data();
+    T* const kept =
+        held ? held_data(*held, held->mutable_data(), gradients.count, gradients.channels, weight, groups)
+             : nullptr;
     {
         const py::gil_scoped_release release;
-        saal::tile_norm(inputs, gradients, layer, rule, threads, isa, to);
+        saal::tile_norm(inputs, gradients, layer, rule, threads, isa, to, kept);
     }
     return norms;
 }
@@ -88,35 +105,66 @@ template <class T>
 void apply(const Array<T>& a, const Array<T>& g, const Array<T>& x,
            const py::array_t<T, py::array::c_style>& weight, const py::array_t<T, py::array::c_style>& scales,
            Array<T>& out, const Pair& kernel, const Pair& stride, const Pair& before, const Pair& dilation,
-           std::int64_t groups, const std::string& map, double q, int threads, const std::string& isa) {
+           std::int64_t groups, const std::string& map, double q, bool whole, int threads,
+           const std::string& isa) {
     const auto inputs = read(a, "a");
     const auto gradients = read(g, "g");
     const auto moved = read(x, "x");
     const auto outputs = as_images(out.mutable_data(), out, "out");
-    const auto layer = as_layer(weight, kernel, stride, before, dilation, groups, inputs, gradients);
+    const auto layer =
+        as_layer(weight, kernel, stride, before, dilation, groups, inputs.channels, gradients.channels);
     const Rule rule = parse_rule(map, q);
     if (scales.size() != gradients.count) throw std::invalid_argument("expected a scale for each sample");
-    const T* const by = scales.data();
+    const saal::Step<T> step{scales.data(), whole};
     const py::gil_scoped_release release;
-    saal::tile_apply(inputs, gradients, moved, layer, rule, by, threads, isa, outputs);
+    saal::tile_apply(inputs, gradients, moved, layer, rule, step, threads, isa, outputs);
+}
+
+template <class T>
+void held_apply(const Array<T>& held, const Array<T>& x, const py::array_t<T, py::array::c_style>& weight,
+                const py::array_t<T, py::array::c_style>& scales, Array<T>& out, const Pair& kernel,
+                const Pair& stride, const Pair& before, const Pair& dilation, std::int64_t groups,
+                const std::string& map, double q, bool whole, int threads, const std::string& isa) {
+    const auto moved = read(x, "x");
+    const auto outputs = as_images(out.mutable_data(), out, "out");
+    const auto layer =
+        as_layer(weight, kernel, stride, before, dilation, groups, moved.channels, outputs.channels);
+    const Rule rule = parse_rule(map, q);
+    if (scales.size() != moved.count) throw std::invalid_argument("expected a scale for each sample");
+    const T* const kept = held_data(held, held.data(), moved.count, outputs.channels, weight, groups);
+    const saal::Step<T> step{scales.data(), whole};
+    const py::gil_scoped_release release;
+    saal::held_apply(kept, moved, layer, rule, step, threads, isa, outputs);
 }
 
 template <class T>
 void define(py::module_& m) {
     m.def("tile_norm", &norm<T>, py::arg("a").noconvert(), py::arg("g").noconvert(),
           py::arg("weight").noconvert(), py::arg("kernel"), py::arg("stride"), py::arg("before"),
-          py::arg("dilation"), py::arg("groups"), py::arg("map"), py::arg("q"), py::arg("threads") = 1,
-          py::arg("isa") = "", "Each sample's sum over its mapped weight gradient; images are [N, C, H, W].");
+          py::arg("dilation"), py::arg("groups"), py::arg("map"), py::arg("q"), py::arg("held") = py::none(),
+          py::arg("threads") = 1, py::arg("isa") = "",
+          "Each sample's sum over its mapped weight gradient, which goes into `held` where there is one; "
+          "images are "
+          "[N, C, H, W].");
     m.def("tile_apply", &apply<T>, py::arg("a").noconvert(), py::arg("g").noconvert(),
           py::arg("x").noconvert(), py::arg("weight").noconvert(), py::arg("scales").noconvert(),
           py::arg("out").noconvert(), py::arg("kernel"), py::arg("stride"), py::arg("before"),
-          py::arg("dilation"), py::arg("groups"), py::arg("map"), py::arg("q"), py::arg("threads") = 1,
-          py::arg("isa") = "", "Fills out with each sample's layer of mapped weight gradient, applied to x.");
+          py::arg("dilation"), py::arg("groups"), py::arg("map"), py::arg("q"), py::arg("whole") = false,
+          py::arg("threads") = 1, py::arg("isa") = "",
+          "Fills out with each sample's layer of mapped weight gradient, applied to x; on top of the weight "
+          "where whole.");
+    m.def("held_apply", &held_apply<T>, py::arg("held").noconvert(), py::arg("x").noconvert(),
+          py::arg("weight").noconvert(), py::arg("scales").noconvert(), py::arg("out").noconvert(),
+          py::arg("kernel"), py::arg("stride"), py::arg("before"), py::arg("dilation"), py::arg("groups"),
+          py::arg("map"), py::arg("q"), py::arg("whole") = false, py::arg("threads") = 1, py::arg("isa") = "",
+          "As tile_apply, with gradients that tile_norm has put into `held`.");
 }
 
 }  // namespace
 
 void define_tiles(py::module_& m) {
+    m.def("held_size", &saal::held_size, py::arg("outputs"), py::arg("inputs"), py::arg("groups"),
+          "Numbers a sample that tile_norm's `held` takes.");
     define<float>(m);
     define<double>(m);
 }

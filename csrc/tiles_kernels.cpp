@@ -60,7 +60,8 @@ SAAL_INLINE Vector<T> mapped(Vector<T> m, const T* weight, double q) {
     if constexpr (kMap == Map::kSquare) {
         return m;
     } else if constexpr (kMap == Map::kAdaptive) {
-        return load<T>(weight) * m;
+        const Vector<T> w = load<T>(weight);
+        return w * w * m;
     } else if constexpr (kMap == Map::kAbsolute) {
         return sign<T>(m);
     } else {
@@ -68,14 +69,23 @@ SAAL_INLINE Vector<T> mapped(Vector<T> m, const T* weight, double q) {
     }
 }
 
-/// Calls use(block, row) for each block of a tile's rows.
-template <class T, int kVectors, class Use>
+/// Calls use(block, at) for each block of a tile's rows, `at` being where it begins in [strips * kStrip,
+/// width].
+template <bool kFormed, class T, int kVectors, class Use>
 SAAL_INLINE void blocks(const Tile<T>& tile, const Use& use) {
+    constexpr std::int64_t kWidth = kVectors * kLanesOf<T>;
     for (std::int64_t strip = 0; strip < tile.strips; ++strip)
         for (std::int64_t first = 0; first < kStrip; first += kRows) {
+            const std::int64_t at = (strip * kStrip + first) * kWidth;
             Block<T, kVectors> block;
-            form(tile.positions, tile.inputs + strip * tile.positions * kStrip + first, tile.outputs, block);
-            use(block, strip * kStrip + first);
+            if constexpr (kFormed)
+                form(tile.positions, tile.inputs + strip * tile.positions * kStrip + first, tile.outputs,
+                     block);
+            else
+                for (int r = 0; r < kRows; ++r)
+                    for (int v = 0; v < kVectors; ++v)
+                        block.rows[r][v] = load<T>(tile.held + at + (r * kVectors + v) * kLanesOf<T>);
+            use(block, at);
         }
 }
 
@@ -84,13 +94,17 @@ double norm_of(const Tile<T>& tile) {
     constexpr int kLanes = kLanesOf<T>;
     Vector<T> sums[kVectors];
     for (int v = 0; v < kVectors; ++v) sums[v] = zero<T>();
-    blocks<T, kVectors>(tile, [&](const Block<T, kVectors>& block, std::int64_t row) {
-        const T* weight = tile.weight + row * kVectors * kLanes;
+    blocks<true, T, kVectors>(tile, [&](const Block<T, kVectors>& block, std::int64_t at) {
+        const T* weight = tile.weight + at;
         SAAL_UNROLL
         for (int r = 0; r < kRows; ++r)
             for (int v = 0; v < kVectors; ++v)
                 sums[v] +=
                     contribution<kMap, T>(block.rows[r][v], weight + (r * kVectors + v) * kLanes, tile.q);
+        if (tile.held != nullptr)
+            for (int r = 0; r < kRows; ++r)
+                for (int v = 0; v < kVectors; ++v)
+                    store<T>(tile.held + at + (r * kVectors + v) * kLanes, block.rows[r][v]);
     });
     double total = 0.0;
     for (int v = 0; v < kVectors; ++v)
@@ -98,24 +112,31 @@ double norm_of(const Tile<T>& tile) {
     return total;
 }
 
-template <Map kMap, class T, int kVectors>
-void direction_of(const Tile<T>& tile, T* direction) {
+template <Map kMap, bool kFormed, class T, int kVectors>
+SAAL_INLINE void step_of(const Tile<T>& tile, T scale, bool whole, T* step) {
     constexpr int kLanes = kLanesOf<T>;
-    blocks<T, kVectors>(tile, [&](const Block<T, kVectors>& block, std::int64_t row) {
-        const T* weight = tile.weight + row * kVectors * kLanes;
-        T* out = direction + row * kVectors * kLanes;
+    blocks<kFormed, T, kVectors>(tile, [&](const Block<T, kVectors>& block, std::int64_t first) {
+        const T* weight = tile.weight + first;
         SAAL_UNROLL
         for (int r = 0; r < kRows; ++r)
             for (int v = 0; v < kVectors; ++v) {
                 const int at = (r * kVectors + v) * kLanes;
-                store<T>(out + at, mapped<kMap, T>(block.rows[r][v], weight + at, tile.q));
+                const Vector<T> base = whole ? load<T>(weight + at) : zero<T>();
+                store<T>(step + first + at,
+                         base + mapped<kMap, T>(block.rows[r][v], weight + at, tile.q) * scale);
             }
     });
 }
 
+template <Map kMap, class T, int kVectors>
+void step_by_source(const Tile<T>& tile, T scale, bool whole, T* step) {
+    tile.held == nullptr ? step_of<kMap, true, T, kVectors>(tile, scale, whole, step)
+                         : step_of<kMap, false, T, kVectors>(tile, scale, whole, step);
+}
+
 /// kCount positions of the push, over all strips of a tile.
 template <int kCount, class T, int kVectors>
-SAAL_INLINE void push_rows(std::int64_t positions, std::int64_t strips, const T* inputs, const T* direction,
+SAAL_INLINE void push_rows(std::int64_t positions, std::int64_t strips, const T* inputs, const T* step,
                            T* push) {
     constexpr int kLanes = kLanesOf<T>;
     Vector<T> sums[kCount][kVectors];
@@ -126,8 +147,8 @@ SAAL_INLINE void push_rows(std::int64_t positions, std::int64_t strips, const T*
         SAAL_UNROLL
         for (int d = 0; d < kStrip; ++d) {
             Vector<T> row[kVectors];
-            for (int v = 0; v < kVectors; ++v) row[v] = load<T>(direction + v * kLanes);
-            direction += kVectors * kLanes;
+            for (int v = 0; v < kVectors; ++v) row[v] = load<T>(step + v * kLanes);
+            step += kVectors * kLanes;
             SAAL_UNROLL
             for (int r = 0; r < kCount; ++r)
                 for (int v = 0; v < kVectors; ++v) sums[r][v] += row[v] * x[r * kStrip + d];
@@ -138,15 +159,15 @@ SAAL_INLINE void push_rows(std::int64_t positions, std::int64_t strips, const T*
 }
 
 template <class T, int kVectors>
-void push_of(std::int64_t positions, std::int64_t strips, const T* inputs, const T* direction, T* push) {
+void push_of(std::int64_t positions, std::int64_t strips, const T* inputs, const T* step, T* push) {
     constexpr int kWidth = kVectors * kLanesOf<T>;
     std::int64_t t = 0;
     for (; t + kRows <= positions; t += kRows)
-        push_rows<kRows, T, kVectors>(positions, strips, inputs + t * kStrip, direction, push + t * kWidth);
+        push_rows<kRows, T, kVectors>(positions, strips, inputs + t * kStrip, step, push + t * kWidth);
     for (; t + 2 <= positions; t += 2)
-        push_rows<2, T, kVectors>(positions, strips, inputs + t * kStrip, direction, push + t * kWidth);
+        push_rows<2, T, kVectors>(positions, strips, inputs + t * kStrip, step, push + t * kWidth);
     for (; t < positions; ++t)
-        push_rows<1, T, kVectors>(positions, strips, inputs + t * kStrip, direction, push + t * kWidth);
+        push_rows<1, T, kVectors>(positions, strips, inputs + t * kStrip, step, push + t * kWidth);
 }
 
 template <class T, int kVectors>
@@ -164,16 +185,16 @@ double norm_by_map(const Tile<T>& tile) {
 }
 
 template <class T, int kVectors>
-void direction_by_map(const Tile<T>& tile, T* direction) {
+void step_by_map(const Tile<T>& tile, T scale, bool whole, T* step) {
     switch (tile.map) {
         case Map::kSquare:
-            return direction_of<Map::kSquare, T, kVectors>(tile, direction);
+            return step_by_source<Map::kSquare, T, kVectors>(tile, scale, whole, step);
         case Map::kAdaptive:
-            return direction_of<Map::kAdaptive, T, kVectors>(tile, direction);
+            return step_by_source<Map::kAdaptive, T, kVectors>(tile, scale, whole, step);
         case Map::kAbsolute:
-            return direction_of<Map::kAbsolute, T, kVectors>(tile, direction);
+            return step_by_source<Map::kAbsolute, T, kVectors>(tile, scale, whole, step);
         default:
-            return direction_of<Map::kPower, T, kVectors>(tile, direction);
+            return step_by_source<Map::kPower, T, kVectors>(tile, scale, whole, step);
     }
 }
 
@@ -183,19 +204,18 @@ double norm(const Tile<T>& tile) {
 }
 
 template <class T>
-void direction(const Tile<T>& tile, T* direction) {
-    tile.half ? direction_by_map<T, 1>(tile, direction) : direction_by_map<T, 2>(tile, direction);
+void step(const Tile<T>& tile, T scale, bool whole, T* step) {
+    tile.half ? step_by_map<T, 1>(tile, scale, whole, step) : step_by_map<T, 2>(tile, scale, whole, step);
 }
 
 template <class T>
-void push(std::int64_t positions, std::int64_t strips, bool half, const T* inputs, const T* direction,
-          T* push) {
-    half ? push_of<T, 1>(positions, strips, inputs, direction, push)
-         : push_of<T, 2>(positions, strips, inputs, direction, push);
+void push(std::int64_t positions, std::int64_t strips, bool half, const T* inputs, const T* step, T* push) {
+    half ? push_of<T, 1>(positions, strips, inputs, step, push)
+         : push_of<T, 2>(positions, strips, inputs, step, push);
 }
 
 template <class T>
-constexpr Kernels<T> kKernels{2 * kLanesOf<T>, norm<T>, direction<T>, push<T>};
+constexpr Kernels<T> kKernels{2 * kLanesOf<T>, norm<T>, step<T>, push<T>};
 
 }  // namespace
 

@@ -13,8 +13,7 @@ namespace saal {
 
 constexpr std::int64_t kStrip = 8;
 
-/// How a gradient m of a weight w counts. What the kernels call `weight` is w for a norm and w² for a
-/// direction, and is not read but by kAdaptive.
+/// How a gradient m of a weight w counts.
 enum class Map {
     kSquare,    // φ = m²         δ = m
     kAdaptive,  // φ = (w m)²     δ = w² m
@@ -29,7 +28,8 @@ struct Tile {
     std::int64_t strips;
     const T* inputs;   // A [strips, positions, kStrip]
     const T* outputs;  // G [positions, width]
-    const T* weight;   // [strips * kStrip, width]
+    const T* weight;   // W [strips * kStrip, width]; read by kAdaptive, and for a whole step
+    T* held;  // M [strips * kStrip, width]: kept by a norm, read by a step; null: not kept, formed anew
     Map map;
     double q;
     bool half;  // the panel is half as wide
@@ -41,10 +41,10 @@ struct Kernels {
     std::int64_t width;
     /// Σ φ(M) over a tile.
     double (*norm)(const Tile<T>& tile);
-    /// δ(M) of a tile, [strips * kStrip, width].
-    void (*direction)(const Tile<T>& tile, T* direction);
-    /// push [positions, width] += X'ᵀ δ, with X' [strips, positions, kStrip] and δ as `direction` wrote it.
-    void (*push)(std::int64_t positions, std::int64_t strips, bool half, const T* inputs, const T* direction,
+    /// scale δ(M) of a tile, [strips * kStrip, width]; where it is to be whole, W + scale δ(M).
+    void (*step)(const Tile<T>& tile, T scale, bool whole, T* step);
+    /// push [positions, width] += X'ᵀ E, with X' [strips, positions, kStrip] and E as `step` wrote it.
+    void (*push)(std::int64_t positions, std::int64_t strips, bool half, const T* inputs, const T* step,
                  T* push);
 };
 

@@ -54,8 +54,8 @@ Images<T> flattened(Images<T> images) {
 }
 
 #if defined(__GNUC__) && !defined(SAAL_PLAIN_VECTORS)
-/// to[j][i] = from[i * row_stride + j] for i, j < 4, or its square. Every x86-64 and ARM has these registers.
-inline void transpose4(const float* from, std::int64_t row_stride, bool squared, float* const* to) {
+/// to[j][i] = from[i * row_stride + j] for i, j < 4. Every x86-64 and ARM has these registers.
+inline void transpose4(const float* from, std::int64_t row_stride, float* const* to) {
     typedef float V __attribute__((vector_size(16)));
     typedef std::int32_t At __attribute__((vector_size(16)));
     V rows[4];
@@ -72,15 +72,12 @@ inline void transpose4(const float* from, std::int64_t row_stride, bool squared,
     const V columns[4] = {SAAL_SHUFFLE(low02, low13, 0, 4, 1, 5), SAAL_SHUFFLE(low02, low13, 2, 6, 3, 7),
                           SAAL_SHUFFLE(high02, high13, 0, 4, 1, 5), SAAL_SHUFFLE(high02, high13, 2, 6, 3, 7)};
 #undef SAAL_SHUFFLE
-    for (int j = 0; j < 4; ++j) {
-        const V column = squared ? columns[j] * columns[j] : columns[j];
-        std::memcpy(to[j], &column, sizeof(V));
-    }
+    for (int j = 0; j < 4; ++j) std::memcpy(to[j], &columns[j], sizeof(V));
 }
 constexpr bool kHasTranspose4 = true;
 #else
 constexpr bool kHasTranspose4 = false;
-inline void transpose4(const float*, std::int64_t, bool, float* const*) {}
+inline void transpose4(const float*, std::int64_t, float* const*) {}
 #endif
 
 /// to[j * to_stride + i] = from[i * row_stride + j * column_stride] for i < rows, j < columns.
@@ -105,7 +102,7 @@ void transpose(const T* from, std::int64_t row_stride, std::int64_t column_strid
                         for (; c + 4 <= right; c += 4) {
                             T* const at[4] = {to + c * to_stride + r, to + (c + 1) * to_stride + r,
                                               to + (c + 2) * to_stride + r, to + (c + 3) * to_stride + r};
-                            transpose4(from + r * row_stride + c, row_stride, false, at);
+                            transpose4(from + r * row_stride + c, row_stride, at);
                         }
                         for (; c < right; ++c)
                             for (std::int64_t k = r; k < r + 4; ++k)
@@ -230,10 +227,9 @@ void pack_outputs(const Images<const T>& g, const T* at, std::int64_t used, std:
             std::fill(to + t * width + used, to + (t + 1) * width, T{0});
 }
 
-/// The reverse, into images whose channels or columns are side by side; `from` is scaled in place.
+/// The reverse, into images whose channels or columns are side by side.
 template <class T>
-void unpack_outputs(T* from, T scale, const Images<T>& out, T* at, std::int64_t used, std::int64_t width) {
-    for (std::int64_t i = 0; i < out.height * out.width * width; ++i) from[i] *= scale;
+void unpack_outputs(const T* from, const Images<T>& out, T* at, std::int64_t used, std::int64_t width) {
     for (std::int64_t h = 0; h < out.height; ++h, from += out.width * width) {
         T* row = at + h * out.height_stride;
         if (out.channel_stride == 1)
@@ -244,9 +240,9 @@ void unpack_outputs(T* from, T scale, const Images<T>& out, T* at, std::int64_t 
 }
 
 /// One panel of the weight, `rows` of it: [rows, width] with rows = (down, across, channel) as in `Patches`,
-/// zeros beyond; squared if asked. `weight` points at the panel's first output, [outputs, channels, taps].
+/// zeros beyond. `weight` points at the panel's first output, [outputs, channels, taps].
 template <class T>
-void pack_weight(const T* weight, std::int64_t channels, std::int64_t taps, bool squared, std::int64_t used,
+void pack_weight(const T* weight, std::int64_t channels, std::int64_t taps, std::int64_t used,
                  std::int64_t width, std::int64_t rows, T* to) {
     const std::int64_t inputs = channels * taps;
     std::int64_t channel = 0, tap = 0;
@@ -266,21 +262,15 @@ void pack_weight(const T* weight, std::int64_t channels, std::int64_t taps, bool
             for (T*& row : rows) row = next_row();
             for (std::int64_t o = 0; o < whole; o += 4) {
                 T* const at[4] = {rows[0] + o, rows[1] + o, rows[2] + o, rows[3] + o};
-                transpose4(weight + o * inputs + d, inputs, squared, at);
+                transpose4(weight + o * inputs + d, inputs, at);
             }
             for (std::int64_t o = whole; o < used; ++o)
-                for (int j = 0; j < 4; ++j) {
-                    const T w = weight[o * inputs + d + j];
-                    rows[j][o] = squared ? w * w : w;
-                }
+                for (int j = 0; j < 4; ++j) rows[j][o] = weight[o * inputs + d + j];
         }
     }
     for (; d < inputs; ++d) {
         T* const row = next_row();
-        for (std::int64_t o = 0; o < used; ++o) {
-            const T w = weight[o * inputs + d];
-            row[o] = squared ? w * w : w;
-        }
+        for (std::int64_t o = 0; o < used; ++o) row[o] = weight[o * inputs + d];
     }
     if (used < width)
         for (d = 0; d < inputs; ++d) std::fill(to + d * width + used, to + (d + 1) * width, T{0});

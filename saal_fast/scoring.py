@@ -200,7 +200,7 @@ def score(
         runner = _Runner(problem, engine)
         size = runner.batch_size(example, stream.length) if batch_size == "auto" else batch_size
 
-        with bar(stream.length, progress) as shown:
+        with memory.freed_is_kept(problem.device), bar(stream.length, progress) as shown:
             for batch in stream.batches(size):
                 result = runner.run(batch, given.of(batch))
                 if on_nonfinite == "raise":

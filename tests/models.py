@@ -659,17 +659,20 @@ def scalar_parameter() -> Case:
 NAMES = tuple(_CASES)
 
 
-def factor_everything(patch: Any) -> None:
+def factor_everything(patch: Any, *preferred: str) -> None:
     """Makes ghost factor whatever it can, also where that does not pay (these models are small); `patch` undoes it.
 
     Args:
         patch: pytest's MonkeyPatch.
+        preferred: ways of `plan.ways_of`, the first that is open being taken; none given: "grams", "tiles".
     """
+    preferred = preferred or ("grams", "tiles")
     from saal_fast.engines import plan  # noqa: PLC0415 - the models themselves need nothing of saal_fast
 
-    def tiles(calls: list[Any]) -> bool:
-        layer = calls[0][0].layer
-        return len(calls) == 1 and isinstance(layer, plan.Tiled) and layer.tiles(calls[0][0].input)
+    ways_of = plan.ways_of
 
-    patch.setattr(plan, "_grams_pay", lambda calls: len({type(call.layer) for call, _ in calls}) == 1)
-    patch.setattr(plan, "_tiles_pay", tiles)
+    def least(calls: list[Any], linear: bool) -> str:
+        return next(way for way in (*preferred, "direct") if way in ways_of(calls, linear))
+
+    patch.setattr(plan, "LANES", 1)
+    patch.setattr(plan, "best_way", least)

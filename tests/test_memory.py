@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -92,3 +94,13 @@ def test_which_errors_say_that_memory_ran_out():
     with pytest.raises(RuntimeError) as too_much:
         torch.empty(10**17)
     assert memory.exhausted(too_much.value)
+
+
+def test_freed_memory_is_kept_for_the_next_batch_and_given_back_after(monkeypatch):
+    asked = []
+    monkeypatch.setattr(memory, "core", lambda: SimpleNamespace(keep_freed_memory=asked.append))
+    with memory.freed_is_kept(torch.device("cpu")):
+        assert asked == [True]
+    assert asked == [True, False]
+    with memory.freed_is_kept(torch.device("cuda")):
+        assert asked == [True, False]

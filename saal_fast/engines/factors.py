@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from torch import Tensor
@@ -19,8 +19,11 @@ class Factored(Protocol):
         """What it adds to the rule's total; 0-d."""
         ...
 
-    def push(self, call: Call, out: Tensor, scale: Tensor) -> Tensor:
-        """The output of a use of the weight, after the weight has taken its step of size `scale`."""
+    def output(self, call: Call, run: Callable[[], Tensor], scale: Tensor) -> Tensor:
+        """The output of a use of the weight, after the weight has taken its step of size `scale`.
+
+        `run` makes the output without the step.
+        """
         ...
 
 
@@ -35,8 +38,9 @@ class Grams:
         dots = [u.gram(v.layer, v.a).flatten() @ (u.g.mT @ v.g).flatten() for u in self.uses for v in self.uses]
         return sum(dots[1:], dots[0])
 
-    def push(self, call: Call, out: Tensor, scale: Tensor) -> Tensor:
+    def output(self, call: Call, run: Callable[[], Tensor], scale: Tensor) -> Tensor:
         """`out + scale · Σ_i G_i (A_iᵀ X')`."""
+        out = run()
         pushes = [(scale * u.g) @ u.gram(call.layer, call.input) for u in self.uses]
         return out + call.layer.unrows(sum(pushes[1:], pushes[0]), out)
 
@@ -65,6 +69,24 @@ class Tiles:
         """`Σ φ(G Aᵀ, W)`."""
         return self.layer.tile_norm(self.a, self.g, self.weight, self.code)
 
-    def push(self, call: Call, out: Tensor, scale: Tensor) -> Tensor:
-        """`out + scale · δ(G Aᵀ, W) X'`."""
-        return out + self.layer.tile_apply(self.a, self.g, call.input, self.weight, scale, self.code)
+    def output(self, call: Call, run: Callable[[], Tensor], scale: Tensor) -> Tensor:
+        """`(W + scale · δ(G Aᵀ, W)) X'`, in one go."""
+        out = self.layer.tile_step(self.a, self.g, call.input, self.weight, scale, self.code)
+        return out if call.bias is None else self.layer.biased(out, call.bias)
+
+
+class Held:
+    """`G Aᵀ` of a weight used once, for any rule: formed a tile at a time, and kept."""
+
+    def __init__(self, layer: Tiled, weight: Tensor, a: Tensor, g: Tensor, rule: Perturbation) -> None:
+        self.layer, self.weight, self.code = layer, weight, rule.code
+        self._total, self.held = layer.hold(a, g, weight, rule.code)
+
+    def total(self) -> Tensor:
+        """`Σ φ(G Aᵀ, W)`."""
+        return self._total
+
+    def output(self, call: Call, run: Callable[[], Tensor], scale: Tensor) -> Tensor:
+        """`(W + scale · δ(G Aᵀ, W)) X'`, in one go."""
+        out = self.layer.held_step(self.held, call.input, self.weight, scale, self.code)
+        return out if call.bias is None else self.layer.biased(out, call.bias)

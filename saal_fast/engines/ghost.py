@@ -2,9 +2,8 @@
 
 For one sample, then `vmap`ped over the batch with the weights shared (conventions in `layers/base.py`):
 
-1. Forward with a zero *tap* added to the output of each factored layer; one backward pass gives the gradient at every tap,
-   which is G, and the gradients of the parameters that are differentiated directly. No weight gradient of a factored layer
-   is formed.
+1. Forward, then one backward pass to the output of each factored layer, where the gradient is G, and to the parameters that
+   are differentiated directly. No weight gradient of a factored layer is formed.
 2. `‖g‖² = Σ ‖direct gradients‖² + Σ ⟨AᵀA, GᵀG⟩`, and from it the scale s of ε.
 3. Forward again: direct parameters enter as `p + s·g`, factored layers add `s·G (AᵀX')` to their output, X' their input in
    this pass. The weights themselves stay shared by the batch.
@@ -16,18 +15,17 @@ in step 3 adds every site's share. Rules that act element by element take tiles 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.func import grad_and_value
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ..perturbation import total_of
 from ..pools import Batch
 from .branches import by_branches
-from .factors import Factored, Grams, Tiles
+from .factors import Factored, Grams, Held, Tiles
 from .layers import Call, Sites, Tiled
 from .plan import Plan, Site, plan_for
 from .problem import EngineError, Problem, Result, constant, finite, gain, nbytes, settled
@@ -39,28 +37,44 @@ class PlanError(EngineError):
 
 
 class Taps(Sites):
-    """Adds a tap to each factored layer's output, and keeps its input."""
+    """Keeps each factored layer's input, and where in autograd's graph the gradient at its output is to be had.
 
-    def __init__(self, names: dict[int, str], sites: Sequence[Site], taps: Sequence[Tensor]) -> None:
+    That is the output itself; or a zero added to it, where the model writes over it or no gradient would come by.
+
+    Args:
+        names: name of each factored weight by its `id`.
+        sites: where they are used.
+        zero: a 0-d zero that is differentiated.
+    """
+
+    def __init__(self, names: dict[int, str], sites: Sequence[Site], zero: Tensor) -> None:
         super().__init__(names)
-        self.sites, self.taps = sites, taps
+        self.sites, self.zero = sites, zero
         self.inputs: list[Tensor] = []
-        self.versions: list[int] = []
+        self.taps: list[Tensor] = []
+        self.versions: list[tuple[int, int]] = []
 
-    def at(self, name: str, call: Call, out: Tensor) -> Tensor:
-        i = len(self.inputs)
+    def at(self, name: str, call: Call, run: Callable[[], Tensor]) -> Tensor:
+        i, out = len(self.inputs), run()
         if i == len(self.sites) or (self.sites[i].weight, self.sites[i].shape) != (name, out.shape):
             raise PlanError(f"{name} was not used as in the pass of the plan")
+        tap = out
+        if self.sites[i].written or not out.requires_grad:
+            tap = self.zero.to(out.dtype).expand(out.shape)
+            out = out + tap
         self.inputs.append(call.input)
-        self.versions.append(call.input._version)
-        return out + self.taps[i]
+        self.taps.append(tap)
+        self.versions.append((call.input._version, tap._version))
+        return out
 
     def check(self) -> None:
         """Raises where the model did not use its weights as planned, or wrote over a layer's input, as autograd would."""
         if len(self.inputs) != len(self.sites):
             raise PlanError(f"{self.sites[len(self.inputs)].weight} was not used as in the pass of the plan")
-        for site, a, version in zip(self.sites, self.inputs, self.versions, strict=True):
-            if a._version != version:
+        for site, a, tap, (before, beside) in zip(self.sites, self.inputs, self.taps, self.versions, strict=True):
+            if tap._version != beside:
+                raise PlanError(f"the output of {site.weight} was changed in place, as it was not in the pass of the plan")
+            if a._version != before:
                 raise EngineError(f"the input of {site.weight} was changed in place, but its gradient needs it as it was")
 
 
@@ -71,8 +85,8 @@ class Push(Sites):
         super().__init__(names)
         self.factored, self.scale = factored, scale
 
-    def at(self, name: str, call: Call, out: Tensor) -> Tensor:
-        return self.factored[name].push(call, out, self.scale)
+    def at(self, name: str, call: Call, run: Callable[[], Tensor]) -> Tensor:
+        return self.factored[name].output(call, run, self.scale)
 
 
 class Ghost:
@@ -99,10 +113,12 @@ class Ghost:
     def sample_bytes(self, example: Batch) -> int:
         plan, params = self.plan(example), self.problem.params
         grams = 0
-        for site in () if plan.tiled else plan.sites:
-            groups, _, positions = site.layer.rows(torch.empty(site.shape, device="meta")).shape
-            grams = max(grams, 4 * groups * positions**2 * params[site.weight].element_size())  # one site at a time
-        return grams + 4 * nbytes(params[name] for name in plan.direct)
+        for site in plan.sites:
+            if site.way == "grams":
+                groups, _, positions = site.layer.rows(torch.empty(site.shape, device="meta")).shape
+                grams = max(grams, 4 * groups * positions**2 * params[site.weight].element_size())  # one site at a time
+        held = nbytes(params[site.weight] for site in plan.sites if site.way == "held")
+        return grams + held + 4 * nbytes(params[name] for name in plan.direct)
 
     def plan(self, batch: Batch) -> Plan:
         """What is factored for inputs of this shape; made from the batch's first sample, once a shape."""
@@ -118,27 +134,33 @@ class Ghost:
         names = {id(params[site.weight]): site.weight for site in plan.sites}
         like = next(iter(params.values()))
 
-        def loss_of(
-            direct: dict[str, Tensor], taps: list[Tensor]
-        ) -> tuple[Tensor, tuple[Tensor, Tensor, Any, Tensor, list[Tensor]]]:
-            with Taps(names, plan.sites, taps) as tapped:
+        def backward(
+            direct: dict[str, Tensor], zero: Tensor
+        ) -> tuple[Tensor, tuple[Tensor, Tensor, Any, Tensor, list[Tensor], list[Tensor]]]:
+            with Taps(names, plan.sites, zero) as taps:
                 output = self.problem.output({**shared, **direct}, args, kwargs)
-            tapped.check()
+            taps.check()
             y = constant(task.pseudo_label(output)) if label is None else label
             loss = task.loss(output, y)[0]
             scale = gain(loss)
-            return loss * scale, (loss, scale, y, finite(output, loss), tapped.inputs)
+            points = [*direct.values(), *taps.taps]
+            grads = torch.autograd.grad(loss * scale + zero, points, allow_unused=True)  # frees what it has passed
+            grads = [torch.zeros_like(p) if g is None else g for p, g in zip(points, grads, strict=True)]
+            return zero, (loss, scale, y, finite(output, loss), taps.inputs, grads)
 
         direct = {name: params[name] for name in plan.direct}
-        taps = [like.new_zeros(site.shape) for site in plan.sites]
-        (grads, tap_grads), (_, (loss, gained, y, first_finite, inputs)) = grad_and_value(
-            loss_of, argnums=(0, 1), has_aux=True
-        )(direct, taps)
+        # vjp makes the parameters differentiable under vmap; its own way back would keep the whole graph, and a second one
+        _, _, (loss, gained, y, first_finite, inputs, gradients) = torch.func.vjp(
+            backward, direct, like.new_zeros(()), has_aux=True
+        )
+        grads = dict(zip(direct, gradients[: len(direct)], strict=True))
+        tap_grads = gradients[len(direct) :]
 
-        # Of a factored gradient its largest element is not known, but a bound that is as good for the purpose.
-        sizes = [a.abs().amax() * g.abs().amax() for a, g in zip(inputs, tap_grads, strict=True)] if plan.tiled else []
-        unit = rule.unit([*grads.values(), *sizes])
+        unit: Tensor | float = 1.0
         if not rule.linear:
+            # Of a factored gradient its largest element is not known, but a bound that is as good for the purpose.
+            sizes = [a.abs().amax() * g.abs().amax() for a, g in zip(inputs, tap_grads, strict=True)]
+            unit = rule.unit([*grads.values(), *sizes])
             grads, tap_grads = tree_map(lambda g: g / unit, (grads, tap_grads))
         factored = self._factored(plan, inputs, tap_grads)
         terms = [total_of(rule, grads, direct)] if grads else []
@@ -166,8 +188,9 @@ class Ghost:
         held: dict[str, Factored] = {}
         for name, of_weight in uses.items():
             site, a, g = of_weight[0]
-            if plan.tiled:
-                held[name] = Tiles(cast(Tiled, site.layer), self.problem.params[name], a, g, self.problem.rule)
-            else:
+            if site.way == "grams":
                 held[name] = Grams(*zip(*of_weight, strict=True))
+            else:
+                kind = Tiles if site.way == "tiles" else Held
+                held[name] = kind(cast(Tiled, site.layer), self.problem.params[name], a, g, self.problem.rule)
         return held

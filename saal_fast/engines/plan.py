@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,24 +24,24 @@ class Site:
         bias: name of the bias whose gradient travels along as a further row of A; None where there is none.
         layer: geometry.
         shape: of the layer's output for one sample.
+        way: how the gradient is kept, "grams", "tiles" or "held" (see `factors.py`).
+        written: whether the model writes over the layer's output.
     """
 
     weight: str
     bias: str | None
     layer: Layer
     shape: tuple[int, ...]
+    way: str
+    written: bool = False
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The factored sites in the order of the calls, and the names of the parameters left to autograd.
-
-    `tiled` says that factored gradients are formed a tile at a time, since the rule acts on them element by element.
-    """
+    """The factored sites in the order of the calls, and the names of the parameters left to autograd."""
 
     sites: tuple[Site, ...]
     direct: tuple[str, ...]
-    tiled: bool
     factored: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -55,10 +56,13 @@ class Watch(Sites):
     def __init__(self, names: dict[int, str]) -> None:
         super().__init__(names)
         self.calls: list[tuple[Call, tuple[int, ...]]] = []
+        self.outs: list[tuple[Tensor, int]] = []
         self.loose: set[str] = set()
 
-    def at(self, name: str, call: Call, out: Tensor) -> Tensor:
+    def at(self, name: str, call: Call, run: Callable[[], Tensor]) -> Tensor:
+        out = run()
         self.calls.append((call, tuple(out.shape)))
+        self.outs.append((out, out._version))
         self.elsewhere(call.input, out)  # a parameter may be a layer's input too
         return out
 
@@ -77,26 +81,28 @@ def plan_for(problem: Problem, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         args: positional inputs, each [1, ...].
         kwargs: keyword inputs, each [1, ...].
     """
-    params, tiled = problem.params, not problem.rule.linear
+    params = problem.params
     names = {id(p): name for name, p in params.items()}
     with torch.no_grad(), Watch(names) as watch:
         problem.output(params, args, kwargs)
 
-    uses: dict[str, list[tuple[Call, tuple[int, ...]]]] = defaultdict(list)
+    uses: dict[str, list[Use]] = defaultdict(list)
     for call, shape in watch.calls:
         uses[names[id(call.weight)]].append((call, shape))
-    pays = _tiles_pay if tiled else _grams_pay
-    kept = {name for name, calls in uses.items() if name not in watch.loose and pays(calls)}
-    beside = {} if tiled else _biases_beside(watch.calls, names, kept)
+    ways = {name: best_way(calls, problem.rule.linear) for name, calls in uses.items() if name not in watch.loose}
+    ways = {name: way for name, way in ways.items() if way != "direct"}
+    beside = _biases_beside(watch.calls, names, {name for name, way in ways.items() if way == "grams"})
     beside = {w: b for w, b in beside.items() if b not in watch.loose}
     sites = tuple(
-        Site(name, beside.get(name), call.layer, shape)
-        for call, shape in watch.calls
-        if (name := names[id(call.weight)]) in kept
+        Site(name, beside.get(name), call.layer, shape, ways[name], out._version != version)
+        for (call, shape), (out, version) in zip(watch.calls, watch.outs, strict=True)
+        if (name := names[id(call.weight)]) in ways
     )
-    factored = Plan(sites, (), tiled).factored
-    return Plan(sites, tuple(n for n in params if n not in factored), tiled)
+    factored = Plan(sites, ()).factored
+    return Plan(sites, tuple(n for n in params if n not in factored))
 
+
+Use = tuple[Call, tuple[int, ...]]  # of a weight, and the shape of its output
 
 MOVE = 32.0
 """Multiply-adds that take as long as moving one number through memory, on a CPU core with AVX-512."""
@@ -105,41 +111,48 @@ LANES = 8
 """Outputs of a group below which tiles are mostly empty (depthwise convolutions)."""
 
 
-def _grams_pay(calls: list[tuple[Call, tuple[int, ...]]]) -> bool:
-    """Whether a weight's factors are less work than its gradient.
+def best_way(calls: list[Use], linear: bool) -> str:
+    """The least work of the ways there are to a weight's part in the norm and in the perturbed pass.
 
-    Per sample, in multiply-adds: the factored way forms two Gram matrices of the input (one for the norm, one between the
-    passes) and multiplies with G twice; the direct way forms `G Aᵀ` once and moves three copies of it through memory.
+    Args:
+        calls: the weight's uses.
+        linear: whether the rule is linear in the gradient; else Gram matrices don't help.
+
+    Returns:
+        "grams", "tiles", "held" or "direct".
     """
-    if len({type(call.layer) for call, _ in calls}) > 1:  # an embedding tied to a linear head: their factors do not join
-        return False
-    first = calls[0][0].weight
-    outputs, inputs = first.shape[0], first[0].numel()
-    factored = direct = 0.0
-    positions = 0
+    costs = ways_of(calls, linear)
+    return min(costs, key=costs.__getitem__)
+
+
+def ways_of(calls: list[Use], linear: bool) -> dict[str, float]:
+    """Work of each way that is open to a weight, a sample, beyond one pass with the weight, in multiply-adds.
+
+    - direct: forms `G Aᵀ` and takes it through memory some eight times (gradient, powers, direction, step, moved weight);
+      three, where the rule is linear.
+    - grams: forms two Gram matrices of the input (one for the norm, one between the passes) and multiplies with G twice.
+    - tiles: forms `G Aᵀ` twice, without memory.
+    - held: forms it once, writes and reads it.
+    """
+    weight = calls[0][0].weight
+    outputs, inputs = weight.shape[0], weight[0].numel()
+    forming = grams = 0.0
     for call, shape in calls:
-        rows = call.layer.rows(torch.empty(shape, device="meta"))
-        groups, outputs_of_group, t = rows.shape
-        positions += t
-        direct += groups * outputs_of_group * inputs * t
-        factored += 2 * call.layer.gram_flops(call.input, t) + 2 * groups * outputs_of_group * t * t
-    factored *= len(calls)  # every use meets the factors of every other
-    return factored < direct + 3 * MOVE * outputs * inputs
-
-
-def _tiles_pay(calls: list[tuple[Call, tuple[int, ...]]]) -> bool:
-    """Whether forming a weight's gradient tile by tile, for the norm and again for its effect, is less work than holding it.
-
-    Per sample: tiles are formed twice and multiplied once, where the direct way forms the gradient once and takes it
-    through memory some eight times (gradient, powers, direction, step, moved weight).
-    """
-    if len(calls) > 1:
-        return False
-    (call, shape) = calls[0]
-    if not isinstance(call.layer, Tiled) or not call.layer.tiles(call.input):
-        return False
-    _, outputs, positions = call.layer.rows(torch.empty(shape, device="meta")).shape
-    return outputs >= LANES and 2 * positions < 8 * MOVE
+        groups, outputs_of_group, t = call.layer.rows(torch.empty(shape, device="meta")).shape
+        forming += groups * outputs_of_group * inputs * t
+        grams += 2 * call.layer.gram_flops(call.input, t) + 2 * groups * outputs_of_group * t * t
+    moved = MOVE * outputs * inputs
+    ways = {"direct": forming + (3 if linear else 8) * moved}
+    # An embedding tied to a linear head: their factors do not join. Else every use meets the factors of every other.
+    if linear and len({type(call.layer) for call, _ in calls}) == 1:
+        ways["grams"] = grams * len(calls)
+    layer = calls[0][0].layer
+    if len(calls) == 1 and isinstance(layer, Tiled) and layer.tiles(calls[0][0].input) and outputs_of_group >= LANES:
+        if not linear:
+            ways["tiles"] = 2 * forming
+        if weight.device.type == "cpu":  # elsewhere it has no twin of its own
+            ways["held"] = forming + 2 * moved
+    return ways
 
 
 def _biases_beside(calls: list[tuple[Call, tuple[int, ...]]], names: dict[int, str], kept: set[str]) -> dict[str, str]:

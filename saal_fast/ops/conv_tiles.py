@@ -49,12 +49,14 @@ def reference_apply(
     groups: int,
     rule: str,
     q: float,
+    whole: bool = False,
 ) -> Tensor:
     """`s ·` the convolution of x with `δ(G Aᵀ, W)`, of each sample; see `conv_tile_apply`. Patches and M are stored."""
     _check(a, g, weight, stride, padding, dilation, groups, rule, q, x, scales)
     dtype = working_dtype(a, g, weight, x, scales)
     m = _gradients(a.to(dtype), g.to(dtype), weight, stride, padding, dilation, groups)
     d = scales.to(dtype)[:, None, None, None, None] * direction(m, weight.to(dtype), rule, q)
+    d = d + weight.to(dtype) if whole else d
     n = x.shape[0]
     images = _padded(x.to(dtype), padding).reshape(1, -1, x.shape[2] + sum(padding[:2]), x.shape[3] + sum(padding[2:]))
     out = F.conv2d(images, d.flatten(0, 1), None, stride, 0, dilation, n * groups) if n else images
@@ -109,6 +111,7 @@ def conv_tile_apply(
     groups: int,
     rule: str,
     q: float,
+    whole: bool = False,
 ) -> Tensor:
     """What each sample's step `s · δ(M, W)` at a convolution's weight adds to its output at another input.
 
@@ -124,6 +127,7 @@ def conv_tile_apply(
         groups: groups.
         rule: "l2", "lp" or "adaptive" (`elementwise.py`).
         q: the exponent of "lp"; others ignore it.
+        whole: add what W itself makes of x: the output after the step, without a bias.
 
     Returns:
         [N, O, *the output's size at x], of g's type.
@@ -132,7 +136,7 @@ def conv_tile_apply(
         ValueError: shapes don't fit each other, or rule or q is none of the above.
         TypeError: a tensor isn't of real floating-point numbers.
     """
-    return reference_apply(a, g, x, weight, scales, stride, padding, dilation, groups, rule, q)
+    return reference_apply(a, g, x, weight, scales, stride, padding, dilation, groups, rule, q, whole)
 
 
 @conv_tile_norm.register_kernel("cpu")
@@ -155,7 +159,7 @@ def _norm_cpu(
     a, g, weight = (t.detach().to(dtype) for t in (a, g, weight))
     norms = _native.core().tile_norm(
         a.numpy(), g.numpy(), *_layer(weight, stride, padding, dilation, groups), native_map(rule, q), q,
-        torch.get_num_threads(),
+        None, torch.get_num_threads(),
     )  # fmt: skip
     return torch.from_numpy(norms).to(like)
 
@@ -173,18 +177,19 @@ def _apply_cpu(
     groups: int,
     rule: str,
     q: float,
+    whole: bool = False,
 ) -> Tensor:
     _check(a, g, weight, stride, padding, dilation, groups, rule, q, x, scales)
     dtype = working_dtype(a, g, weight, x, scales)
     like = g.dtype
-    out = g.new_empty(x.shape[0], weight.shape[0], *_output_size(x, weight, stride, padding, dilation), dtype=dtype)
+    out = empty_output(x, weight, stride, padding, dilation, dtype)
     if 0 in (*a.shape, *g.shape, *x.shape):
         return out.zero_().to(like)
     a, g, x, weight, scales = (t.detach().to(dtype) for t in (a, g, x, weight, scales))
     kernels, *layer = _layer(weight, stride, padding, dilation, groups)
     _native.core().tile_apply(
         a.numpy(), g.numpy(), x.numpy(), kernels, scales.contiguous().numpy(), out.numpy(), *layer,
-        native_map(rule, q), q, torch.get_num_threads(),
+        native_map(rule, q), q, whole, torch.get_num_threads(),
     )  # fmt: skip
     return out.to(like)
 
@@ -217,8 +222,9 @@ def _apply_fake(
     groups: int,
     rule: str,
     q: float,
+    whole: bool = False,
 ) -> Tensor:
-    return g.new_empty(x.shape[0], weight.shape[0], *_output_size(x, weight, stride, padding, dilation))
+    return empty_output(x, weight, stride, padding, dilation, g.dtype)
 
 
 @conv_tile_norm.register_vmap
@@ -257,6 +263,16 @@ def _output_size(
         for i in range(2)
     ]
     return sizes[0], sizes[1]
+
+
+def empty_output(
+    x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int], dtype: torch.dtype
+) -> Tensor:
+    """Room for a layer's output [N, O, *size] at x: channels last where x has them last."""
+    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    size = (x.shape[0], weight.shape[0], *_output_size(x, weight, stride, padding, dilation))
+    order = torch.channels_last if last else torch.contiguous_format
+    return torch.empty(size, dtype=dtype, device=x.device, memory_format=order)
 
 
 def _gradients(

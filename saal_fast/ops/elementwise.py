@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,30 +67,42 @@ def working_dtype(*tensors: Tensor) -> torch.dtype:
 def fold(
     info: object,
     in_dims: Sequence[int | None],
-    op: Callable[..., Tensor],
+    op: Callable[..., Any],
     tensors: Sequence[Tensor | None],
     shared: Sequence[bool],
     *rest: object,
-) -> tuple[Tensor, int]:
+) -> Any:
     """A `register_vmap` rule for operators whose sample dimension comes first: the mapped dimension is folded into it.
 
     Args:
         info: what `vmap` says of itself; its batch size is used.
         in_dims: the mapped dimension of each of the operator's arguments.
-        op: the operator.
+        op: the operator; its output is a tensor, or a tuple of tensors.
         tensors: its tensor arguments, which come first, not yet folded.
         shared: which of them have no sample dimension; where such a one is mapped, samples are taken one by one.
         rest: its other arguments.
+
+    Returns:
+        What a vmap rule returns: the output, and where its mapped dimension is.
     """
     size: int = info.batch_size  # type: ignore[attr-defined]
     each = [t if t is None or d is None else t.movedim(d, 0) for t, d in zip(tensors, in_dims, strict=False)]
     mapped = [d is not None for d in in_dims[: len(each)]]
     if any(m and s for m, s in zip(mapped, shared, strict=True)):
         rows = [[t[i] if t is not None and m else t for t, m in zip(each, mapped, strict=True)] for i in range(size)]
-        return torch.stack([op(*row, *rest) for row in rows]), 0
+        outs = [op(*row, *rest) for row in rows]
+        if isinstance(outs[0], tuple):
+            return tuple(map(torch.stack, zip(*outs, strict=True))), (0,) * len(outs[0])
+        return torch.stack(outs), 0
     folded = [
         t if t is None or s else (t if m else t.expand(size, *t.shape)).flatten(0, 1)
         for t, m, s in zip(each, mapped, shared, strict=True)
     ]
     out = op(*folded, *rest)
-    return out.reshape(size, out.shape[0] // size, *out.shape[1:]), 0
+    if isinstance(out, tuple):
+        return tuple(_unfolded(t, size) for t in out), (0,) * len(out)
+    return _unfolded(out, size), 0
+
+
+def _unfolded(out: Tensor, size: int) -> Tensor:
+    return out.reshape(size, out.shape[0] // size, *out.shape[1:])

@@ -34,13 +34,22 @@ def reference_norm(a: Tensor, g: Tensor, weight: Tensor, rule: str, q: float, sq
 
 
 def reference_apply(
-    a: Tensor, g: Tensor, x: Tensor, weight: Tensor, scales: Tensor, rule: str, q: float, squared: Tensor | None = None
+    a: Tensor,
+    g: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    scales: Tensor,
+    rule: str,
+    q: float,
+    squared: Tensor | None = None,
+    whole: bool = False,
 ) -> Tensor:
     """`s · X' δ(G Aᵀ, W)ᵀ` of each sample; see `tile_apply`. M is stored: N·O·D numbers."""
     _check(a, g, weight, rule, q, squared, x, scales)
     dtype = working_dtype(a, g, weight, x, scales)
     d = direction(g.to(dtype).mT @ a.to(dtype), weight.to(dtype), rule, q)
-    return (scales.to(dtype)[:, None, None] * (x.to(dtype) @ d.mT)).to(g.dtype)
+    out = scales.to(dtype)[:, None, None] * (x.to(dtype) @ d.mT)
+    return (out + x.to(dtype) @ weight.to(dtype).mT if whole else out).to(g.dtype)
 
 
 @torch.library.custom_op("saal_fast::tile_norm", mutates_args=())
@@ -67,7 +76,15 @@ def tile_norm(a: Tensor, g: Tensor, weight: Tensor, rule: str, q: float, squared
 
 @torch.library.custom_op("saal_fast::tile_apply", mutates_args=())
 def tile_apply(
-    a: Tensor, g: Tensor, x: Tensor, weight: Tensor, scales: Tensor, rule: str, q: float, squared: Tensor | None = None
+    a: Tensor,
+    g: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    scales: Tensor,
+    rule: str,
+    q: float,
+    squared: Tensor | None = None,
+    whole: bool = False,
 ) -> Tensor:
     """What each sample's step `s · δ(M, W)`, M = G Aᵀ, adds to the layer's output at another input.
 
@@ -80,15 +97,16 @@ def tile_apply(
         rule: "l2", "lp" or "adaptive" (`elementwise.py`).
         q: the exponent of "lp"; others ignore it.
         squared: W², where the caller has it already: used by "adaptive" for T = 1.
+        whole: add what W itself makes of x: the output after the step, without a bias.
 
     Returns:
-        `s · X' δ(M, W)ᵀ` [N, T', O], of g's type.
+        `s · X' δ(M, W)ᵀ`, plus `X' Wᵀ` where whole, [N, T', O], of g's type.
 
     Raises:
         ValueError: shapes don't fit each other, or rule or q is none of the above.
         TypeError: a tensor isn't of real floating-point numbers.
     """
-    return reference_apply(a, g, x, weight, scales, rule, q, squared)
+    return reference_apply(a, g, x, weight, scales, rule, q, squared, whole)
 
 
 def outer_norm(a: Tensor, g: Tensor, weight: Tensor, rule: str, q: float, squared: Tensor | None = None) -> Tensor:
@@ -101,14 +119,24 @@ def outer_norm(a: Tensor, g: Tensor, weight: Tensor, rule: str, q: float, square
 
 
 def outer_apply(
-    a: Tensor, g: Tensor, x: Tensor, weight: Tensor, scales: Tensor, rule: str, q: float, squared: Tensor | None = None
+    a: Tensor,
+    g: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    scales: Tensor,
+    rule: str,
+    q: float,
+    squared: Tensor | None = None,
+    whole: bool = False,
 ) -> Tensor:
     """`tile_apply` for T = 1, in closed form, on any device; a [N, D], g [N, O], x [N, T', D], all of one type."""
     if rule == "adaptive":
         w2 = weight.square() if squared is None else squared.to(weight.dtype)
-        return (scales[:, None] * g).unsqueeze(1) * ((a.unsqueeze(1) * x) @ w2.mT)
-    along = x @ direction(a, weight, rule, q).unsqueeze(2)  # [N, T', 1]
-    return along * (scales[:, None] * direction(g, weight, rule, q)).unsqueeze(1)
+        along, across = (a.unsqueeze(1) * x) @ w2.mT, scales[:, None] * g
+    else:
+        along = x @ direction(a, weight, rule, q).unsqueeze(2)  # [N, T', 1]
+        across = scales[:, None] * direction(g, weight, rule, q)
+    return torch.addcmul(x @ weight.mT, along, across.unsqueeze(1)) if whole else along * across.unsqueeze(1)
 
 
 @tile_norm.register_kernel("cpu")
@@ -124,14 +152,22 @@ def _norm_cpu(a: Tensor, g: Tensor, weight: Tensor, rule: str, q: float, squared
     else:
         layer = weight.contiguous().numpy(), *_LINEAR
         out = torch.from_numpy(
-            _native.core().tile_norm(_images(a), _images(g), *layer, native_map(rule, q), q, torch.get_num_threads())
+            _native.core().tile_norm(_images(a), _images(g), *layer, native_map(rule, q), q, None, torch.get_num_threads())
         )
     return out.to(working_dtype(g))
 
 
 @tile_apply.register_kernel("cpu")
 def _apply_cpu(
-    a: Tensor, g: Tensor, x: Tensor, weight: Tensor, scales: Tensor, rule: str, q: float, squared: Tensor | None = None
+    a: Tensor,
+    g: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    scales: Tensor,
+    rule: str,
+    q: float,
+    squared: Tensor | None = None,
+    whole: bool = False,
 ) -> Tensor:
     _check(a, g, weight, rule, q, squared, x, scales)
     like = g.dtype
@@ -140,11 +176,11 @@ def _apply_cpu(
     if 0 in (*a.shape, *g.shape, *x.shape):
         return g.new_zeros(x.shape[0], x.shape[1], g.shape[2], dtype=like)
     if a.shape[1] == 1:
-        return outer_apply(a[:, 0], g[:, 0], x, weight, scales, rule, q, squared).to(like)
+        return outer_apply(a[:, 0], g[:, 0], x, weight, scales, rule, q, squared, whole).to(like)
     out = g.new_empty(x.shape[0], x.shape[1], g.shape[2])
     _native.core().tile_apply(
         _images(a), _images(g), _images(x), weight.contiguous().numpy(), scales.contiguous().numpy(), _images(out),
-        *_LINEAR, native_map(rule, q), q, torch.get_num_threads(),
+        *_LINEAR, native_map(rule, q), q, whole, torch.get_num_threads(),
     )  # fmt: skip
     return out.to(like)
 
@@ -156,7 +192,15 @@ def _norm_fake(a: Tensor, g: Tensor, weight: Tensor, rule: str, q: float, square
 
 @tile_apply.register_fake
 def _apply_fake(
-    a: Tensor, g: Tensor, x: Tensor, weight: Tensor, scales: Tensor, rule: str, q: float, squared: Tensor | None = None
+    a: Tensor,
+    g: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    scales: Tensor,
+    rule: str,
+    q: float,
+    squared: Tensor | None = None,
+    whole: bool = False,
 ) -> Tensor:
     return g.new_empty(x.shape[0], x.shape[1], g.shape[2])
 
@@ -192,9 +236,10 @@ def _apply_vmap(
     rule: str,
     q: float,
     squared: Tensor | None = None,
+    whole: bool = False,
 ) -> tuple[Tensor, int]:
     def apply(a: Tensor, g: Tensor, x: Tensor, weight: Tensor, scales: Tensor, squared: Tensor | None) -> Tensor:
-        out: Tensor = tile_apply(a, g, x, weight, scales, rule, q, squared)
+        out: Tensor = tile_apply(a, g, x, weight, scales, rule, q, squared, whole)
         return out
 
     dims = (*in_dims[:5], in_dims[7] if len(in_dims) > 7 else None)

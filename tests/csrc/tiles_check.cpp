@@ -69,8 +69,8 @@ bool right(const Shape& s, Map map, double q, int threads) {
                                      {s.stride[0], s.stride[1]},     {s.before[0], s.before[1]},
                                      {s.dilation[0], s.dilation[1]}, s.groups};
     saal::tile_norm<T>(a.read(), g.read(), layer, {map, q}, threads, "", norms.data());
-    saal::tile_apply<T>(a.read(), g.read(), x.read(), layer, {map, q}, scales.numbers.data(), threads, "",
-                        out.images);
+    saal::tile_apply<T>(a.read(), g.read(), x.read(), layer, {map, q}, {scales.numbers.data(), false},
+                        threads, "", out.images);
 
     double worst = 0.0;
     const auto compare = [&](double got, double expected) {

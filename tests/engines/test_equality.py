@@ -15,6 +15,7 @@ from torch import nn
 
 import saal_fast
 from saal_fast.engines import ENGINES
+from saal_fast.engines.layers import conv
 from saal_fast.objectives import logits_of
 
 TOLERANCE = {  # relative
@@ -30,7 +31,7 @@ RULES = {
     "Linf": {"rho": 0.01, "norm": math.inf},
     "adaptive": {"rho": 0.2, "adaptive": True},
 }
-ALL_FACTORED = "ghost, everything factored"
+ALL_FACTORED, ALL_HELD = "ghost, everything factored", "ghost, everything held and channels last"
 IN_FP32 = (
     "mlp",
     "resnet",
@@ -63,8 +64,11 @@ def scores_of(case, *, engine, **options):
     options = {"params": case.params} | options
     with pytest.MonkeyPatch.context() as patch:
         if engine == ALL_FACTORED:
-            engine = "ghost"
             models.factor_everything(patch)
+        if engine == ALL_HELD:
+            models.factor_everything(patch, "held", "grams", "tiles")
+            patch.setattr(conv, "LAST", 5)  # some of these models' images are large, and become small on the way
+        engine = "ghost" if engine in (ALL_FACTORED, ALL_HELD) else engine
         return saal_fast.score(case.model, case.pool, details=True, engine=engine, **options)
 
 
@@ -117,7 +121,7 @@ def parameters_that_differ(case, *, engine, dtype, **options):
 @pytest.mark.parametrize("name", models.NAMES)
 def test_engines_agree(name, rule):
     case = built(name, torch.float64)
-    engines = ["vmap", "ghost", ALL_FACTORED]
+    engines = ["vmap", "ghost", ALL_FACTORED, ALL_HELD]
     for labels in labels_for(rule):
         check_equal(case, engines=engines, dtype=torch.float64, labels=labels, **RULES[rule])
 
@@ -127,7 +131,7 @@ def test_engines_agree(name, rule):
 def test_engines_agree_in_fp32(name, rule):
     case = built(name, torch.float32)
     want = scores_of(built(name, torch.float64), engine="reference", **RULES[rule])
-    engines = ["reference", "vmap", "ghost", ALL_FACTORED]
+    engines = ["reference", "vmap", "ghost", ALL_FACTORED, ALL_HELD]
     check_equal(case, engines=engines, dtype=torch.float32, want=want, **RULES[rule])
 
 
@@ -149,7 +153,7 @@ def test_no_radius_gives_the_loss(name, rule):
     assert_same(want.perturbed_loss, want.loss)
     assert name == "vit" or torch.equal(want.perturbed_loss, want.loss)  # without a gradient its attention runs fused
     norm = scores_of(case, engine="reference", **RULES[rule]).grad_norm
-    for engine in ("vmap", "ghost", ALL_FACTORED):
+    for engine in ("vmap", "ghost", ALL_FACTORED, ALL_HELD):
         scores = scores_of(case, engine=engine, **options)
         assert_same(scores.perturbed_loss, scores.loss)
         torch.testing.assert_close(scores.grad_norm, norm, rtol=TOLERANCE[torch.float64]["grad_norm"], atol=0.0)

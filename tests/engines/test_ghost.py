@@ -12,7 +12,9 @@ from torch.utils._pytree import tree_leaves
 import saal_fast
 from saal_fast.engines import EngineError, Problem, factors
 from saal_fast.engines.ghost import Ghost
-from saal_fast.engines.plan import plan_for
+from saal_fast.engines.layers import Call
+from saal_fast.engines.layers.linear import Linear
+from saal_fast.engines.plan import plan_for, ways_of
 from saal_fast.objectives import Classification
 from saal_fast.perturbation import L2, Adaptive
 from saal_fast.pools import Batch
@@ -29,7 +31,7 @@ def planned(model, *args, params=None, rule=None, **kwargs):
 
 
 def test_plan_of_resnet18():
-    """Where there are few positions a weight is factored; where there are many, and the weight is small, it is not."""
+    """Where there are few positions Gram matrices are kept; where there are many, and the weight is small, its gradient."""
     from torchvision.models import resnet18  # noqa: PLC0415
 
     model = resnet18(num_classes=10)
@@ -38,8 +40,13 @@ def test_plan_of_resnet18():
     assert set(found.factored) | set(found.direct) == names
     assert not set(found.factored) & set(found.direct)
     assert {"fc.weight", "fc.bias"} <= set(found.factored)
-    assert {n for n in names if n.startswith("layer4") and "conv" in n} <= set(found.factored)
-    assert "conv1.weight" in found.direct
+    ways = {site.weight: site.way for site in found.sites}
+    assert {way for name, way in ways.items() if name.startswith("layer4") and "conv" in name} == {"grams"}
+    assert ways["conv1.weight"] == "held"
+    rule = Adaptive(0.05)
+    ways = {site.weight: site.way for site in planned(model, torch.randn(1, 3, 64, 64), rule=rule).sites}
+    assert ways["conv1.weight"] == "held"
+    assert ways["layer4.1.conv2.weight"] == "tiles"
     assert all(n in found.direct for n in names if "bn" in n)
     assert len(found.sites) == len([n for n in found.factored if n.endswith("weight")])  # each is used once
 
@@ -88,11 +95,37 @@ def test_rules_that_act_element_by_element_take_tiles_of_weights_used_once(monke
     models.factor_everything(monkeypatch)
     case = models.build("mlp")
     found = planned(case.model, case.pool[:1], rule=Adaptive(0.05))
-    assert found.tiled
+    assert {site.way for site in found.sites} == {"tiles"}
     assert set(found.factored) == {"0.weight", "2.weight", "4.weight"}
     assert set(found.direct) == {"0.bias", "4.bias"}
     twice = models.build("linear_used_twice")
     assert planned(twice.model, twice.pool[:1], rule=Adaptive(0.05)).factored == ("head.weight",)
+
+
+def test_ways_and_their_costs():
+    """A weight of 512 × 512 at 4 positions, at 4,000, and where the gradient alone is what there is."""
+    layer, weight = Linear(), torch.empty(512, 512)
+
+    def ways(positions, times=1, linear=True):
+        call = Call(layer, torch.empty(1, positions, 512), weight, None)
+        return ways_of([(call, (1, positions, 512))] * times, linear)
+
+    moved = 32 * 512**2
+    assert ways(4) == {"direct": 4 * 512**2 + 3 * moved, "grams": 4 * 4**2 * 512, "held": 4 * 512**2 + 2 * moved}
+    assert min(ways(4000), key=ways(4000).get) == "held"
+    assert ways(4, times=3).keys() == {"direct", "grams"}
+    assert ways(4, linear=False).keys() == {"direct", "tiles", "held"}
+    assert min(ways(4, linear=False), key=ways(4, linear=False).get) == "tiles"
+    assert ways(4, times=2, linear=False).keys() == {"direct"}
+
+
+def test_what_a_model_writes_over_is_seen_in_the_plan():
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(inplace=True), nn.Linear(8, 3))
+    assert [site.written for site in planned(model, torch.randn(1, 4)).sites] == [True, False]
+    pool = torch.randn(5, 4)
+    ghost, want = (saal_fast.score(model, pool, engine=e, details=True) for e in ("ghost", "reference"))
+    torch.testing.assert_close(ghost.grad_norm, want.grad_norm)
+    torch.testing.assert_close(ghost.perturbed_loss, want.perturbed_loss)
 
 
 def test_only_chosen_parameters_are_planned():

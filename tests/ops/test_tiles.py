@@ -137,7 +137,9 @@ def test_linear_equals_the_reference(case, name):
     a, g, x, weight, scales = case
     rule = RULES[name]
     close(tiles.tile_norm(a, g, weight, *rule), tiles.reference_norm(a, g, weight, *rule))
-    close(tiles.tile_apply(a, g, x, weight, scales, *rule), tiles.reference_apply(a, g, x, weight, scales, *rule))
+    for whole in (False, True):
+        args = (a, g, x, weight, scales, *rule, None, whole)
+        close(tiles.tile_apply(*args), tiles.reference_apply(*args))
 
 
 @settings(max_examples=150, deadline=None)
@@ -146,8 +148,9 @@ def test_convolution_equals_the_reference(case, name):
     (a, g, x, weight, scales), layer = case
     rule = RULES[name]
     close(conv_tiles.conv_tile_norm(a, g, weight, *layer, *rule), conv_tiles.reference_norm(a, g, weight, *layer, *rule))
-    args = (a, g, x, weight, scales, *layer, *rule)
-    close(conv_tiles.conv_tile_apply(*args), conv_tiles.reference_apply(*args))
+    for whole in (False, True):
+        args = (a, g, x, weight, scales, *layer, *rule, whole)
+        close(conv_tiles.conv_tile_apply(*args), conv_tiles.reference_apply(*args))
 
 
 @pytest.mark.parametrize("layout", ["in order", "reversed", "sparse"])
@@ -172,10 +175,10 @@ def native(case, layer, name, threads, isa, out_size):
     a, g, x, weight, scales = (t.contiguous().numpy() for t in case)
     stride, (top, _, left, _), dilation, groups = layer
     rule, q = RULES[name]
-    geometry = (weight.shape[2:], stride, (top, left), dilation, groups, native_map(rule, q), q, threads, isa)
-    norms = torch.from_numpy(_native.core().tile_norm(a, g, weight, *geometry))
+    geometry = (weight.shape[2:], stride, (top, left), dilation, groups, native_map(rule, q), q)
+    norms = torch.from_numpy(_native.core().tile_norm(a, g, weight, *geometry, None, threads, isa))
     out = torch.full((len(a), len(weight), *out_size), math.nan, dtype=case[0].dtype)
-    _native.core().tile_apply(a, g, x, weight, scales, out.numpy(), *geometry)
+    _native.core().tile_apply(a, g, x, weight, scales, out.numpy(), *geometry, False, threads, isa)
     return norms, out
 
 
@@ -219,7 +222,7 @@ def test_powers_over_the_whole_range(q, isa):
     a = torch.cat([a, torch.rand(500) + 0.5, torch.tensor([0.0, math.nan])])
     g = torch.ones(1, 1, 1, 1)
     zeros = torch.zeros(1, len(a), 1, 1)
-    geometry = ((1, 1), (1, 1), (0, 0), (1, 1), 1, "power", q, 1, isa)
+    geometry = ((1, 1), (1, 1), (0, 0), (1, 1), 1, "power", q, None, 1, isa)
     # each input alone in its sample: N = len(a) samples of one channel
     norms = torch.from_numpy(
         _native.core().tile_norm(
@@ -255,7 +258,7 @@ def test_opcheck(name, positions):
 
 
 def calls():
-    """The four operators as functions of their tensors."""
+    """The operators as functions of their tensors."""
     rule = RULES["adaptive"]
     yield lambda a, g, x, w, s: tiles.tile_norm(a, g, w, *rule), LINEAR
     yield lambda a, g, x, w, s: tiles.tile_norm(a, g, w, *rule, w.square()), LINEAR
@@ -263,6 +266,7 @@ def calls():
     yield lambda a, g, x, w, s: tiles.tile_apply(a, g, x, w, s, *rule, w.square()), LINEAR
     yield lambda a, g, x, w, s: conv_tiles.conv_tile_norm(a, g, w, *LAYER, *rule), CONV
     yield lambda a, g, x, w, s: conv_tiles.conv_tile_apply(a, g, x, w, s, *LAYER, *rule), CONV
+    yield lambda a, g, x, w, s: conv_tiles.conv_tile_apply(a, g, x, w, s, *LAYER, *rule, True), CONV
 
 
 @pytest.mark.parametrize(("call", "tensors"), list(calls()))

@@ -64,8 +64,20 @@ class Tiled(Layer, Protocol):
         """`Σ φ(G Aᵀ, W)` of a batch of one; 0-d. g is shaped as the layer's output."""
         ...
 
-    def tile_apply(self, a: Tensor, g: Tensor, x: Tensor, weight: Tensor, scale: Tensor, code: Code) -> Tensor:
-        """What the step `scale · δ(G Aᵀ, W)` adds to the layer's output at the input x."""
+    def tile_step(self, a: Tensor, g: Tensor, x: Tensor, weight: Tensor, scale: Tensor, code: Code) -> Tensor:
+        """The layer's output at the input x with the weight `W + scale · δ(G Aᵀ, W)`, without a bias."""
+        ...
+
+    def hold(self, a: Tensor, g: Tensor, weight: Tensor, code: Code) -> tuple[Tensor, Tensor]:
+        """`tile_norm`, and `G Aᵀ` kept for `held_step`, in whatever order suits it."""
+        ...
+
+    def held_step(self, held: Tensor, x: Tensor, weight: Tensor, scale: Tensor, code: Code) -> Tensor:
+        """`tile_step`, from what `hold` kept."""
+        ...
+
+    def biased(self, out: Tensor, bias: Tensor) -> Tensor:
+        """An output and a bias [O]."""
         ...
 
 
@@ -143,11 +155,11 @@ class Rewritten(TorchFunctionMode):
                 out = _OPENED[fn](*args, **kwargs)
             if out is not NotImplemented:
                 return out
-        return self.seen(fn, args, kwargs, _REWRITES.get(fn, fn)(*args, **kwargs))
+        return self.seen(fn, args, kwargs, lambda: _REWRITES.get(fn, fn)(*args, **kwargs))
 
-    def seen(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
-        """What the model gets in place of `out`, the output of a call."""
-        return out
+    def seen(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
+        """What the model gets from a call; `run` makes it."""
+        return run()
 
 
 class Sites(Rewritten):
@@ -161,17 +173,18 @@ class Sites(Rewritten):
         super().__init__()
         self.names = names
 
-    def seen(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
+    def seen(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
         """`at`, where a rule knows the call and its weight is one of `names`; else `elsewhere`."""
         reader = _READERS.get(fn)
         call = None if reader is None else reader(*args, **kwargs)
         if call is None or id(call.weight) not in self.names:
+            out = run()
             self.elsewhere((args, kwargs), out)
             return out
-        return self.at(self.names[id(call.weight)], call, out)
+        return self.at(self.names[id(call.weight)], call, run)
 
-    def at(self, name: str, call: Call, out: Tensor) -> Tensor:
-        """What the model gets in place of `out`, the output of one use of the weight `name`."""
+    def at(self, name: str, call: Call, run: Callable[[], Tensor]) -> Tensor:
+        """What the model gets from one use of the weight `name`; `run` makes its output."""
         raise NotImplementedError(f"{type(self).__name__} must say what is done at {name}")
 
     def elsewhere(self, inputs: Any, out: Any) -> None:

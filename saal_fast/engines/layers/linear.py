@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...ops import held as ops_held
 from ...ops import tiles
 from .base import Call, Code, reads
 
@@ -42,14 +43,34 @@ class Linear:
         total: Tensor = tiles.tile_norm(_positions(a), _positions(g), weight, *code)
         return total[0]
 
-    def tile_apply(self, a: Tensor, g: Tensor, x: Tensor, weight: Tensor, scale: Tensor, code: Code) -> Tensor:
-        push: Tensor = tiles.tile_apply(_positions(a), _positions(g), _positions(x), weight, scale[None], *code)
-        return push.reshape(*x.shape[:-1], -1)
+    def tile_step(self, a: Tensor, g: Tensor, x: Tensor, weight: Tensor, scale: Tensor, code: Code) -> Tensor:
+        rows = [_positions(t) for t in (a, g, x)]
+        out: Tensor = tiles.tile_apply(*rows, weight, scale[None], *code, whole=True)
+        return out.reshape(*x.shape[:-1], -1)
+
+    def hold(self, a: Tensor, g: Tensor, weight: Tensor, code: Code) -> tuple[Tensor, Tensor]:
+        norm, held = ops_held.hold(_image(a), _image(g), weight[..., None, None], *_POINTS, *code)
+        return norm[0], held
+
+    def held_step(self, held: Tensor, x: Tensor, weight: Tensor, scale: Tensor, code: Code) -> Tensor:
+        out: Tensor = ops_held.held_apply(held, _image(x), weight[..., None, None], scale[None], *_POINTS, *code)
+        return out.squeeze(2).mT.reshape(*x.shape[:-1], -1)
+
+    def biased(self, out: Tensor, bias: Tensor) -> Tensor:
+        return out + bias
 
 
 def _positions(x: Tensor) -> Tensor:
     """[..., D] as [1, T, D]."""
     return x.reshape(1, -1, x.shape[-1])
+
+
+_POINTS = ([1, 1], [0, 0, 0, 0], [1, 1], 1)  # stride, padding, dilation and groups of a 1×1 convolution
+
+
+def _image(x: Tensor) -> Tensor:
+    """[..., D] as an image of one row [1, D, 1, T]; a view."""
+    return _positions(x).mT.unsqueeze(2)
 
 
 @reads(F.linear)

@@ -127,10 +127,10 @@ def test_sites_tell_weights_by_identity():
     seen = []
 
     class Notes(Sites):
-        def at(self, name, call, out):
+        def at(self, name, call, run):
             assert isinstance(call, Call)
             seen.append(name)
-            return out + 1
+            return run() + 1
 
     x, known, unknown = torch.randn(2, 3), torch.randn(4, 3), torch.randn(4, 3)
     with Notes({id(known): "known"}):
