@@ -144,15 +144,14 @@ class Ghost:
             loss = task.loss(output, y)[0]
             scale = gain(loss)
             points = [*direct.values(), *taps.taps]
-            grads = torch.autograd.grad(loss * scale + zero, points, allow_unused=True)  # frees what it has passed
-            grads = [torch.zeros_like(p) if g is None else g for p, g in zip(points, grads, strict=True)]
+            found = torch.autograd.grad(loss * scale + zero, points, allow_unused=True)  # frees what it has passed
+            grads = [torch.zeros_like(p) if g is None else g for p, g in zip(points, found, strict=True)]
             return zero, (loss, scale, y, finite(output, loss), taps.inputs, grads)
 
         direct = {name: params[name] for name in plan.direct}
         # vjp makes the parameters differentiable under vmap; its own way back would keep the whole graph, and a second one
-        _, _, (loss, gained, y, first_finite, inputs, gradients) = torch.func.vjp(
-            backward, direct, like.new_zeros(()), has_aux=True
-        )
+        zero = like.new_zeros(())
+        *_, (loss, gained, y, first_finite, inputs, gradients) = torch.func.vjp(backward, direct, zero, has_aux=True)
         grads = dict(zip(direct, gradients[: len(direct)], strict=True))
         tap_grads = gradients[len(direct) :]
 

@@ -71,7 +71,7 @@ def fold(
     tensors: Sequence[Tensor | None],
     shared: Sequence[bool],
     *rest: object,
-) -> Any:
+) -> tuple[Any, Any]:
     """A `register_vmap` rule for operators whose sample dimension comes first: the mapped dimension is folded into it.
 
     Args:

@@ -199,9 +199,10 @@ def _rewritten(convolution: Callable[..., Tensor]) -> Callable[..., Tensor]:
         steps = _each(stride, dims)
         unpadded = padding == "valid" or not (isinstance(padding, str) or any(_each(padding, dims)))
         if math.prod(weight.shape[2:]) == 1 and max(steps) > 1 and unpadded:
-            seen = (slice(None), *(slice(None, None, step) for step in steps))
+            space = [slice(None, None, step) for step in steps]
+            seen = (slice(None), *space) if large else (slice(None), slice(None), *space)
             # In the pass back a slice is laid out as what was sliced.
-            input = _back(_last(input)[seen]) if large else input[(slice(None), *seen)]
+            input = _back(_last(input)[seen]) if large else input[seen]
             stride = 1
         out = convolution(input, weight, bias, stride, padding, dilation, groups)
         return out.contiguous() if large and math.prod(out.shape[2:]) < LAST else out
