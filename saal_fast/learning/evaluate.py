@@ -42,5 +42,7 @@ class Accuracy:
         ]
         guessed = torch.cat(guesses) if guesses else torch.zeros(0, dtype=torch.int64)
         if not len(guessed) == len(self.labels) > 0:
-            raise ValueError(f"expected a label for each of the {len(guessed)} samples (at least one), got {len(self.labels)}")
+            raise ValueError(
+                f"expected a label for each of the {len(guessed)} samples (at least one), got {len(self.labels)}"
+            )
         return {"accuracy": int((guessed == self.labels).sum()) / len(guessed)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -70,3 +71,36 @@ class Labelled(Dataset[tuple[Any, Tensor]]):
         """The samples at `positions`, int64 [b], as a model's inputs, and their labels [b, ...], both on `device`."""
         batch = next(Stream(take(self.inputs, positions), device).batches(len(positions)))
         return batch, self.labels[positions].to(device)
+
+
+def pairs(indices: Any, labels: Any, *, size: int | None = None) -> tuple[list[int], list[Any]]:
+    """Positions and their labels as plain lists.
+
+    Args:
+        indices: whole numbers; [n].
+        labels: numbers, or arrays of one shape; [n, ...].
+        size: what positions stay below; None where that is known otherwise.
+
+    Raises:
+        TypeError: a position is no whole number, or labels are no numbers.
+        ValueError: more or fewer labels than positions, labels of several shapes, or a position out of range or twice.
+    """
+    at = torch.as_tensor(indices)
+    if at.numel() == 0:
+        at = at.long()
+    if at.ndim != 1 or at.is_floating_point() or at.dtype == torch.bool:
+        raise TypeError(f"expected positions as whole numbers of shape [n], got {at.dtype} {list(at.shape)}")
+    if isinstance(labels, (list, tuple)):
+        labels = [y.tolist() if isinstance(y, (Tensor, np.ndarray)) else y for y in labels]
+    try:
+        answers = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"expected labels as numbers, or arrays of one shape: {error}") from error
+    if answers.ndim < 1 or len(answers) != len(at):
+        raise ValueError(f"expected labels for {len(at)} samples, got {list(answers.shape)}")
+    given = at.tolist()
+    if size is not None:
+        stray = sorted(i for i, times in Counter(given).items() if times > 1 or not 0 <= i < size)
+        if stray:
+            raise ValueError(f"expected different positions in [0, {size}), got {stray[:5]} among them")
+    return given, answers.tolist()

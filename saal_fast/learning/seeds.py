@@ -46,7 +46,7 @@ class Seeds:
 def seeded(seed: int) -> Iterator[None]:
     """Inside, the global generators of torch, NumPy and Python start from `seed`; on leaving they are as before."""
     python, numpy = random.getstate(), np.random.get_state()
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    devices = list(range(torch.cuda.device_count()))
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         random.seed(seed)

@@ -80,9 +80,9 @@ class Store:
             whole = json.loads(data)
             content, checksum = whole["record"], whole[CHECKSUM]
         except (ValueError, KeyError, TypeError) as error:
-            raise self._damaged(f"{name}.json", "it is no whole record") from error
+            raise self.damaged(f"{name}.json", "it is no whole record") from error
         if checksum != _digest(_spell(content).encode()):
-            raise self._damaged(f"{name}.json", "its checksum differs")
+            raise self.damaged(f"{name}.json", "its checksum differs")
         return content  # type: ignore[no-any-return] # write takes mappings only
 
     def write_tensors(self, name: str, content: Any) -> str:
@@ -105,9 +105,9 @@ class Store:
         """
         data = self._get(f"{name}.pt")
         if data is None:
-            raise self._damaged(f"{name}.pt", "it is gone")
+            raise self.damaged(f"{name}.pt", "it is gone")
         if _digest(data) != checksum:
-            raise self._damaged(f"{name}.pt", "its checksum differs")
+            raise self.damaged(f"{name}.pt", "its checksum differs")
         return torch.load(BytesIO(data), map_location="cpu", weights_only=True)
 
     def names(self) -> list[str]:
@@ -198,7 +198,8 @@ class Store:
         except OSError as error:
             raise _told(error, f"cannot read {self.folder / file}") from error
 
-    def _damaged(self, file: str, why: str) -> DamagedRecordError:
+    def damaged(self, file: str, why: str) -> DamagedRecordError:
+        """The error to raise of a file that is not what was written; says how to go back."""
         place = file if self.folder is None else self.folder / file
         number = file[:4]
         back = (

@@ -30,8 +30,8 @@ def adam(groups: list[dict[str, Any]]) -> Optimizer:
 class Training:
     """Trains a model on what is labelled; the defaults are the paper's (Section 4.1), batches of 10 its published code's.
 
-    It draws from torch's global generator. Every step is `optimiser.step(closure)`, so that optimisers which evaluate the loss
-    more than once (SAM, L-BFGS) need nothing of their own.
+    It draws from torch's global generator. Every step is `optimiser.step(closure)`, so that optimisers which evaluate the
+    loss more than once (SAM, L-BFGS) need nothing of their own.
 
     Attributes:
         epochs: passes over the labelled samples.
