@@ -4,6 +4,7 @@ scores = saal_fast.score(model, pool, rho=0.05)   # the loss of each sample unde
 picks = saal_fast.select(model, pool, k=10)       # which samples to label next
 """
 
+from . import strategies
 from .config import show_config
 from .engines import EngineError
 from .kmeans import kmeans_plusplus
@@ -23,4 +24,5 @@ __all__ = [
     "score",
     "select",
     "show_config",
+    "strategies",
 ]
