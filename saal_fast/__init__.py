@@ -8,6 +8,7 @@ from . import strategies
 from .config import show_config
 from .engines import EngineError
 from .kmeans import kmeans_plusplus
+from .learning import ActiveLearner, run
 from .objectives import Classification, Task
 from .scoring import NonFiniteError, Scores, score
 from .selection import select
@@ -15,12 +16,14 @@ from .selection import select
 __version__ = "0.1.0"
 
 __all__ = [
+    "ActiveLearner",
     "Classification",
     "EngineError",
     "NonFiniteError",
     "Scores",
     "Task",
     "kmeans_plusplus",
+    "run",
     "score",
     "select",
     "show_config",
