@@ -67,4 +67,5 @@ def residuals(logits: Tensor) -> Tensor:
 
 def _seed(a: Tensor, h: Tensor, k: int, generator: torch.Generator) -> Tensor:
     """Chooses k rows of the outer products a ⊗ h, by k-means++ from the largest on, without forming one."""
-    return kmeans_plusplus((a, h), k, first="argmax", seed=generator)
+    pair: Any = (a, h)
+    return kmeans_plusplus(pair, k, first="argmax", seed=generator)

@@ -91,7 +91,10 @@ class Strategy(Protocol):
     `training` to `select`.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What `make` knows it by."""
+        ...
 
     def select(
         self,

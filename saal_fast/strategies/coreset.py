@@ -98,7 +98,7 @@ def nearest(points: Tensor, centres: Tensor) -> Tensor:
     """
     middle = points.mean(0)
     x, best = points - middle, torch.full((len(points),), torch.inf, dtype=torch.float64)
-    for part in (centres - middle).split(ROWS):
+    for part in torch.split(centres - middle, ROWS):
         best = torch.minimum(best, torch.cdist(x, part, compute_mode="use_mm_for_euclid_dist").amin(1))
     return best
 

@@ -61,7 +61,7 @@ def robust(
     allowed = int(outliers * n)
     best, ends = start, time.monotonic() + time_limit
     upper = radius(pairs, best, labelled, allowed)
-    radii = torch.cat([pairs.flatten(), labelled[labelled.isfinite()]]).unique()
+    radii = torch.unique(torch.cat([pairs.flatten(), labelled[labelled.isfinite()]]))
     radii = radii[radii < upper]
     low, high = 0, len(radii)  # the least radius that can be had is radii[i] for an i in [low, high), or else `upper`
     while low < high:

@@ -17,8 +17,8 @@ Pooled = Tensor
 def find(model: nn.Module, pool: Any, channels: int | None = None) -> list[str]:
     """Names of the layers whose outputs stand for the model's levels, in the order they run.
 
-    Of all modules that give a map of one spatial size on the pool's first sample, the last; in a ResNet these are its stages.
-    Where there are no maps, of all modules that give vectors of one width, the last, but none that gives the logits.
+    Of all modules that give a map of one spatial size on the pool's first sample, the last; in a ResNet these are its
+    stages. Where there are no maps, of all modules that give vectors of one width, the last, but none that gives the logits.
 
     Raises:
         ValueError: the model has no such layer, or the pool is empty.

@@ -17,7 +17,7 @@ from .hidden import Pooled, find, pooled
 
 
 class LossPrediction(nn.Module):
-    """Each feature map by global average pooling, a linear layer and ReLU; these side by side by a linear layer to one number.
+    """A linear layer and ReLU over each pooled feature map; these side by side, by a linear layer, to one number.
 
     Args:
         maps: what the pooled maps are like; name to width.
@@ -71,7 +71,7 @@ class LL4AL:
         weight: λ, what the ranking loss is multiplied by.
         stop: epoch from which on the module's gradient no longer reaches the model; None for 0.6 of the epochs (theirs:
             120 of 200).
-        channels: dimension of the maps' channels; None for 1, and for maps [B, T, d] of a model without `nn.Conv1d` the last.
+        channels: dimension of the maps' channels; None for 1, and for maps [B, T, d] of a model without `nn.Conv1d` for 2.
         batch_size: samples at once in `select`, or "auto".
         on_nonfinite: "raise" where outputs hold NaN or inf, or "keep" these samples and never pick one.
     """

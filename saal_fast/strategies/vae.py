@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +14,8 @@ from torch import Tensor, nn
 class Autoencoder(nn.Module):
     """Encodes samples of one shape as Gaussians of `latent` dimensions, and decodes codes.
 
-    Images [C, H, W] of 4 × 4 pixels or more by strided convolutions (four of them from 32 pixels on, as in VAAL's code), padded
-    to what these divide; anything else, flattened, by two linear layers.
+    Images [C, H, W] of 4 × 4 pixels or more by strided convolutions (four of them from 32 pixels on, as in VAAL's code),
+    padded to what these divide; anything else, flattened, by two linear layers.
 
     Args:
         shape: of one sample.
@@ -60,7 +61,7 @@ class Discriminator(nn.Sequential):
     def __init__(self, latent: int = 32, width: int = 512) -> None:
         sizes = [latent, width, width, width, width]
         layers: list[nn.Module] = []
-        for wide, out in zip(sizes[:-1], sizes[1:], strict=True):
+        for wide, out in pairwise(sizes):
             layers += [nn.Linear(wide, out), nn.ReLU()]
         super().__init__(*layers, nn.Linear(width, 1))
 
@@ -71,10 +72,10 @@ def reparameterise(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:
 
 
 def elbo_loss(x: Tensor, decoded: Tensor, mean: Tensor, log_variance: Tensor, beta: float = 1.0) -> Tensor:
-    """The negative evidence lower bound, `½ ‖x - x̂‖² + β KL(q(z|x) ‖ N(0, 1))`, its mean over the batch (their Eq. 1); 0-d.
+    """The negative evidence lower bound, `½ ‖x - x̂‖² + β KL(q(z|x) ‖ N(0, 1))`, its mean over the batch; 0-d.
 
-    For a Gaussian p(x | z) of variance 1, without its constant. VAAL's code takes the mean of the squares over all pixels and
-    the sum of the divergences over the batch, which weighs the divergence some thousand times more.
+    For a Gaussian p(x | z) of variance 1, without its constant. VAAL's code takes the mean of the squares over samples and
+    pixels and the sum of the divergences, which weighs the divergence (samples · pixels / 2) times more.
     """
     squares = 0.5 * (x - decoded).flatten(1).square().sum(1)
     divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
@@ -82,12 +83,12 @@ def elbo_loss(x: Tensor, decoded: Tensor, mean: Tensor, log_variance: Tensor, be
 
 
 def fooling_loss(labelled: Tensor, unlabelled: Tensor) -> Tensor:
-    """`-log D(z_L) - log D(z_U)` of log-odds [B, 1], means: the autoencoder passes all off as labelled (their Eq. 2); 0-d."""
+    """`-log D(z_L) - log D(z_U)` of log-odds [B, 1], means: the autoencoder passes all off as labelled; 0-d."""
     return F.softplus(-labelled).mean() + F.softplus(-unlabelled).mean()
 
 
 def telling_loss(labelled: Tensor, unlabelled: Tensor) -> Tensor:
-    """`-log D(z_L) - log(1 - D(z_U))` of log-odds [B, 1], means: the discriminator tells them apart (their Eq. 3); 0-d."""
+    """`-log D(z_L) - log(1 - D(z_U))` of log-odds [B, 1], means: the discriminator tells them apart; 0-d."""
     return F.softplus(-labelled).mean() + F.softplus(unlabelled).mean()
 
 
