@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
+from ..isolation import keep_statistics
 from ..objectives import ChecksLabels, Classification, Task
 from ..progress import bar
 
@@ -115,15 +117,20 @@ def _step(
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        output = model(*args, **kwargs)
-        if isinstance(task, ChecksLabels):
-            task.check_labels(y, output)
-        losses = task.loss(output, y)
-        own = hook.loss(x, y, losses)
-        loss = losses.mean() if own is None else losses.mean() + own
+        with keep_statistics(model) if first else nullcontext():
+            loss, plain = _loss(model(*args, **kwargs), x, y, task, hook)
         torch.autograd.backward(loss)
-        first.append(float(losses.detach().mean()))
+        first.append(plain)
         return loss
 
     optimiser.step(closure)  # type: ignore[arg-type] # torch says float, and takes what its own optimisers take: a tensor
     return first[0]
+
+
+def _loss(output: Any, x: Any, y: Tensor, task: Task, hook: TrainingHook) -> tuple[Tensor, float]:
+    """What is minimised, with its graph, and the task's part of it."""
+    if isinstance(task, ChecksLabels):
+        task.check_labels(y, output)
+    losses = task.loss(output, y)
+    own, mean = hook.loss(x, y, losses), losses.mean()
+    return mean if own is None else mean + own, float(mean.detach())
