@@ -119,7 +119,7 @@ def _step(
         optimiser.zero_grad()
         with keep_statistics(model) if first else nullcontext():
             loss, plain = _loss(model(*args, **kwargs), x, y, task, hook)
-        torch.autograd.backward(loss)
+            torch.autograd.backward(loss)
         first.append(plain)
         return loss
 
