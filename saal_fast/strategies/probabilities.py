@@ -6,6 +6,7 @@ probabilities, and so on. In fp32 the plain formulas round all of these samples 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -64,7 +65,10 @@ class Entropy(_ByProbabilities):
     @staticmethod
     def uncertainty(log_p: Tensor) -> Tensor:
         """In [0, log₂ C]."""
-        return -(log_p.exp() * log_p).sum(1) / torch.log(torch.tensor(2.0, dtype=torch.float64))
+        others = _without(log_p, log_p.argmax(1))
+        rest = others.exp().sum(1)
+        nats = -(others.exp() * others.clamp(min=-1e300)).sum(1) - (1 - rest) * torch.log1p(-rest)
+        return nats / math.log(2)
 
 
 @dataclass
