@@ -2,7 +2,7 @@
 
 from .evaluate import Accuracy
 from .learner import ActiveLearner, run
-from .ledger import Round, rewind
+from .ledger import Round, read, rewind
 from .phases import Train
 from .rows import Labelled
 from .store import DamagedRecordError, LockedError
@@ -17,6 +17,7 @@ __all__ = [
     "Round",
     "Train",
     "Training",
+    "read",
     "rewind",
     "run",
 ]

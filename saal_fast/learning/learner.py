@@ -134,8 +134,7 @@ class ActiveLearner:
     @property
     def rounds(self) -> list[Round]:
         """The rounds so far; the last may be under way."""
-        all_ = [self._ledger.round(n) for n in range(len(self._ledger.records))]
-        return all_ if self._ledger.current else all_[:-1]
+        return self._ledger.rounds()
 
     @property
     def labelled(self) -> tuple[Tensor, Tensor]:

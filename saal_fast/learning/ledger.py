@@ -140,6 +140,11 @@ class Ledger:
         rest[self.labelled()[0]] = False
         return rest.nonzero()[:, 0]
 
+    def rounds(self) -> list[Round]:
+        """All rounds that have begun."""
+        begun = self.records if self.current else self.records[:-1]
+        return [self.round(n) for n in range(len(begun))]
+
     def round(self, number: int) -> Round:
         """What the records tell of a round."""
         record = self.records[number]
@@ -184,6 +189,28 @@ class Ledger:
     @staticmethod
     def _told(record: dict[str, dict[str, Any]]) -> bool:
         return "tell" in record and len(record["tell"]["indices"]) == len(record["ask"]["indices"])
+
+
+def read(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Round]]:
+    """Reads a run's records, while it is at work or not, and changes nothing.
+
+    Args:
+        folder: the run's.
+
+    Returns:
+        Its settings, empty where there is no run; and its rounds, of which the last may be under way.
+
+    Raises:
+        DamagedRecordError: a record is not what was written.
+        OSError: a record cannot be read.
+    """
+    if not os.path.isdir(folder):
+        return {}, []
+    store = Store(folder)
+    ledger = Ledger(store, Seeds(0), 0)
+    settings = store.read("settings")
+    ledger.catch_up()
+    return settings or {}, ledger.rounds()
 
 
 def rewind(folder: str | os.PathLike[str], number: int) -> None:

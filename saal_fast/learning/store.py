@@ -157,16 +157,7 @@ class Store:
         if self.folder is None:
             yield
             return
-        path = self.folder / LOCK
-        try:
-            file = path.open("a")
-        except OSError as error:
-            raise _told(error, f"cannot write into the folder {self.folder}") from error
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise LockedError(f"another process is at work in {self.folder}") from error
+        with hold(self.folder / LOCK):
             for left in self.folder.glob(".*.part"):  # of a process that was killed while it wrote
                 left.unlink(missing_ok=True)
             yield
@@ -209,6 +200,26 @@ class Store:
             else ""
         )
         return DamagedRecordError(f"{place} is not what was written: {why}{back}")
+
+
+@contextmanager
+def hold(path: Path) -> Iterator[None]:
+    """Holds a file for this process; the system lets go of it when the process ends, however that happens.
+
+    Raises:
+        LockedError: it is held.
+        OSError: it cannot be made.
+    """
+    try:
+        file = path.open("a")
+    except OSError as error:
+        raise _told(error, f"cannot write into the folder {path.parent}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise LockedError(f"another process is at work in {path.parent}") from error
+        yield
 
 
 def _spell(content: Any) -> str:
