@@ -132,6 +132,13 @@ def last_layer(model: nn.Module, pool: Any, name: str | None = None) -> tuple[st
     return last, linear[last]
 
 
+def is_empty(model: nn.Module, pool: Any) -> bool:
+    """Whether a pool for the model holds no sample; a `DataLoader`'s draws leave the global generators as they were."""
+    inner = module_of(model)
+    with _still(inner):
+        return Stream(pool, device_of(inner)).peek() is None
+
+
 def first_output(model: nn.Module, pool: Any, copies: int = 1) -> Any:
     """The model's output on a batch of that many copies of the pool's first sample.
 
