@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..kmeans import kmeans_plusplus
 from .base import OnNonFinite, Selection, TrainsNothing, candidates, check_count, check_on_nonfinite, or_fresh
-from .features import BatchSize, penultimate
+from .features import BatchSize, Penultimate, last_layer, penultimate
 
 
 @dataclass
@@ -49,10 +49,23 @@ class BADGE(TrainsNothing):
         """As `Strategy.select`; `labelled` is not used."""
         check_count(k, pool)
         found = penultimate(model, pool, layer=self.layer, batch_size=self.batch_size)
+        self._check_layer(model, pool, found)
         good = candidates(found.finite, k, self.on_nonfinite)
         a, h = residuals(found.logits), found.features
         scores = torch.where(found.finite, a.double().norm(dim=1) * h.double().norm(dim=1), torch.nan)
         return Selection(good[_seed(a[good], h[good], k, or_fresh(generator))], scores.float())
+
+    def _check_layer(self, model: nn.Module, pool: Any, found: Penultimate) -> None:
+        """Raises where the layer is none that makes logits [C] of features [d]: its gradient would be no outer product."""
+        name, layer = last_layer(model, pool, self.layer)
+        shape = getattr(getattr(layer, "weight", None), "shape", None)
+        expected = (found.logits.shape[1], found.features.shape[1])
+        if shape != expected:
+            got = "without a weight" if shape is None else f"of weight {list(shape)}"
+            raise ValueError(
+                f"expected the last layer to make the {expected[0]} logits of its {expected[1]} inputs by a weight "
+                f"{list(expected)}, got {name!r}, a {type(layer).__name__} {got}; name another with layer="
+            )
 
 
 def residuals(logits: Tensor) -> Tensor:

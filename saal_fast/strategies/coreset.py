@@ -8,9 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..pools import Stream
 from .base import OnNonFinite, Selection, TrainsNothing, candidates, check_count, check_on_nonfinite, or_fresh
-from .features import BatchSize, penultimate
+from .features import BatchSize, is_empty, penultimate
 
 ROWS = 4096
 """Rows of labelled features whose distances to the pool are held at once."""
@@ -84,7 +83,7 @@ class Coreset(TrainsNothing):
     def _to_labelled(self, model: nn.Module, points: Tensor, labelled: Any | None) -> Tensor:
         """Distance of each point to the nearest labelled one, inf where there is none; [M]."""
         nothing = torch.full((len(points),), torch.inf, dtype=torch.float64)
-        if labelled is None or Stream(labelled, torch.device("cpu")).peek() is None:
+        if labelled is None or is_empty(model, labelled):
             return nothing
         found = penultimate(model, labelled, layer=self.layer, batch_size=self.batch_size)
         good = candidates(found.finite, 0, self.on_nonfinite)

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from .. import memory, perturbation
 from ..engines.problem import Problem
@@ -132,8 +132,15 @@ def last_layer(model: nn.Module, pool: Any, name: str | None = None) -> tuple[st
     return last, linear[last]
 
 
-def first_output(model: nn.Module, pool: Any) -> Any:
-    """The model's output on the pool's first sample, a batch of one.
+def is_empty(model: nn.Module, pool: Any) -> bool:
+    """Whether a pool for the model holds no sample; a `DataLoader`'s draws leave the global generators as they were."""
+    inner = module_of(model)
+    with _still(inner):
+        return Stream(pool, device_of(inner)).peek() is None
+
+
+def first_output(model: nn.Module, pool: Any, copies: int = 1) -> Any:
+    """The model's output on a batch of that many copies of the pool's first sample.
 
     Raises:
         ValueError: the pool is empty.
@@ -143,7 +150,8 @@ def first_output(model: nn.Module, pool: Any) -> Any:
         example = Stream(pool, device_of(inner)).peek()
         if example is None:
             raise ValueError("expected a pool of at least one sample, to see what the model does with it; it is empty")
-        return inner(*example.args, **example.kwargs)
+        args, kwargs = tree_map(lambda t: t.repeat_interleave(copies, 0), (example.args, example.kwargs))
+        return inner(*args, **kwargs)
 
 
 @contextmanager

@@ -19,15 +19,19 @@ def find(model: nn.Module, pool: Any, channels: int | None = None) -> list[str]:
 
     Of all modules that give a map of one spatial size on the pool's first sample, the last; in a ResNet these are its
     stages. Where there are no maps, of all modules that give vectors of one width, the last, but none that gives the logits.
+    What has not a row for each sample (a parametrised weight, a sequence with time first) is left out.
 
     Raises:
         ValueError: the model has no such layer, or the pool is empty.
     """
     inner = module_of(model)
     modules = {name: m for name, m in inner.named_modules() if name}
+    with tapped(modules, "output") as of_two:
+        first_output(inner, pool, copies=2)
     with tapped(modules, "output") as seen:
         output = logits_of(first_output(inner, pool))
-    floating = {name: t for name, t in seen.items() if t.is_floating_point() and t.ndim > 1}
+    rows = {name: (len(t), len(of_two[name])) for name, t in seen.items() if t.ndim > 1 and name in of_two}
+    floating = {name: seen[name] for name, r in rows.items() if r == (1, 2) and seen[name].is_floating_point()}
     levels: dict[tuple[int, ...], str] = {}
     for name, t in floating.items():
         space = _space(inner, t, channels)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..pools import Stream
-from .base import Selection, TrainsNothing, check_count, or_fresh
+from .base import Selection, TrainsNothing, check_count, drawing_from, or_fresh
 
 
 @dataclass
@@ -29,8 +29,9 @@ class Random(TrainsNothing):
     ) -> Selection:
         """As `Strategy.select`; `model` and `labelled` are not used."""
         check_count(k, pool)
-        stream = Stream(pool, torch.device("cpu"))
-        n = sum(b.size for b in stream.batches(1024)) if stream.length is None else stream.length
+        stream, draws = Stream(pool, torch.device("cpu")), or_fresh(generator)
+        with drawing_from(draws):  # for what a DataLoader draws itself
+            n = sum(b.size for b in stream.batches(1024)) if stream.length is None else stream.length
         if k > n:
             raise ValueError(f"expected k <= {n}, the size of the pool; got k={k}")
-        return Selection(torch.randperm(n, generator=or_fresh(generator))[:k], torch.full((n,), torch.nan))
+        return Selection(torch.randperm(n, generator=draws)[:k], torch.full((n,), torch.nan))

@@ -34,16 +34,16 @@ class Autoencoder(nn.Module):
         else:
             numel, wide = math.prod(self.shape), 4 * width
             self.padded = ()
-            self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(numel, wide), nn.ReLU(), nn.Linear(wide, 2 * latent))
-            self.decoder = nn.Sequential(
-                nn.Linear(latent, wide), nn.ReLU(), nn.Linear(wide, numel), nn.Unflatten(1, self.shape or (1,))
-            )
+            self.encoder = nn.Sequential(nn.Linear(numel, wide), nn.ReLU(), nn.Linear(wide, 2 * latent))
+            self.decoder = nn.Sequential(nn.Linear(latent, wide), nn.ReLU(), nn.Linear(wide, numel))
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Means and logarithms of the variances of q(z | x): [B, *shape] to [B, latent] each."""
         if self.padded:
             below, right = (to - n for to, n in zip(self.padded, self.shape[1:], strict=True))
             x = F.pad(x, (0, right, 0, below))
+        else:
+            x = x.reshape(len(x), -1)
         mean, log_variance = self.encoder(x).chunk(2, dim=1)
         return mean, log_variance
 
@@ -77,7 +77,7 @@ def elbo_loss(x: Tensor, decoded: Tensor, mean: Tensor, log_variance: Tensor, be
     For a Gaussian p(x | z) of variance 1, without its constant. VAAL's code takes the mean of the squares over samples and
     pixels and the sum of the divergences, which weighs the divergence (samples · pixels / 2) times more.
     """
-    squares = 0.5 * (x - decoded).flatten(1).square().sum(1)
+    squares = 0.5 * (x - decoded).reshape(len(x), -1).square().sum(1)
     divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
     return (squares + beta * divergence).mean()
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from saal_fast.strategies.badge import residuals
+from saal_fast.strategies.badge import BADGE, residuals
 from saal_fast.strategies.features import last_layer, penultimate
 
 FP64 = {"rtol": 1e-9, "atol": 1e-12}
@@ -47,6 +47,16 @@ def test_residuals_keep_their_digits_where_the_model_is_nearly_certain():
     z = torch.tensor([[0.0, 40.0, 0.0]])
     tiny = torch.tensor(-40.0).exp().item()
     assert residuals(z)[0].tolist() == pytest.approx([tiny, -2 * tiny, tiny], rel=1e-5)
+
+
+@pytest.mark.parametrize(("model", "layer", "words"), [
+    (nn.Sequential(nn.Linear(4, 3), nn.Flatten()), None, r"6 logits of its 8 inputs .*'0', a Linear of weight \[3, 4\]"),
+    (nn.Sequential(nn.Flatten(), nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 3)), "2", "'2', a Tanh without a weight"),
+    (nn.Sequential(nn.Flatten(), nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 3)), "1", r"3 logits of its 8 inputs .*\[6, 8\]"),
+])  # fmt: skip
+def test_a_layer_that_does_not_make_the_logits_is_an_error(model, layer, words):
+    with pytest.raises(ValueError, match=words):
+        BADGE(layer=layer).select(model, torch.randn(5, 2, 4), 2)
 
 
 def test_a_head_of_one_layer_is_enough():

@@ -183,7 +183,9 @@ def test_pools_of_every_kind_are_chosen_from_alike(name):
     small.ready(strategy, model)
     data = TensorDataset(x, torch.zeros(11))
     pools = [x, x.numpy(), data, DataLoader(data, batch_size=4), list(x), Flow(list(x))]
+    state = torch.get_rng_state()
     chosen = [strategy.select(model, p, 4, labelled=p, generator=small.seeded(1)) for p in pools]
+    assert torch.equal(torch.get_rng_state(), state)  # a DataLoader draws a seed whenever it is begun
     for other in chosen[1:]:
         assert torch.equal(chosen[0].indices, other.indices)
         torch.testing.assert_close(chosen[0].scores, other.scores, equal_nan=True, rtol=1e-4, atol=1e-5)
