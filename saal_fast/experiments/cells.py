@@ -146,9 +146,8 @@ def run_all(
             told(f"{cell}: another process is at it")
             continue
         seconds = time.perf_counter() - started
-        told(
-            f"{cell}: {found.last:.1f} % after {found.labelled[-1]:,} labels, {found.mean:.1f} % over the curve ({seconds:.0f} s)"
-        )
+        over = f"{found.mean:.1f} % over the curve"
+        told(f"{cell}: {found.last:.1f} % after {found.labelled[-1]:,} labels, {over} ({seconds:.0f} s)")
     return [cell for cell in elsewhere if curve(cell, results) is None]
 
 

@@ -10,6 +10,12 @@ from typing import Annotated
 
 import typer
 
+from . import cells
+from . import table1 as table
+from .data import dataset as load
+from .protocol import STRATEGIES
+from .protocol import protocol as preset_of
+
 app = typer.Typer(help="The paper's classification experiments.", no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -48,6 +54,7 @@ Download = Annotated[bool, typer.Option("--download", help="Let torchvision down
 Out = Annotated[Path, typer.Option(help="Folder to write into.")]
 
 USUAL = "random,entropy,coreset,badge,saal,saal-kmeans++"
+TIMED = "random,entropy,coreset,ll4al,vaal,badge,saal,saal-kmeans++"
 RESULTS = Path("saal-fast-results")
 
 
@@ -66,11 +73,6 @@ def table1(
     out: Out = RESULTS,
 ) -> None:
     """Run what cells are missing (any number of processes may share a results folder), and draw Table 1."""
-    from . import cells  # noqa: PLC0415 - the other commands need none of it
-    from . import table1 as table
-    from .data import dataset as load  # noqa: PLC0415
-    from .protocol import protocol as preset_of  # noqa: PLC0415
-
     with _told("table1"):
         names = _names(strategies)
         protocol = preset_of(preset.value, dataset.value, optimizer.value)
@@ -102,9 +104,7 @@ def figure6(
     out: Out = RESULTS,
 ) -> None:
     """Draw learning curves of the cells that `table1` has run."""
-    from . import figure6 as figure  # noqa: PLC0415
-    from . import table1 as table
-    from .protocol import protocol as preset_of  # noqa: PLC0415
+    from . import figure6 as figure  # noqa: PLC0415 - draws with the optional matplotlib
 
     with _told("figure6"):
         protocol = preset_of(preset.value, dataset.value, optimizer.value)
@@ -117,9 +117,33 @@ def figure6(
     typer.echo(f"wrote {stem}.png and {stem}.csv")
 
 
-def _names(strategies: str) -> list[str]:
-    from .protocol import STRATEGIES  # noqa: PLC0415
+@app.command()
+def figure2(
+    *,
+    dataset: Dataset = DatasetChoice.fashion_mnist,
+    preset: Preset = PresetChoice.cpu,
+    strategies: Strategies = TIMED,
+    repeats: Annotated[int, typer.Option(min=1, help="Of each acquisition; the median is drawn.")] = 3,
+    data_root: DataRoot = None,
+    download: Download = False,
+    out: Out = RESULTS,
+) -> None:
+    """Time one acquisition by each strategy, SAAL by each engine, and one training; leave the machine alone meanwhile."""
+    from . import figure2 as figure  # noqa: PLC0415 - draws with the optional matplotlib
 
+    with _told("figure2"):
+        names = _names(strategies)
+        protocol = preset_of(preset.value, dataset.value, "adam")
+        data = load(dataset.value, data_root, download=download)
+        out.mkdir(parents=True, exist_ok=True)
+        times = figure.measure(protocol, data, names, repeats=repeats, told=lambda line: typer.echo(line, err=True))
+        stem = out / f"figure2-{dataset.value}-{preset.value}"
+        figure.write(protocol, times, stem)
+    typer.echo(figure.table(times))
+    typer.echo(f"wrote {stem}.png and {stem}.csv")
+
+
+def _names(strategies: str) -> list[str]:
     names = list(dict.fromkeys(name.strip() for name in strategies.split(",")))
     unknown = [name for name in names if name not in STRATEGIES]
     if unknown:

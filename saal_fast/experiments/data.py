@@ -84,8 +84,8 @@ def _torchvision(name: str, folder: Path, train: bool, download: bool) -> tuple[
         if "not found" not in str(error).lower() and not isinstance(error, FileNotFoundError):
             raise
         raise FileNotFoundError(
-            f"{name} does not lie whole in the folder {folder}, as torchvision's {kind.__name__} keeps it: give its folder as "
-            "the data root, or let it be downloaded"
+            f"{name} does not lie whole in the folder {folder}, as torchvision's {kind.__name__} keeps it: give its folder "
+            "as the data root, or let it be downloaded"
         ) from error
     pixels = torch.from_numpy(read.data)
     if name != "svhn":
