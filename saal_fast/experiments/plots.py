@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 DPI = 150
 INK, GREY = "#222222", "#5f5f5f"
-PALETTE = ("#8a8a8a", "#4c78a8", "#72b7b2", "#54a24b", "#eeca3b", "#b279a2", "#9d755d", "#ff9da6", "#f58518", "#e4572e")
+PALETTE = (
+    "#8a8a8a", "#4c78a8", "#72b7b2", "#88d27a", "#bab0ac", "#b279a2", "#9d755d", "#ff9da6", "#54a24b", "#e4572e", "#f58518",
+    "#eeca3b", "#83bcb6",
+)  # fmt: skip
 
 
 def figure(width: float, height: float) -> Figure:
@@ -24,7 +27,7 @@ def figure(width: float, height: float) -> Figure:
 def colours(strategies: Sequence[str]) -> list[str]:
     """A colour for each, the same in all figures."""
     known = list(STRATEGIES)
-    return [PALETTE[known.index(name) % len(PALETTE)] if name in known else INK for name in strategies]
+    return [PALETTE[known.index(name)] if name in known else INK for name in strategies]
 
 
 def tidy(ax: Any, grid: str = "y") -> None:

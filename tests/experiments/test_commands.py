@@ -5,8 +5,9 @@ import pytest
 from typer.testing import CliRunner
 
 from saal_fast.commands import app
-from saal_fast.experiments import figure2, figure6
+from saal_fast.experiments import figure2, figure6, plots
 from saal_fast.experiments.cells import Cell, Curve, curve
+from saal_fast.experiments.protocol import STRATEGIES as KNOWN
 from saal_fast.experiments.table1 import Row
 
 STRATEGIES = "random,saal"
@@ -108,6 +109,10 @@ def test_figure2_counts_epochs_and_long_runs_once(monkeypatch):
     assert figure2._select(Slow(), Model(), None, 1, None, repeats=3) == 20.0
     clock = iter([0.0, 9.0, 10.0, 11.0, 20.0, 23.0, 30.0, 32.0])
     assert figure2._select(Slow(), Model(), None, 1, None, repeats=3) == 2.0
+
+
+def test_every_strategy_has_a_colour_of_its_own():
+    assert len(set(plots.colours(list(KNOWN)))) == len(KNOWN)
 
 
 def test_figure6_draws_one_seed_and_many(tmp_path, small):

@@ -52,7 +52,7 @@ def test_optimisers():
 @pytest.mark.parametrize("dataset", CLASSES)
 def test_the_cpu_preset_cuts_and_changes_nothing_else(dataset):
     paper, cpu = (asdict(protocol(preset, dataset, "adam")) for preset in ("paper", "cpu"))
-    for name in ("width", "candidates", "epochs", "rounds"):
+    for name in ("width", "candidates", "epochs", "rounds", "vae_width"):
         assert cpu[name] < paper[name]
     same = {"dataset", "optimizer", "batch_size", "learning_rate"}
     assert {name: cpu[name] for name in same} == {name: paper[name] for name in same}
