@@ -134,8 +134,8 @@ def protocol(preset: str, dataset: str, optimizer: str) -> Protocol:
     100 a round, and SAM's rate 1e-1 (Section 4.1). Batches of 10 and the 3×3 stem are the published code's.
 
     "cpu": of these, a quarter of the width (and of VAAL's autoencoder's), a stem of stride 2, a quarter of the candidates,
-    half of the epochs, 12 rounds, 4,000 test images; CIFAR-100 begins with 200 labels and asks for 20. The batch size and the
-    rates are the paper's.
+    half of the epochs, 12 rounds, 4,000 test images; CIFAR-100 begins with 200 labels and asks for 20. The batch size and
+    the rates are the paper's.
 
     Raises:
         ValueError: an unknown name.
