@@ -41,23 +41,20 @@ class Penultimate(NamedTuple):
         return self.features.isfinite().all(1) & self.logits.isfinite().all(1)
 
 
-def each_batch(
-    model: nn.Module, pool: Any, see: Callable[[Any], T], *, batch_size: BatchSize = "auto", device: Any = None
-) -> list[T]:
+def each_batch(model: nn.Module, pool: Any, see: Callable[[Any], T], *, batch_size: BatchSize = "auto") -> list[T]:
     """Runs a pool through a model, batch by batch, and gives what `see` makes of each output.
 
     Args:
         model: any module; wrappers (DataParallel, torch.compile) are taken off.
         pool: as for `saal_fast.score`.
-        see: called with each batch's output, on the model's device.
+        see: called with each batch's output, where the model's first parameter or buffer is.
         batch_size: samples at once, or "auto" for a size by the memory the activations take.
-        device: where to send batches; None for where the model's first parameter or buffer is.
     """
     if batch_size != "auto" and batch_size < 1:
         raise ValueError(f'expected batch_size to be "auto" or >= 1, got {batch_size}')
     inner = module_of(model)
     with _still(inner):
-        stream = Stream(pool, device_of(inner) if device is None else torch.empty(0, device=device).device)
+        stream = Stream(pool, device_of(inner))
         example = stream.peek()
         if example is None:
             return []
