@@ -2,13 +2,16 @@
 
 import copy
 import pickle
+import re
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
 from loops import SGD, Adam, batches, loss_of, net, same, train, two_passes, weights_of
 from torch import nn
 
+import saal_fast
 from saal_fast import SAM
 
 SCHEDULERS = torch.optim.lr_scheduler
@@ -283,3 +286,28 @@ def test_without_the_option_both_passes_count():
     model = normed()
     train(model, SAM(model.parameters(), SGD, lr=0.1), 1)
     assert model[1].num_batches_tracked == 2
+
+
+# --- the documentation ------------------------------------------------------------------------------
+
+BLOCKS = re.findall(r"```python\n(.*?)```", (Path(__file__).parent.parent / "docs" / "training.md").read_text("utf-8"), re.S)
+
+
+@pytest.mark.parametrize("code", BLOCKS, ids=lambda code: code.split("\n")[0])
+def test_the_examples_of_the_docs_train(code):
+    model, loader = net(dtype=torch.float32), batches(3, dtype=torch.float32)
+    known = {"model": model, "backbone": model[0], "head": model[2], "loader": loader, "epochs": 3, "torch": torch}
+    known |= {
+        "criterion": nn.functional.cross_entropy,
+        "optimizer": SAM(model.parameters(), SGD, lr=0.1),
+        "saal_fast": saal_fast,
+    }
+    before = weights_of(model)
+    exec(code.replace('"cuda"', '"cpu"').replace("torch.float16", "torch.bfloat16"), known)
+    if "for x, y" in code:
+        assert not torch.equal(model[0].weight, before[0])
+    known["optimizer"].step(lambda: loss_of(model, loader[0]).backward())
+
+
+def test_the_docs_have_examples():
+    assert len(BLOCKS) == 4
