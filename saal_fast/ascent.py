@@ -66,7 +66,7 @@ def norm_of(tensors: Sequence[Tensor]) -> float:
 
 def factor(rho: float, norm: float) -> float:
     """ρ / norm; 0 where the norm is zero, too small for a quotient in float32, or not finite."""
-    return rho / norm if math.isfinite(norm) and norm * _LARGE > rho else 0.0
+    return rho / norm if norm * _LARGE > rho else 0.0  # false for NaN
 
 
 def _wide(tensors: list[Tensor]) -> list[Tensor]:

@@ -16,7 +16,7 @@ def test_the_norm_is_one_over_all_tensors(dtype):
     assert norm_of(tensors) == pytest.approx(expected, rel=1e-6 if dtype != torch.float64 else 1e-14)
 
 
-@pytest.mark.parametrize("size", [1e-44, 1e-38, 1e-30, 1e-16, 1e-15, 1.0, 1e19, 1e30, 3e38])
+@pytest.mark.parametrize("size", [1e-44, 1e-38, 1e-30, 1e-22, 1e-16, 1e-15, 1.0, 1e19, 1e30, 3e38])
 def test_no_size_of_float32_under_or_overflows(size):
     tensors = [torch.full((3, 3), size), torch.zeros(2), torch.full((7,), -size)]
     assert norm_of(tensors) == pytest.approx(4 * tensors[0][0, 0].item(), rel=1e-6)

@@ -224,6 +224,17 @@ def test_a_copy_goes_its_own_way_to_the_same_weights(copied):
     assert same(model, twin)
 
 
+def test_a_model_may_change_its_type_between_steps():
+    model, twin = net(dtype=torch.float32), net(dtype=torch.float32)
+    optimizer = SAM(model.parameters(), SGD, rho=0.5, lr=0.1)
+    for batch in batches(2, dtype=torch.float32):
+        two_passes(optimizer, lambda batch=batch: loss_of(model, batch))
+    twin.load_state_dict(model.state_dict())
+    train(model.double(), optimizer, 2)
+    train(twin.double(), SAM(twin.parameters(), SGD, rho=0.5, lr=0.1), 2)
+    assert same(model, twin)
+
+
 def test_a_group_can_join():
     model = net()
     optimizer = SAM(model[0].parameters(), SGD, rho=0.2, lr=0.1)
