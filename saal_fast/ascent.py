@@ -33,6 +33,23 @@ def gradients(group: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
     return weights, grads
 
 
+def sizes_of(weights: list[Tensor], grads: list[Tensor], adaptive: bool) -> list[Tensor]:
+    """What the norm is taken of, at least in float32: g, or w ⊙ g for the adaptive form."""
+    return [*torch._foreach_mul(_wide(weights), _wide(grads))] if adaptive else _wide(grads)
+
+
+def push(weights: list[Tensor], sizes: list[Tensor], scale: float, adaptive: bool) -> None:
+    """Adds `scale · sizes` to the weights in place, or `scale · w ⊙ sizes` for the adaptive form; rounded once."""
+    wide = _wide(weights)
+    if adaptive:
+        torch._foreach_addcmul_(wide, sizes, wide, value=scale)
+    else:
+        torch._foreach_add_(wide, sizes, alpha=scale)
+    for w, v in zip(weights, wide, strict=True):
+        if w is not v:
+            w.copy_(v)
+
+
 def norm_of(tensors: Sequence[Tensor]) -> float:
     """‖·‖₂ over all tensors together, without under- or overflow. Waits for the device once, for extreme sizes again."""
     wide = torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
@@ -49,4 +66,9 @@ def norm_of(tensors: Sequence[Tensor]) -> float:
 
 def factor(rho: float, norm: float) -> float:
     """ρ / norm; 0 where the norm is zero, too small for a quotient in float32, or not finite."""
-    return rho / norm if math.isfinite(norm) and norm * _LARGE > rho else 0.0
+    return rho / norm if norm * _LARGE > rho else 0.0  # false for NaN
+
+
+def _wide(tensors: list[Tensor]) -> list[Tensor]:
+    """float16 and bfloat16 as float32: some kernels would round the factor to their type."""
+    return [t.float() if t.element_size() < 4 else t for t in tensors]

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-from .ascent import factor, gradients, norm_of
+from .ascent import factor, gradients, norm_of, push, sizes_of
 from .isolation import keep_statistics
 from .perturbation import make
 
@@ -126,8 +126,8 @@ class SAM(Optimizer):
         for group in self.param_groups:
             _check(group)
             weights, grads = gradients(group)
-            if weights:  # those of ASAM are measured by the weights: |w| ⊙ g
-                groups.append((group, weights, torch._foreach_mul(weights, grads) if group["adaptive"] else grads))
+            if weights:
+                groups.append((group, weights, sizes_of(weights, grads, group["adaptive"])))
         if not groups:
             raise RuntimeError("no parameter has a gradient; expected loss.backward() before first_step")
         norm = norm_of([size for _, _, sizes in groups for size in sizes])
@@ -140,10 +140,8 @@ class SAM(Optimizer):
         self._moved = True
         for group, weights, sizes in groups:
             scale = factor(float(group["rho"]), norm) * (-1 if group.get("maximize", False) else 1)
-            if scale and group["adaptive"]:
-                torch._foreach_addcmul_(weights, sizes, weights, value=scale)
-            elif scale:
-                torch._foreach_add_(weights, sizes, alpha=scale)
+            if scale:
+                push(weights, sizes, scale, group["adaptive"])
         if zero_grad:
             self.zero_grad()
 
