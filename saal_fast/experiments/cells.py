@@ -91,8 +91,8 @@ def curve(cell: Cell, results: Path) -> Curve | None:
     return _curve(rounds) if _whole(rounds, cell.protocol.rounds) else None
 
 
-def run(cell: Cell, data: Images, results: Path, progress: bool | None = None) -> Curve:
-    """Runs a cell to its end, from wherever it stands.
+def run(cell: Cell, data: Images, results: Path, *, device: str = "cpu", progress: bool | None = None) -> Curve:
+    """Runs a cell to its end, from wherever it stands, with its networks on `device`.
 
     Raises:
         LockedError: another process is at it.
@@ -103,7 +103,7 @@ def run(cell: Cell, data: Images, results: Path, progress: bool | None = None) -
     folder.parent.mkdir(parents=True, exist_ok=True)
     with hold(folder.with_suffix(".lock")):
         learner = ActiveLearner(
-            p.model(data),
+            p.model(data, device),
             data.images,
             strategy=p.strategy(cell.strategy),
             k=p.k,
@@ -120,7 +120,13 @@ def run(cell: Cell, data: Images, results: Path, progress: bool | None = None) -
 
 
 def run_all(
-    cells: Iterable[Cell], data: Images, results: Path, *, told: Callable[[str], None], progress: bool | None = None
+    cells: Iterable[Cell],
+    data: Images,
+    results: Path,
+    *,
+    told: Callable[[str], None],
+    device: str = "cpu",
+    progress: bool | None = None,
 ) -> list[Cell]:
     """Runs what is not whole yet; cells that another process is at are left to it.
 
@@ -129,6 +135,7 @@ def run_all(
         data: the data set of all of them.
         results: the results folder.
         told: is told of every cell that is run, in a line.
+        device: of the networks.
         progress: as for `saal_fast.score`.
 
     Returns:
@@ -140,7 +147,7 @@ def run_all(
             continue
         started = time.perf_counter()
         try:
-            found = run(cell, data, results, progress)
+            found = run(cell, data, results, device=device, progress=progress)
         except LockedError:
             elsewhere.append(cell)
             told(f"{cell}: another process is at it")

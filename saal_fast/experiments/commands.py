@@ -51,6 +51,7 @@ Seeds = Annotated[int, typer.Option(min=1, help="Runs of each strategy, with see
 Results = Annotated[Path, typer.Option(help="Folder of the cells.")]
 DataRoot = Annotated[Path | None, typer.Option(help="Folder of the data set, if not a usual one.")]
 Download = Annotated[bool, typer.Option("--download", help="Let torchvision download a data set that is missing.")]
+Device = Annotated[str, typer.Option(help="Where the networks are, as torch names it.")]
 Out = Annotated[Path, typer.Option(help="Folder to write into.")]
 
 USUAL = "random,entropy,coreset,badge,saal,saal-kmeans++"
@@ -69,6 +70,7 @@ def table1(
     results: Results = RESULTS,
     data_root: DataRoot = None,
     download: Download = False,
+    device: Device = "cpu",
     draw_only: Annotated[bool, typer.Option("--draw-only", help="Run nothing; draw what cells there are.")] = False,
     out: Out = RESULTS,
 ) -> None:
@@ -80,7 +82,7 @@ def table1(
         elsewhere: list[cells.Cell] = []
         if not draw_only and any(cells.curve(cell, results) is None for cell in wanted):
             data = load(dataset.value, data_root, download=download)
-            elsewhere = cells.run_all(wanted, data, results, told=lambda line: typer.echo(line, err=True))
+            elsewhere = cells.run_all(wanted, data, results, told=_tell, device=device)
         rows = table.gather(protocol, names, range(seeds), results)
         drawn = table.markdown(protocol, rows)
         out.mkdir(parents=True, exist_ok=True)
@@ -126,6 +128,7 @@ def figure2(
     repeats: Annotated[int, typer.Option(min=1, help="Of each acquisition; the median is drawn.")] = 3,
     data_root: DataRoot = None,
     download: Download = False,
+    device: Device = "cpu",
     out: Out = RESULTS,
 ) -> None:
     """Time one acquisition by each strategy, SAAL by each engine, and one training; leave the machine alone meanwhile."""
@@ -136,11 +139,15 @@ def figure2(
         protocol = preset_of(preset.value, dataset.value, "adam")
         data = load(dataset.value, data_root, download=download)
         out.mkdir(parents=True, exist_ok=True)
-        times = figure.measure(protocol, data, names, repeats=repeats, told=lambda line: typer.echo(line, err=True))
+        times = figure.measure(protocol, data, names, repeats=repeats, device=device, told=_tell)
         stem = out / f"figure2-{dataset.value}-{preset.value}"
         figure.write(protocol, times, stem)
     typer.echo(figure.table(times))
     typer.echo(f"wrote {stem}.png and {stem}.csv")
+
+
+def _tell(line: str) -> None:
+    typer.echo(line, err=True)
 
 
 def _names(strategies: str) -> list[str]:

@@ -60,6 +60,7 @@ def measure(
     strategies: Sequence[str],
     *,
     repeats: int = 3,
+    device: str = "cpu",
     told: Callable[[str], None] = lambda _: None,
 ) -> list[Time]:
     """Times trainings and acquisitions amid a run: with the labels of half of the protocol's rounds.
@@ -69,6 +70,7 @@ def measure(
         data: what to choose from.
         strategies: names of `protocol.STRATEGIES`. "saal" is timed by each engine.
         repeats: runs that count, after one that does not; a first run above 10 seconds counts and is the only one.
+        device: of the networks.
         told: is told of every time, in a line.
 
     Raises:
@@ -88,7 +90,7 @@ def measure(
         told(f"{kind} of {samples:,}, {name}: {seconds:.3g} s")
 
     with seeded(0):
-        models = {optimizer: protocol.model(data)() for optimizer in ("adam", "sam")}
+        models = {optimizer: protocol.model(data, device)() for optimizer in ("adam", "sam")}
         for optimizer in ("adam", "sam"):
             one = replace(protocol, optimizer=optimizer).training()
             keep(optimizer, optimizer, "training", _train(models[optimizer], labelled, one, TrainingHook()), len(rows))

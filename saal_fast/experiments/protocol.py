@@ -84,10 +84,10 @@ class Protocol:
     at_once: int = 40
     vae_width: int = 128
 
-    def model(self, data: Images) -> Callable[[], nn.Module]:
-        """Makes networks for `data`."""
+    def model(self, data: Images, device: str = "cpu") -> Callable[[], nn.Module]:
+        """Makes networks for `data` on `device`; their weights are drawn on the CPU."""
         channels = data.images.shape[1]
-        return lambda: resnet18(data.classes, channels, self.width, self.stem_stride)
+        return lambda: resnet18(data.classes, channels, self.width, self.stem_stride).to(device)
 
     def optimiser(self, groups: list[dict[str, Any]]) -> Optimizer:
         """The optimiser of a training, from parameter groups."""

@@ -80,6 +80,29 @@ def test_a_cell_that_another_process_is_at_is_left_to_it(digits, small, tmp_path
     assert run_all(cells, digits, tmp_path, told=told.append) == []  # the lock went with the process
 
 
+PROCESS = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from conftest import small
+from saal_fast.experiments.cells import Cell, run_all
+from saal_fast.experiments.data import dataset
+cells = [Cell(small(), name, seed) for name in ("random", "saal") for seed in (0, 1)]
+run_all(cells, dataset("digits"), Path(sys.argv[2]), told=print)
+"""
+
+
+def test_two_processes_share_the_cells(digits, small, tmp_path):
+    command = [sys.executable, "-c", PROCESS, str(Path(__file__).parent), str(tmp_path / "shared")]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = "".join(process.communicate(timeout=120)[0] for process in both)
+    assert [process.returncode for process in both] == [0, 0]
+    cells = [Cell(small(), name, seed) for name in ("random", "saal") for seed in (0, 1)]
+    run_all(cells, digits, tmp_path / "alone", told=lambda _: None)
+    assert kept(tmp_path / "shared") == kept(tmp_path / "alone")
+    assert all(f"{cell}: " in said for cell in cells)
+
+
 def test_another_protocols_cells_are_not_mixed_in(digits, small, tmp_path):
     run(Cell(small(), "random", 0), digits, tmp_path)
     other = Cell(replace(small(), epochs=2), "random", 0)
