@@ -9,6 +9,7 @@ import torch
 
 from ..objectives import logits_of
 from ..pools import Stream
+from ..strategies.features import device_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -35,7 +36,7 @@ class Accuracy:
         Raises:
             ValueError: there are more or fewer labels than samples.
         """
-        device = next(iter(model.parameters())).device
+        device = device_of(model)
         guesses = [
             logits_of(model(*batch.args, **batch.kwargs)).argmax(1).cpu()
             for batch in Stream(self.inputs, device).batches(self.batch_size)

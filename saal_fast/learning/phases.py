@@ -83,13 +83,13 @@ class Phases:
         try:
             model.train()
             with seeded(ledger.seeds.draw()):
-                training = dict(self.train(model, Labelled(self.pool, rows, labels), hook) or {})
+                training = _numbers(self.train(model, Labelled(self.pool, rows, labels), hook), "train")
         finally:
             hook.close()
         model.eval()
         trained = time.perf_counter()
         with seeded(ledger.seeds.draw()):
-            metrics = {} if self.evaluate is None else dict(self.evaluate(model))
+            metrics = _numbers(None if self.evaluate is None else self.evaluate(model), "evaluate")
         checksum = ledger.store.write_tensors(name, {"model": model.state_dict(), "hook": hook.state_dict()})
         ledger.write("fit", {"labelled": len(rows), "training": training, "metrics": metrics, "model": checksum})
         self._model, self._fitted = (ledger.number, model), ledger.number
@@ -161,3 +161,11 @@ class Phases:
     def generator(self) -> torch.Generator:
         """A generator of the run's next seed."""
         return torch.Generator().manual_seed(self.ledger.seeds.draw())
+
+
+def _numbers(told: Mapping[str, float] | None, by: str) -> dict[str, float]:
+    """What was told, as plain numbers by name."""
+    try:
+        return {str(name): float(value) for name, value in (told or {}).items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise TypeError(f"expected {by} to give numbers by name, or None; got {told!r} ({error})") from error

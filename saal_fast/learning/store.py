@@ -6,7 +6,6 @@ leave what was there before. Each record carries a SHA-256 of its content, so th
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -210,6 +209,8 @@ def hold(path: Path) -> Iterator[None]:
         LockedError: it is held.
         OSError: it cannot be made.
     """
+    import fcntl  # noqa: PLC0415 - where there is none, all but folders still works
+
     try:
         file = path.open("a")
     except OSError as error:

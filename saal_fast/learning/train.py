@@ -13,6 +13,7 @@ from torch.optim import Adam, Optimizer
 from ..isolation import keep_statistics
 from ..objectives import ChecksLabels, Classification, Task
 from ..progress import bar
+from ..strategies.features import device_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,7 +78,7 @@ class Training:
         Raises:
             ValueError: a label is none of the model's classes.
         """
-        device = next(iter(model.parameters())).device
+        device = device_of(model)
         groups: list[dict[str, Any]] = [{"params": [p for p in model.parameters() if p.requires_grad]}]
         own = hook.parameters()
         if own:

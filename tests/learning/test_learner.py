@@ -282,6 +282,29 @@ def test_bad_models_and_pools_are_told():
         _ = learner().model
 
 
+@pytest.mark.parametrize("told", [{"loss": "low"}, {"loss": torch.ones(2)}, [0.5]])
+def test_numbers_that_are_none_are_told(told):
+    with pytest.raises(TypeError, match="expected train to give numbers by name, or None"):
+        learner(train=lambda *_: told).fit()
+    with pytest.raises(TypeError, match="expected evaluate to give numbers by name, or None"):
+        learner(evaluate=lambda _: told).fit()
+
+
+def test_tensors_and_arrays_are_numbers_too(tmp_path):
+    made = learner(tmp_path, train=lambda *_: {"a": torch.tensor(2)}, evaluate=lambda _: {"b": np.float32(0.5)})
+    made.fit()
+    assert (made.rounds[1].training, made.rounds[1].metrics) == ({"a": 2.0}, {"b": 0.5})
+
+
+def test_bars_are_shown_when_asked_for(capsys):
+    learner(progress=True, train=None, strategy="random").run(oracle, 2)
+    shown = capsys.readouterr().err
+    assert "training" in shown
+    assert "rounds: 100%" in shown
+    learner(progress=False, train=None, strategy="random").run(oracle, 1)
+    assert not capsys.readouterr().err
+
+
 def test_bad_answers_are_told_and_change_nothing():
     made = learner()
     indices = made.ask()
