@@ -2,6 +2,7 @@
 
 scores = saal_fast.score(model, pool, rho=0.05)   # the loss of each sample under the worst push of the weights
 picks = saal_fast.select(model, pool, k=10)       # which samples to label next
+learner = saal_fast.ActiveLearner(MyModel, pool, initial=20, folder="run")  # ask(), tell(indices, labels), resumable
 """
 
 from . import strategies
