@@ -83,7 +83,10 @@ def penultimate(model: nn.Module, pool: Any, *, layer: str | None = None, batch_
     inner = module_of(model)
     name, module = last_layer(inner, pool, layer)
 
-    with tapped({name: module}, "input") as seen:
+    def flat(h: Tensor) -> Tensor:
+        return h.detach().reshape(len(h), -1).to(torch.float64 if h.dtype == torch.float64 else torch.float32, copy=True)
+
+    with tapped({name: module}, "input", flat) as seen:
 
         def see(output: Any) -> Penultimate:
             if name not in seen:
@@ -95,8 +98,7 @@ def penultimate(model: nn.Module, pool: Any, *, layer: str | None = None, batch_
                     f"expected the input of {name!r} to have a row for each of {z.shape[0]} samples, got {list(h.shape)}; "
                     "name another layer with layer="
                 )
-            dtype = torch.float64 if h.dtype == torch.float64 else torch.float32
-            return Penultimate(h.flatten(1).to("cpu", dtype, copy=True), z.cpu())  # a copy, for h may be a view into more
+            return Penultimate(h.cpu(), z.cpu())
 
         parts = each_batch(inner, pool, see, batch_size=batch_size)
     return Penultimate(*map(torch.cat, zip(*parts, strict=True)))
@@ -152,13 +154,18 @@ def first_output(model: nn.Module, pool: Any, copies: int = 1) -> Any:
 
 
 @contextmanager
-def tapped(modules: Mapping[str, nn.Module], side: Literal["input", "output"]) -> Iterator[dict[str, Tensor]]:
-    """Inside, the dict it gives holds the first tensor that each module was last given, or gave, in the order they ran."""
+def tapped(
+    modules: Mapping[str, nn.Module], side: Literal["input", "output"], take: Callable[[Tensor], Tensor] = Tensor.detach
+) -> Iterator[dict[str, Tensor]]:
+    """Inside, the dict it gives holds the first tensor that each module was last given, or gave, in the order they ran.
+
+    What it holds is what `take` makes of the tensor while the module runs; later ones may write to it in place.
+    """
     seen: dict[str, Tensor] = {}
     handles = []
     try:
         for name, module in modules.items():
-            handles.append(tap(module, side, lambda t, name=name: _put_last(seen, name, t)))  # type: ignore[misc]
+            handles.append(tap(module, side, lambda t, name=name: _put_last(seen, name, take(t))))  # type: ignore[misc]
         yield seen
     finally:
         for handle in handles:

@@ -113,10 +113,10 @@ class LL4AL:
         inner = module_of(model)
         taps = _named(inner, module.names)
 
-        with tapped(taps, "output") as seen:
+        with tapped(taps, "output", lambda t: self._pool(inner, t)) as seen:
 
             def see(output: Any) -> Tensor:
-                predicted = module({n: self._pool(inner, seen[n]) for n in module.names}).double()
+                predicted = module(seen).double()
                 known = logits_of(output).flatten(1).isfinite().all(1)
                 seen.clear()
                 return torch.where(known, predicted, torch.nan).cpu()
@@ -149,14 +149,13 @@ class LL4AL:
         inner = module_of(model)
         found = find(inner, samples, self.channels) if self.layers is None else list(self.layers)
         taps = _named(inner, found)
-        with tapped(taps, "output") as seen:
+        with tapped(taps, "output", lambda t: self._pool(inner, t)) as maps:
             first_output(inner, samples)
-        missing = [n for n in found if n not in seen]
+        missing = [n for n in found if n not in maps]
         if missing:
             raise ValueError(f"expected the model to run its layers {missing}; it did not")
-        maps = {n: self._pool(inner, seen[n]) for n in found}
         with drawing_from(generator):
-            module = LossPrediction({n: t.shape[1] for n, t in maps.items()}, self.width)
+            module = LossPrediction({n: maps[n].shape[1] for n in found}, self.width)
         first = maps[found[0]]
         self.module = module.to(first.device, first.dtype)
         return _Hook(self, inner, taps)

@@ -147,6 +147,17 @@ def test_what_is_added_is_the_ranking_loss_of_the_modules_predictions():
     torch.testing.assert_close(strategy.select(model, x, 2).scores, strategy.module(maps).detach())
 
 
+def test_a_map_that_a_later_layer_overwrites_is_the_same_in_training_and_in_choosing():
+    layers = {"first": nn.Conv2d(2, 3, 3), "head": nn.Linear(3, 4)}
+    model = models.Function(lambda self, x: self.head(self.first(x).relu_().mean((2, 3))), **layers)
+    strategy, x = LL4AL(layers=["first"], width=4), small.images(6)
+    hook = strategy.training(model, pool=x, generator=small.seeded(0))
+    losses = F.cross_entropy(model(x), torch.arange(6) % 4, reduction="none")
+    extra = hook.loss(x, None, losses)
+    hook.close()
+    torch.testing.assert_close(extra, ranking_loss(strategy.select(model, x, 1).scores, losses))
+
+
 def test_it_learns_which_samples_have_a_large_loss():
     """Labels of samples with a positive mean are noise, those of the others follow a rule: the former keep a larger loss."""
     generator = small.seeded(0)
