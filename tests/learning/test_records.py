@@ -5,6 +5,8 @@ import json
 import os
 import resource
 import signal
+import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -164,15 +166,44 @@ def test_a_limit_of_the_system_is_told(tmp_path):
     one.fit()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_folder_is_told(folder):
-    folder.chmod(0o555)
+@pytest.fixture
+def open_folder():
+    """A folder that everyone may enter, unlike pytest's own."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name) / "run"
+
+
+@contextmanager
+def not_root():
+    """Inside, root is nobody: the file system's permissions hold."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
     try:
-        (folder / store.LOCK).chmod(0o444)
-        with pytest.raises(PermissionError, match="cannot write into the folder"):
-            made(folder)
+        yield
     finally:
-        folder.chmod(0o755)
+        if root:
+            os.seteuid(0)
+
+
+def test_a_read_only_folder_is_told(open_folder):
+    made(open_folder, rounds=1)
+    kept = contents(open_folder)
+    open_folder.chmod(0o555)
+    (open_folder / store.LOCK).chmod(0o444)
+    try:
+        with not_root(), pytest.raises(PermissionError, match="cannot write into the folder"):
+            made(open_folder)
+        (open_folder / store.LOCK).chmod(0o666)
+        (open_folder / store.LOG).chmod(0o666)
+        told = r"cannot write .*0002-ask\.json; the rounds written before are intact: Permission denied"
+        with not_root(), pytest.raises(PermissionError, match=told):
+            made(open_folder)
+    finally:
+        open_folder.chmod(0o755)
+    assert contents(open_folder) == kept
+    made(open_folder)
 
 
 @pytest.mark.parametrize("place", ["/proc/self/run", "file/run"])
