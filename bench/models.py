@@ -6,26 +6,12 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from saal_fast import networks
+
 
 def resnet18(n: int, width: int = 64) -> tuple[nn.Module, Tensor]:
     """ResNet-18 with the stem for 32×32 images (3×3, stride 1, no pooling), 10 classes; `width` channels at first."""
-    model = _Narrow(width)
-    model.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
-    model.bn1 = nn.BatchNorm2d(width)
-    model.maxpool = nn.Identity()
-    model.fc = nn.Linear(8 * width, 10)
-    return model.eval(), torch.randn(n, 3, 32, 32)
-
-
-class _Narrow(torchvision.models.ResNet):
-    def __init__(self, width: int) -> None:
-        self.width = width
-        super().__init__(torchvision.models.resnet.BasicBlock, [2, 2, 2, 2])
-
-    def _make_layer(self, block, planes, *rest, **options):
-        if planes == 64:
-            self.inplanes = self.width  # what the stem hands over
-        return super()._make_layer(block, planes * self.width // 64, *rest, **options)
+    return networks.resnet18(10, width=width).eval(), torch.randn(n, 3, 32, 32)
 
 
 def vit(n: int) -> tuple[nn.Module, Tensor]:

@@ -2,25 +2,35 @@
 
 scores = saal_fast.score(model, pool, rho=0.05)   # the loss of each sample under the worst push of the weights
 picks = saal_fast.select(model, pool, k=10)       # which samples to label next
+learner = saal_fast.ActiveLearner(MyModel, pool, initial=20, folder="run")  # ask(), tell(indices, labels), resumable
 """
 
+from . import strategies
 from .config import show_config
 from .engines import EngineError
+from .isolation import keep_statistics
 from .kmeans import kmeans_plusplus
+from .learning import ActiveLearner, run
 from .objectives import Classification, Task
+from .sam import SAM
 from .scoring import NonFiniteError, Scores, score
 from .selection import select
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "SAM",
+    "ActiveLearner",
     "Classification",
     "EngineError",
     "NonFiniteError",
     "Scores",
     "Task",
+    "keep_statistics",
     "kmeans_plusplus",
+    "run",
     "score",
     "select",
     "show_config",
+    "strategies",
 ]

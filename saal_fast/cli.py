@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 # What the demo extra installs, by the names one imports.
-EXTRA = frozenset({"matplotlib", "sklearn", "torchvision", "tqdm", "typer"})
+EXTRA = frozenset({"matplotlib", "scipy", "sklearn", "torchvision", "tqdm", "typer"})
 
 
 def main() -> None:

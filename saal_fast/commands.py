@@ -10,6 +10,8 @@ import typer
 
 import saal_fast
 
+from .experiments.commands import app as experiments
+
 app = typer.Typer(
     help="Sharpness-aware active learning at the speed of inference.",
     no_args_is_help=True,
@@ -17,6 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(experiments, name="experiment")
 
 
 class DataChoice(str, Enum):

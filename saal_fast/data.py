@@ -109,6 +109,30 @@ def load(name: DataName = "auto", root: str | os.PathLike[str] | None = None, pa
     )
 
 
+def balanced(labels: torch.Tensor, classes: int, count: int) -> torch.Tensor:
+    """As many samples of every class, or one more of the first classes.
+
+    Args:
+        labels: int64 [N], in the order samples are taken from.
+        classes: how many there are.
+        count: how many samples to take.
+
+    Returns:
+        A mask [N] of the first `count // classes` samples of every class, one more of the first classes.
+
+    Raises:
+        ValueError: a class has fewer.
+    """
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    for label in range(classes):
+        wanted = count // classes + (label < count % classes)
+        members = (labels == label).nonzero().flatten()
+        if wanted > len(members):
+            raise ValueError(f"labels is {count}, which asks for {wanted} of class {label}, but there are {len(members)}")
+        chosen[members[:wanted]] = True
+    return chosen
+
+
 def _load_digits(part: Part) -> ImageData:
     from sklearn.datasets import load_digits  # noqa: PLC0415 - an optional dependency
 

@@ -77,6 +77,32 @@ def untouched(model: nn.Module) -> Iterator[None]:
         )
 
 
+@contextmanager
+def keep_statistics(model: nn.Module) -> Iterator[None]:
+    """Put the running statistics of `model` back as they were, bit for bit, on leaving, however that happens.
+
+    Inside, layers normalise by their batch as in any training pass. Meant are all modules with a buffer
+    `running_mean`: BatchNorm of any kind, InstanceNorm that tracks, and most people's own variants. All buffers
+    of theirs are put back, the count of batches too. The power iterations of a spectral norm are not.
+
+    Args:
+        model: Any module.
+    """
+    kept = [
+        (module, name, buffer, buffer.detach().clone())
+        for module in model.modules()
+        if isinstance(getattr(module, "running_mean", None), torch.Tensor)
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for module, name, buffer, copy in kept:
+                buffer.copy_(copy)  # whatever its version says: the kernels of batch norm don't count
+                setattr(module, name, buffer)
+
+
 def unwrap(model: nn.Module) -> nn.Module:
     """Give the module inside DataParallel, DistributedDataParallel and torch.compile, however nested."""
     while True:

@@ -77,6 +77,22 @@ def tensors_of(output: Any) -> list[Tensor]:
     return tensors_of(logits) if isinstance(logits, Tensor) else []
 
 
+def class_logits(output: Any) -> Tensor:
+    """Logits [B, C] of a classifier's output; half precision is widened to fp32.
+
+    Raises:
+        TypeError: there are none to be found.
+        ValueError: they are of another shape, or no floating-point numbers.
+    """
+    z = logits_of(output)
+    if z.ndim != 2 or z.shape[1] < 2 or not z.is_floating_point():
+        raise ValueError(
+            f"expected logits [B, C] with C >= 2 classes, got {z.dtype} {list(z.shape)}. "
+            "For another kind of output pass task= with your own pseudo-label and loss"
+        )
+    return z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
+
+
 class Classification:
     """Cross-entropy over C classes; the pseudo-label is the argmax (paper, Section 2.1).
 
@@ -87,18 +103,18 @@ class Classification:
 
     def pseudo_label(self, output: Any) -> Tensor:
         """The class of the largest logit; int64 [B]."""
-        return self._logits(output).argmax(1)
+        return class_logits(output).argmax(1)
 
     def loss(self, output: Any, label: Tensor) -> Tensor:
         """Cross-entropy of each sample; [B]."""
-        z = self._logits(output)
+        z = class_logits(output)
         others = (z - z.gather(1, label[:, None])).scatter(1, label[:, None], -torch.inf)
         rest = others.logsumexp(1)
         return torch.logaddexp(rest, torch.zeros_like(rest))
 
     def check_labels(self, labels: Any, output: Any) -> None:
         """Given labels are whole numbers in [0, C)."""
-        classes = self._logits(output).shape[1]
+        classes = class_logits(output).shape[1]
         if not isinstance(labels, Tensor):
             raise TypeError(f"expected labels as integers of shape [N], got {type(labels).__name__}")
         if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
@@ -107,13 +123,3 @@ class Classification:
         if len(outside):
             first = ", ".join(f"labels[{i}] = {labels[i].item()}" for i in outside[:5].tolist())
             raise ValueError(f"expected labels in [0, {classes}), the model's classes; got {len(outside)} outside: {first}")
-
-    @staticmethod
-    def _logits(output: Any) -> Tensor:
-        z = logits_of(output)
-        if z.ndim != 2 or z.shape[1] < 2 or not z.is_floating_point():
-            raise ValueError(
-                f"expected logits [B, C] with C >= 2 classes, got {z.dtype} {list(z.shape)}. "
-                "For another kind of output pass task= with your own pseudo-label and loss"
-            )
-        return z.float() if z.dtype in (torch.float16, torch.bfloat16) else z

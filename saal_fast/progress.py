@@ -25,7 +25,7 @@ class _NoBar:
 
 
 @contextmanager
-def bar(total: int | None, show: bool | None = None, label: str = "scoring") -> Iterator[Bar]:
+def bar(total: int | None, show: bool | None = None, label: str = "scoring", unit: str = " samples") -> Iterator[Bar]:
     """Open a progress bar; `update(n)` on it counts n samples.
 
     Args:
@@ -33,6 +33,7 @@ def bar(total: int | None, show: bool | None = None, label: str = "scoring") -> 
         show: True shows the bar. False shows none. None shows it on work longer than `PATIENCE`, if tqdm is
             installed and stderr is a terminal or a notebook.
         label: What is going on, in a word.
+        unit: What is counted.
 
     Yields:
         The bar, shown or not.
@@ -47,7 +48,7 @@ def bar(total: int | None, show: bool | None = None, label: str = "scoring") -> 
         from tqdm.auto import tqdm  # noqa: PLC0415 - optional, and slow to import where no bar is shown
 
         delay = 0.0 if show else PATIENCE
-        with tqdm(total=total, desc=label, unit=" samples", delay=delay, dynamic_ncols=True) as shown:
+        with tqdm(total=total, desc=label, unit=unit, delay=delay, dynamic_ncols=True) as shown:
             yield shown
     else:
         yield _NoBar()

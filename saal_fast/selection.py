@@ -45,6 +45,20 @@ def select(
         TypeError: k is no whole number.
         ValueError: k < 1, or more than the samples with a finite score; and as `score`.
     """
+    return select_scored(model, pool, k, rho, diversity=diversity, seed=seed, **options)[0]
+
+
+def select_scored(
+    model: nn.Module,
+    pool: Any,
+    k: int,
+    rho: float = 0.05,
+    *,
+    diversity: Literal["kmeans++"] | None = None,
+    seed: int | torch.Generator | None = None,
+    **options: Unpack[Options],
+) -> tuple[Tensor, Tensor]:
+    """As `select`, and beside the positions the scores [N] they were picked by."""
     if not is_whole(k):
         raise TypeError(f"expected k to be a whole number, got {k!r} ({type(k).__name__})")
     if k < 1:
@@ -73,4 +87,4 @@ def select(
             values - values.min(), k, first="argmax", seed=seed
         )  # the shift makes the largest the norm's
     chosen: Tensor = candidates[picks]
-    return chosen
+    return chosen, scores

@@ -112,3 +112,12 @@ def test_an_error_inside_passes_through(monkeypatch):
     with pytest.raises(KeyError):
         fail()
     assert "1/3" in terminal.getvalue()
+
+
+def test_other_things_than_samples_are_counted(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with progress.bar(3, True, "rounds", " rounds") as shown:
+        shown.update(3)
+    assert "rounds: 100%" in sys.stderr.getvalue()
+    assert "3/3" in sys.stderr.getvalue()
+    assert "rounds/s" in sys.stderr.getvalue()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..data import ImageData, load
+from ..data import ImageData, balanced, load
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,7 +57,7 @@ def _draw(labels: torch.Tensor, classes: int, settings: Settings) -> tuple[torch
         raise ValueError(f"labels is {settings.labels}: expected at least one for each of {classes} classes")
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(settings.seed))
     held_out, rest = order.tensor_split([min(MOST_HELD_OUT, len(order) // 5)])
-    chosen = _balanced(labels[rest], classes, settings.labels)
+    chosen = balanced(labels[rest], classes, settings.labels)
     labelled, unlabelled = rest[chosen], rest[~chosen]
     available = len(unlabelled)
     size = min(USUAL_POOL, available) if settings.pool is None else settings.pool
@@ -69,18 +69,6 @@ def _draw(labels: torch.Tensor, classes: int, settings: Settings) -> tuple[torch
     if settings.k > size:
         raise ValueError(f"k is {settings.k}, but the pool holds {size}")
     return held_out, labelled, unlabelled[:size]
-
-
-def _balanced(labels: torch.Tensor, classes: int, count: int) -> torch.Tensor:
-    """A mask [N] of the first `count // classes` samples of every class, one more of the first classes."""
-    chosen = torch.zeros(len(labels), dtype=torch.bool)
-    for label in range(classes):
-        wanted = count // classes + (label < count % classes)
-        members = (labels == label).nonzero().flatten()
-        if wanted > len(members):
-            raise ValueError(f"labels is {count}, which asks for {wanted} of class {label}, but there are {len(members)}")
-        chosen[members[:wanted]] = True
-    return chosen
 
 
 def _make_writable(folder: Path) -> None:

@@ -1,0 +1,262 @@
+"""Algorithm 1 of the paper: train, ask, tell, again; every phase on disk when it is over."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..progress import bar
+from ..scoring import is_whole
+from ..strategies import Strategy, make
+from .ledger import Ledger, Round
+from .phases import Phases, Train
+from .rows import length, pairs
+from .seeds import Seeds, seeded
+from .store import Store
+from .train import Training
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Mapping
+
+
+class ActiveLearner:
+    """Active learning, one round after the other, by a program (`run`) or at a person's pace (`ask`, `tell`).
+
+    With a folder, each phase (training, asking, telling) is on disk when it is over. A learner made anew with the same
+    arguments goes on from there, also after a kill, with the same result bit for bit: what was cut off is done again from
+    the same seeds. (As far as the operations themselves repeat: the same machine and number of threads; on a GPU torch's
+    deterministic algorithms and a strategy with a fixed batch size.)
+
+    Args:
+        model: makes a model, on its device, with weights from torch's global generator.
+        pool: samples that can be indexed: a tensor, a mapping of tensors, a dataset, a list. Labels in it are never read.
+        strategy: what to label next; an object, or a name for `saal_fast.strategies.make`.
+        k: samples a round; the last round may have fewer.
+        labelled: positions in the pool, int64 [n], and labels, [n, ...], to begin with.
+        initial: in place of `labelled`, how many samples drawn at random are asked for first.
+        candidates: how many unlabelled samples, drawn at random each round, the strategy chooses from (Algorithm 1, line 3;
+            the paper: 2,000); None for all.
+        train: `Training` with the paper's defaults, or any function like `Train`. It runs under a seed of its own in the
+            global generators of torch, NumPy and Python.
+        evaluate: gives numbers by name, such as `Accuracy`, of a trained model; or None.
+        warm_start: go on from the last round's weights, instead of new ones.
+        seed: of every draw, in [0, 2⁶³).
+        folder: to keep records in; None for none.
+        keep_models: "last" or "all" rounds' models.
+        settings: anything more that a run in this folder must share; what JSON can hold.
+        progress: as for `saal_fast.score`.
+
+    Raises:
+        TypeError: an argument is of another type than expected.
+        ValueError: an argument is out of range, or the folder holds a run of other settings.
+        DamagedRecordError: a record in the folder is not what was written; the message says how to go back.
+        LockedError: another process is at work in the folder.
+        OSError: the folder cannot be read or written.
+    """
+
+    def __init__(
+        self,
+        model: Callable[[], nn.Module],
+        pool: Any,
+        *,
+        strategy: Strategy | str = "saal",
+        k: int = 10,
+        labelled: tuple[Any, Any] | None = None,
+        initial: int | None = None,
+        candidates: int | None = None,
+        train: Train | None = None,
+        evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None,
+        warm_start: bool = False,
+        seed: int = 0,
+        folder: str | os.PathLike[str] | None = None,
+        keep_models: Literal["last", "all"] = "last",
+        settings: Mapping[str, Any] | None = None,
+        progress: bool | None = None,
+    ) -> None:
+        size = length(pool)
+        for name, count in {"k": k, "initial": initial, "candidates": candidates}.items():
+            if count is not None and not is_whole(count):
+                raise TypeError(f"expected {name} to be a whole number, got {count!r}")
+            if count is not None and count < 1:
+                raise ValueError(f"expected {name} >= 1, got {count}")
+        if isinstance(model, nn.Module) or not callable(model):
+            raise TypeError(f"expected model to be a function that makes a model, got {type(model).__name__}")
+        if (labelled is None) == (initial is None):
+            raise ValueError("expected either labelled, to begin with, or initial, how many to ask for first")
+        if initial is not None and initial > size:
+            raise ValueError(f"expected initial <= {size}, the size of the pool; got {initial}")
+        if keep_models not in ("last", "all"):
+            raise ValueError(f"expected keep_models to be 'last' or 'all', got {keep_models!r}")
+        self._progress = progress
+        start = None if labelled is None else pairs(*labelled, size=size)
+        self._ledger = Ledger(Store(folder), Seeds(seed), size)
+        self._phases = Phases(
+            factory=model,
+            pool=pool,
+            strategy=make(strategy) if isinstance(strategy, str) else strategy,
+            k=k,
+            candidates=candidates,
+            train=Training(progress=progress) if train is None else train,
+            evaluate=evaluate,
+            warm_start=warm_start,
+            keep_models=keep_models,
+            ledger=self._ledger,
+        )
+        with self._ledger.store.locked():
+            mine = {
+                "pool": size,
+                "strategy": self._phases.strategy.name,
+                "k": k,
+                "candidates": candidates,
+                "warm_start": warm_start,
+                "seed": seed,
+                "start": initial if start is None else hashlib.sha256(json.dumps(start).encode()).hexdigest(),
+                "more": None if settings is None else json.loads(json.dumps(settings)),
+            }
+            if self._ledger.settle(mine):
+                self._ledger.catch_up()
+                self._ledger.store.log(event="resume", round=self._ledger.number)
+            if start is not None and self._ledger.number == 0:
+                self._ledger.write("ask", {"indices": start[0], "scores": []})
+                self._ledger.write("tell", {"indices": start[0], "labels": start[1]})
+            elif initial is not None and not self._ledger.records[0]:
+                drawn = torch.randperm(size, generator=self._phases.generator())[:initial]
+                self._ledger.write("ask", {"indices": drawn.tolist(), "scores": [], "oracle": self._ledger.seeds.draw()})
+
+    # --- what there is ----------------------------------------------------------------------------
+
+    @property
+    def rounds(self) -> list[Round]:
+        """The rounds so far; the last may be under way."""
+        return self._ledger.rounds()
+
+    @property
+    def labelled(self) -> tuple[Tensor, Tensor]:
+        """Positions and labels learnt from in the next training: int64 [n] and [n, ...], in the order asked."""
+        return self._ledger.labelled()
+
+    @property
+    def acquired(self) -> int:
+        """How many rounds are asked and told in full, the initial one not counted."""
+        return max(0, self._ledger.number - 1)
+
+    @property
+    def model(self) -> nn.Module:
+        """The model trained last, in eval mode.
+
+        Raises:
+            ValueError: none was trained yet.
+        """
+        return self._phases.model
+
+    # --- what it does -----------------------------------------------------------------------------
+
+    def fit(self) -> Round:
+        """Trains and evaluates a model on what is labelled, unless that is done already.
+
+        Returns:
+            The round, with its metrics.
+
+        Raises:
+            ValueError: the initial labels are not all told.
+            LockedError: another process is at work in the folder.
+            OSError: the record cannot be written; all before it are intact.
+        """
+        with self._ledger.store.locked():
+            self._ledger.catch_up()
+            self._phases.fit()
+            return self._ledger.round(self._ledger.number)
+
+    def ask(self) -> Tensor:
+        """What to label next: trains if need be, then chooses. Asked again before all is told, it gives what is left.
+
+        Returns:
+            Positions in the pool, the best first; int64 [k], fewer where fewer are left, none where all is labelled.
+
+        Raises:
+            LockedError: another process is at work in the folder.
+            OSError: the record cannot be written; all before it are intact.
+        """
+        with self._ledger.store.locked():
+            self._ledger.catch_up()
+            if "ask" not in self._ledger.current:
+                self._phases.fit()
+                self._phases.choose()
+            return torch.tensor(self._ledger.pending(), dtype=torch.int64)
+
+    def tell(self, indices: Any, labels: Any) -> None:
+        """Takes labels of samples that were asked for, all at once or in parts.
+
+        Args:
+            indices: positions in the pool; [n].
+            labels: their labels, numbers or arrays of one shape; [n, ...].
+
+        Raises:
+            ValueError: a sample was not asked for, is told already or twice, or there are more or fewer labels than samples.
+            LockedError: another process is at work in the folder.
+            OSError: the record cannot be written; all before it are intact.
+        """
+        told, answers = pairs(indices, labels)
+        with self._ledger.store.locked():
+            self._ledger.catch_up()
+            pending = self._ledger.pending()
+            stray = sorted(i for i, times in Counter(told).items() if times > 1 or i not in pending)
+            if stray:
+                raise ValueError(f"expected samples that are asked for and not told yet, each once; got {stray} beside them")
+            before = self._ledger.current.get("tell", {"indices": [], "labels": []})
+            number = self._ledger.number
+            self._ledger.write("tell", {"indices": [*before["indices"], *told], "labels": [*before["labels"], *answers]})
+            self._ledger.store.log(event="tell", round=number, labels=len(told))
+
+    def run(self, oracle: Callable[[Tensor], Any], rounds: int) -> list[Round]:
+        """Asks and tells until `rounds` rounds are acquired, or all is labelled; then trains once more (Algorithm 1).
+
+        Args:
+            oracle: gives the labels [n, ...] of positions in the pool, int64 [n]. Killed inside it, it is asked the same
+                again. It runs under a seed of its own.
+            rounds: how many acquisitions in all, those of before a resume counted.
+
+        Returns:
+            All rounds; the last is trained and has asked nothing.
+        """
+        if not is_whole(rounds) or rounds < 0:
+            raise ValueError(f"expected rounds to be a whole number >= 0, got {rounds!r}")
+        with bar(rounds, self._progress, "rounds", " rounds") as shown:
+            shown.update(min(self.acquired, rounds))
+            while self._ledger.number == 0 or self.acquired < rounds:
+                first = self._ledger.number == 0
+                indices = self.ask()
+                if not len(indices):
+                    break
+                with seeded(self._ledger.current["ask"].get("oracle", 0)):
+                    labels = oracle(indices)
+                self.tell(indices, labels)
+                shown.update(not first)
+        self.fit()
+        return self.rounds
+
+
+def run(
+    model: Callable[[], nn.Module], pool: Any, *, oracle: Callable[[Tensor], Any], rounds: int, **options: Any
+) -> ActiveLearner:
+    """Active learning from beginning to end (Algorithm 1): makes an `ActiveLearner` and lets it run.
+
+    Args:
+        model: as for `ActiveLearner`.
+        pool: as for `ActiveLearner`.
+        oracle: gives the labels [n, ...] of positions in the pool, int64 [n].
+        rounds: how many acquisitions.
+        **options: of `ActiveLearner`.
+
+    Returns:
+        The learner, with its `rounds` and its `model`.
+    """
+    learner = ActiveLearner(model, pool, **options)
+    learner.run(oracle, rounds)
+    return learner

@@ -1,0 +1,241 @@
+"""The records of a run, round by round: what was trained, asked and told.
+
+Round 0 asks for the initial labels and trains nothing. Every later round is three records, each written when its phase is
+over:
+
+    0001-fit    what training and evaluation gave; beside it 0001-fit.pt, the model and the strategy's own state
+    0001-ask    the samples asked for
+    0001-tell   their labels, as far as they are told
+
+Each holds the state of the run's seeds after it, so a run goes on from its last record as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .seeds import Seeds
+from .store import VERSION, Store
+
+FILE = re.compile(r"(\d{4,})-(fit|ask|tell)\.(json|pt)")
+
+
+@dataclass(frozen=True, eq=False)
+class Round:
+    """One round of a run.
+
+    Attributes:
+        number: 0 for the initial labels, which are given or drawn at random; then 1, 2, ...
+        labelled: how many labels its model learnt from; 0 in round 0.
+        training: what training told of itself (`loss`), by name.
+        metrics: what the evaluation gave, by name.
+        asked: positions in the pool, best first; int64 [k], None as long as nothing was asked.
+        scores: the strategy's scores of these, NaN where it has none; float64 [k] (empty in round 0).
+        labels: the answers, in the order of `asked`; [k, ...], None until all are told.
+    """
+
+    number: int
+    labelled: int = 0
+    training: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    asked: Tensor | None = None
+    scores: Tensor | None = None
+    labels: Tensor | None = None
+
+
+class Ledger:
+    """All records of a run, in memory and in its store.
+
+    Args:
+        store: where they are kept.
+        seeds: brought to where the last record left them.
+        size: how many samples the pool holds.
+    """
+
+    def __init__(self, store: Store, seeds: Seeds, size: int) -> None:
+        self.store, self.seeds, self.size = store, seeds, size
+        self._fresh = seeds.state
+        self.records: list[dict[str, dict[str, Any]]] = [{}]
+
+    def settle(self, settings: dict[str, Any]) -> bool:
+        """Writes down the run's settings, or holds them against those written down; False where they are new.
+
+        Raises:
+            ValueError: they differ; the message names how.
+            DamagedRecordError: the settings, or a record, are not what was written.
+            OSError: they cannot be written.
+        """
+        settings = {"version": VERSION, **settings}
+        old = self.store.read("settings")
+        if old is None:
+            if any(FILE.fullmatch(file) for file in self.store.names()):
+                raise ValueError(f"{self.store.folder} holds rounds, but no settings.json: it is no whole run")
+            self.store.write("settings", settings)
+            return False
+        differing = [
+            f"{key} was {old.get(key)!r} and is {settings.get(key)!r}"
+            for key in sorted({*old, *settings})
+            if old.get(key) != settings.get(key)
+        ]
+        if differing:
+            raise ValueError(
+                f"{self.store.folder} holds another run: {'; '.join(differing)}. Resume it with its own settings, or take "
+                "another folder"
+            )
+        return True
+
+    def catch_up(self) -> None:
+        """Reads what was recorded since, if anything.
+
+        Raises:
+            DamagedRecordError: a record is not what was written, or one is missing between others.
+            OSError: a record cannot be read.
+        """
+        while self._read_round(len(self.records) - 1):
+            self.records.append({})
+        last = [record for round_ in self.records for record in round_.values()]
+        self.seeds.restore(last[-1]["seeds"] if last else self._fresh)  # also after a phase that drew, and failed
+        self._check_nothing_beyond()
+
+    def write(self, phase: str, content: dict[str, Any]) -> None:
+        """Records a phase of the round at hand, in the store and then here; a round that is told in full makes way."""
+        content = {**content, "seeds": self.seeds.state}
+        self.store.write(f"{self.number:04d}-{phase}", content)
+        self.records[-1][phase] = content
+        if self._told(self.records[-1]):
+            self.records.append({})
+
+    @property
+    def number(self) -> int:
+        """The round at hand."""
+        return len(self.records) - 1
+
+    @property
+    def current(self) -> dict[str, dict[str, Any]]:
+        """The records of the round at hand."""
+        return self.records[-1]
+
+    def pending(self) -> list[int]:
+        """Positions that were asked for and are not told, the best first."""
+        answered = set(self.current.get("tell", {"indices": []})["indices"])
+        return [i for i in self.current.get("ask", {"indices": []})["indices"] if i not in answered]
+
+    def labelled(self) -> tuple[Tensor, Tensor]:
+        """Positions and labels of the rounds that are told in full, in the order they were asked; int64 [n], [n, ...]."""
+        whole = [self.round(n) for n in range(self.number)]
+        return (
+            torch.cat([r.asked for r in whole if r.asked is not None] or [torch.zeros(0, dtype=torch.int64)]),
+            torch.cat([r.labels for r in whole if r.labels is not None] or [torch.zeros(0, dtype=torch.int64)]),
+        )
+
+    def unlabelled(self) -> Tensor:
+        """The other positions, ascending; int64."""
+        rest = torch.ones(self.size, dtype=torch.bool)
+        rest[self.labelled()[0]] = False
+        return rest.nonzero()[:, 0]
+
+    def rounds(self) -> list[Round]:
+        """All rounds that have begun."""
+        begun = self.records if self.current else self.records[:-1]
+        return [self.round(n) for n in range(len(begun))]
+
+    def round(self, number: int) -> Round:
+        """What the records tell of a round."""
+        record = self.records[number]
+        fit, ask = record.get("fit", {}), record.get("ask")
+        return Round(
+            number=number,
+            labelled=fit.get("labelled", 0),
+            training=fit.get("training", {}),
+            metrics=fit.get("metrics", {}),
+            asked=None if ask is None else torch.tensor(ask["indices"], dtype=torch.int64),
+            scores=None if ask is None else torch.tensor(ask["scores"], dtype=torch.float64),
+            labels=_in_order(ask["indices"], record["tell"]) if ask is not None and self._told(record) else None,
+        )
+
+    def _read_round(self, number: int) -> bool:
+        """Reads what is new of a round; True when it is complete."""
+        record = self.records[number]
+        for phase in ("fit", "ask", "tell"):
+            if phase != "tell" and phase in record:
+                continue
+            content = self.store.read(f"{number:04d}-{phase}")
+            if content is not None:
+                record[phase] = content
+            elif number or phase != "fit":
+                break
+        return self._told(record)
+
+    def _check_nothing_beyond(self) -> None:
+        """Raises where files of later phases lie there: a record between was lost."""
+        for file in self.store.names():
+            match = FILE.fullmatch(file)
+            if match is None or match[3] == "pt":
+                continue
+            number, phase = int(match[1]), match[2]
+            missing = "ask" if phase == "tell" else "fit" if phase == "ask" and number else None
+            if number > self.number or (number == self.number and missing and missing not in self.current):
+                raise self.store.damaged(
+                    f"{self.number:04d}-{missing if number == self.number else 'tell'}.json",
+                    f"it is gone or unfinished, though {file} is there",
+                )
+
+    @staticmethod
+    def _told(record: dict[str, dict[str, Any]]) -> bool:
+        return "tell" in record and len(record["tell"]["indices"]) == len(record["ask"]["indices"])
+
+
+def read(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Round]]:
+    """Reads a run's records, while it is at work or not, and changes nothing.
+
+    Args:
+        folder: the run's.
+
+    Returns:
+        Its settings, empty where there is no run; and its rounds, of which the last may be under way.
+
+    Raises:
+        DamagedRecordError: a record is not what was written.
+        OSError: a record cannot be read.
+    """
+    if not os.path.isdir(folder):
+        return {}, []
+    store = Store(folder)
+    ledger = Ledger(store, Seeds(0), 0)
+    settings = store.read("settings")
+    ledger.catch_up()
+    return settings or {}, ledger.rounds()
+
+
+def rewind(folder: str | os.PathLike[str], number: int) -> None:
+    """Removes round `number` of a run and what follows; the learner then goes on from the round before.
+
+    Args:
+        folder: the run's.
+        number: the first round to remove, 0 or more.
+
+    Raises:
+        ValueError: number is negative.
+        LockedError: the run is at work.
+        OSError: a file cannot be removed.
+    """
+    if number < 0:
+        raise ValueError(f"expected a round's number >= 0, got {number}")
+    store = Store(folder)
+    with store.locked():
+        files = [(int(match[1]), file) for file in store.names() if (match := FILE.fullmatch(file))]
+        order = {"tell.json": 0, "ask.json": 1, "fit.json": 2, "fit.pt": 3}  # the last record first
+        for found, file in sorted(files, key=lambda f: (-f[0], order[f[1].partition("-")[2]])):
+            if found >= number:
+                store.remove(file)
+
+
+def _in_order(indices: list[int], tell: dict[str, Any]) -> Tensor:
+    answers = dict(zip(tell["indices"], tell["labels"], strict=True))
+    return torch.tensor([answers[i] for i in indices])

@@ -1,0 +1,137 @@
+"""The default training of a round: an optimiser made anew, some epochs, the strategy's hook."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from ..isolation import keep_statistics
+from ..objectives import ChecksLabels, Classification, Task
+from ..progress import bar
+from ..strategies.features import device_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch.optim.lr_scheduler import LRScheduler
+
+    from ..strategies import TrainingHook
+    from .rows import Labelled
+
+
+def adam(groups: list[dict[str, Any]]) -> Optimizer:
+    """Adam with a learning rate of 1e-3, the paper's (Section 4.1)."""
+    return Adam(groups, lr=1e-3)
+
+
+@dataclass(frozen=True)
+class Training:
+    """Trains a model on what is labelled; the defaults are the paper's (Section 4.1), batches of 10 its published code's.
+
+    It draws from torch's global generator. Every step is `optimiser.step(closure)`, so that optimisers which evaluate the
+    loss more than once (SAM, L-BFGS) need nothing of their own.
+
+    Attributes:
+        epochs: passes over the labelled samples.
+        batch_size: samples a step, at most; the batches of an epoch are of even size, as a last one of a single sample
+            would starve batch norms.
+        optimiser: makes the optimiser from parameter groups: the model's, and the strategy's own where it has any.
+        scheduler: makes a scheduler of the optimiser, stepped after every epoch; or None.
+        task: the loss of each sample, as for `saal_fast.score`.
+        progress: as for `saal_fast.score`.
+    """
+
+    epochs: int = 50
+    batch_size: int = 10
+    optimiser: Callable[[list[dict[str, Any]]], Optimizer] = adam
+    scheduler: Callable[[Optimizer], LRScheduler] | None = None
+    task: Task = field(default_factory=Classification)
+    progress: bool | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be trained.
+
+        Raises:
+            ValueError: epochs below 0 or batch_size below 1.
+        """
+        if self.epochs < 0:
+            raise ValueError(f"expected epochs >= 0, got {self.epochs}")
+        if self.batch_size < 1:
+            raise ValueError(f"expected batch_size >= 1, got {self.batch_size}")
+
+    def __call__(self, model: nn.Module, labelled: Labelled, hook: TrainingHook) -> dict[str, float]:
+        """Trains `model` in place.
+
+        Args:
+            model: in training mode.
+            labelled: what it learns from.
+            hook: the strategy's.
+
+        Returns:
+            `loss`, the mean over the last epoch; NaN without an epoch.
+
+        Raises:
+            ValueError: a label is none of the model's classes.
+        """
+        device = device_of(model)
+        groups: list[dict[str, Any]] = [{"params": [p for p in model.parameters() if p.requires_grad]}]
+        own = hook.parameters()
+        if own:
+            groups.append({"params": own})
+        optimiser = self.optimiser(groups)
+        scheduler = None if self.scheduler is None else self.scheduler(optimiser)
+        steps = -(-len(labelled) // self.batch_size)
+        total = float("nan")
+        with bar(self.epochs * len(labelled), self.progress, "training") as shown:
+            for epoch in range(self.epochs):
+                hook.start_epoch(epoch, self.epochs)
+                total = 0.0
+                for positions in torch.randperm(len(labelled)).tensor_split(steps):
+                    batch, y = labelled.batch(positions, device)
+                    x = batch.args[0] if len(batch.args) == 1 and not batch.kwargs else batch.kwargs or batch.args
+                    loss = _step(model, batch.args, batch.kwargs, x, y, optimiser, self.task, hook)
+                    hook.after_step(x, y)
+                    total += loss * batch.size
+                    shown.update(batch.size)
+                if scheduler is not None:
+                    scheduler.step()
+        return {"loss": total / len(labelled)}
+
+
+def _step(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    x: Any,
+    y: Tensor,
+    optimiser: Optimizer,
+    task: Task,
+    hook: TrainingHook,
+) -> float:
+    """One step of the optimiser; the loss before it."""
+    first: list[float] = []
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        with keep_statistics(model) if first else nullcontext():
+            loss, plain = _loss(model(*args, **kwargs), x, y, task, hook)
+            torch.autograd.backward(loss)
+        first.append(plain)
+        return loss
+
+    optimiser.step(closure)  # type: ignore[arg-type] # torch says float, and takes what its own optimisers take: a tensor
+    return first[0]
+
+
+def _loss(output: Any, x: Any, y: Tensor, task: Task, hook: TrainingHook) -> tuple[Tensor, float]:
+    """What is minimised, with its graph, and the task's part of it."""
+    if isinstance(task, ChecksLabels):
+        task.check_labels(y, output)
+    losses = task.loss(output, y)
+    own, mean = hook.loss(x, y, losses), losses.mean()
+    return mean if own is None else mean + own, float(mean.detach())

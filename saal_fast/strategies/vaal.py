@@ -1,0 +1,220 @@
+"""VAAL: chooses what a discriminator holds to be unlabelled (Sinha et al., arXiv:1904.00370)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+from torch.utils.data import DataLoader, IterableDataset
+
+from ..pools import Batch, Stream
+from .base import (
+    OnNonFinite,
+    Selection,
+    TrainingHook,
+    candidates,
+    check_count,
+    check_on_nonfinite,
+    drawing_from,
+    or_fresh,
+)
+from .features import BatchSize, device_of, each_batch, module_of
+from .vae import Autoencoder, Discriminator, elbo_loss, fooling_loss, gaussian, reparameterise, telling_loss
+
+
+@dataclass
+class VAAL:
+    """Chooses the samples whose codes the discriminator least takes for a labelled sample's.
+
+    A variational autoencoder learns codes of labelled and unlabelled samples that its discriminator cannot tell apart; after
+    each step of the model's own training both make theirs. They see the samples alone, never the model. Scores are the
+    probabilities of being unlabelled, `1 - D(μ(x))`.
+
+    Args:
+        latent: dimensions of the code.
+        width: channels of the autoencoder's first layer.
+        beta: β, weight of the divergence in the autoencoder's loss.
+        adversarial: weight of the loss of fooling the discriminator.
+        lr: Adam's learning rate, of both.
+        steps: steps of the autoencoder for each of the discriminator's (VAAL's code: 2).
+        autoencoder: builds, of a sample's shape, a module with `encode` and `decode` as `vae.Autoencoder` has them; None for
+            that one.
+        batch_size: samples at once in `select`, or "auto".
+        on_nonfinite: "raise" where inputs lead to NaN or inf, or "keep" these samples and never pick one.
+    """
+
+    latent: int = 32
+    width: int = 128
+    beta: float = 1.0
+    adversarial: float = 1.0
+    lr: float = 5e-4
+    steps: int = 1
+    autoencoder: Callable[[tuple[int, ...]], nn.Module] | None = None
+    batch_size: BatchSize = "auto"
+    on_nonfinite: OnNonFinite = "raise"
+    judge: Judge | None = field(default=None, init=False, repr=False)
+    name: ClassVar[str] = "vaal"
+
+    def __post_init__(self) -> None:
+        check_on_nonfinite(self.on_nonfinite)
+        if self.steps < 1:
+            raise ValueError(f"expected steps >= 1, got {self.steps}")
+
+    def select(
+        self,
+        model: nn.Module,
+        pool: Any,
+        k: int,
+        *,
+        labelled: Any | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Selection:
+        """As `Strategy.select`; neither `model` nor `labelled` is used, and nothing drawn.
+
+        Raises:
+            RuntimeError: nothing was trained yet.
+        """
+        check_count(k, pool)
+        if self.judge is None:
+            raise RuntimeError("expected VAAL to be trained first: train a model under the hook of training(..., pool=...)")
+        parts = each_batch(self.judge, pool, lambda odds: odds.squeeze(1).double().cpu(), batch_size=self.batch_size)
+        unlabelled = -torch.cat(parts) if parts else torch.empty(0)
+        good = candidates(unlabelled.isfinite(), k, self.on_nonfinite)
+        order = unlabelled[good].argsort(descending=True, stable=True)[:k]  # by the odds: probabilities run into 1
+        return Selection(good[order], unlabelled.sigmoid().float())
+
+    def training(
+        self,
+        model: nn.Module,
+        *,
+        pool: Any | None = None,
+        labelled: Any | None = None,
+        generator: torch.Generator | None = None,
+    ) -> TrainingHook:
+        """A hook that trains new networks beside the model, on its batches and on samples drawn from the pool.
+
+        Raises:
+            ValueError: no pool is given, or an empty one.
+            TypeError: its samples are not one floating-point tensor each.
+        """
+        if pool is None:
+            raise ValueError("expected pool=, the unlabelled samples that VAAL learns to tell from labelled ones; got None")
+        device = device_of(module_of(model))
+        own = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=or_fresh(generator))))
+        with drawing_from(own):
+            unlabelled = Draws(pool, device, own)
+            shape = tuple(unlabelled.draw(1).shape[1:])
+            vae = Autoencoder(shape, self.latent, self.width) if self.autoencoder is None else self.autoencoder(shape)
+            self.judge = Judge(vae, Discriminator(self.latent)).to(device)
+        return _Hook(self, self.judge, unlabelled, own)
+
+
+class Judge(nn.Module):
+    """The two networks in a row: log-odds that samples are labelled, [B, 1], by the means of their codes."""
+
+    def __init__(self, vae: nn.Module, discriminator: nn.Module) -> None:
+        super().__init__()
+        self.vae, self.discriminator = vae, discriminator
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        odds: Tensor = self.discriminator(self.vae.encode(only_input((args, kwargs)))[0])  # type: ignore[operator]
+        return odds
+
+
+class _Hook(TrainingHook):
+    def __init__(self, strategy: VAAL, judge: Judge, unlabelled: Draws, generator: torch.Generator) -> None:
+        self.strategy, self.judge, self.unlabelled, self.generator = strategy, judge, unlabelled, generator
+        self.vae: Any = judge.vae
+        self.vae_optimizer = torch.optim.Adam(judge.vae.parameters(), lr=strategy.lr)
+        self.optimizer = torch.optim.Adam(judge.discriminator.parameters(), lr=strategy.lr)
+
+    @torch.inference_mode(False)
+    @torch.enable_grad()
+    def after_step(self, x: Any, y: Any) -> None:
+        labelled = only_input(x).to(device_of(self.judge))
+        self.judge.train()
+        for _ in range(self.strategy.steps):
+            unlabelled = self.unlabelled.draw(len(labelled))
+            self._step_of_autoencoder(labelled, unlabelled)
+        with torch.no_grad():
+            codes = [self.vae.encode(samples)[0] for samples in (labelled, unlabelled)]
+        loss = telling_loss(*(self.judge.discriminator(code) for code in codes))
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call] # torch's own
+        self.optimizer.step()
+
+    def _step_of_autoencoder(self, labelled: Tensor, unlabelled: Tensor) -> None:
+        loss, odds = torch.zeros((), device=labelled.device), []
+        for samples in (labelled, unlabelled):
+            mean, log_variance = self.vae.encode(samples)
+            decoded = self.vae.decode(reparameterise(mean, log_variance, gaussian(mean, self.generator)))
+            loss = loss + elbo_loss(samples, decoded, mean, log_variance, self.strategy.beta)
+            odds.append(self.judge.discriminator(mean))
+        loss = loss + self.strategy.adversarial * fooling_loss(*odds)
+        self.vae_optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call] # torch's own
+        self.vae_optimizer.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "judge": self.judge.state_dict(),
+            "vae_optimizer": self.vae_optimizer.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.judge.load_state_dict(state["judge"])
+        self.vae_optimizer.load_state_dict(state["vae_optimizer"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"])
+
+
+class Draws:
+    """Samples drawn uniformly from a pool, with replacement.
+
+    Tensors and datasets are read item by item; what has no items by number (a `DataLoader`, an `IterableDataset`, a mapping)
+    is read once and kept.
+    """
+
+    def __init__(self, pool: Any, device: torch.device, generator: torch.Generator) -> None:
+        self._device, self._generator = device, generator
+        if isinstance(pool, DataLoader | IterableDataset | Mapping):
+            parts = [_only_of(batch) for batch in Stream(pool, torch.device("cpu")).batches(1024)]
+            pool = torch.cat(parts) if parts else torch.empty(0)
+        self._pool = pool
+        if len(pool) == 0:
+            raise ValueError("expected a pool of at least one sample, got an empty one")
+
+    def draw(self, size: int) -> Tensor:
+        """That many samples; [size, ...] on the device."""
+        picks = torch.randint(len(self._pool), (size,), generator=self._generator)
+        if isinstance(self._pool, Tensor | np.ndarray):
+            part: Any = self._pool[picks if isinstance(self._pool, Tensor) else picks.numpy()]
+        else:
+            with drawing_from(self._generator):  # for what a dataset draws itself
+                part = [self._pool[i] for i in picks.tolist()]
+        (batch,) = Stream(part, self._device).batches(size)
+        return _only_of(batch)
+
+
+def only_input(nest: Any) -> Tensor:
+    """The one floating-point tensor of a model's inputs, as fp32.
+
+    Raises:
+        TypeError: there is none, or more than one.
+    """
+    found = [t for t in tree_leaves(nest) if isinstance(t, Tensor)]
+    if len(found) != 1 or not found[0].is_floating_point():
+        got = ", ".join(f"{t.dtype} {list(t.shape)}" for t in found) or "none"
+        raise TypeError(f"expected inputs of one floating-point tensor, which VAAL encodes and decodes; got {got}")
+    return found[0].float()
+
+
+def _only_of(batch: Batch) -> Tensor:
+    return only_input((batch.args, batch.kwargs))

@@ -1,0 +1,111 @@
+"""VAAL's networks and losses: a variational autoencoder, and a discriminator of its latent codes (arXiv:1904.00370)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Autoencoder(nn.Module):
+    """Encodes samples of one shape as Gaussians of `latent` dimensions, and decodes codes.
+
+    Images [C, H, W] of 4 × 4 pixels or more by strided convolutions (four of them from 32 pixels on, as in VAAL's code),
+    padded to what these divide; anything else, flattened, by two linear layers.
+
+    Args:
+        shape: of one sample.
+        latent: dimensions of the code.
+        width: channels of the first convolution, which double layer by layer; of the linear layers four times as many.
+    """
+
+    def __init__(self, shape: Sequence[int], latent: int = 32, width: int = 128) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        if len(self.shape) == 3 and min(self.shape[1:]) >= 4:
+            depth = min(4, int(math.log2(min(self.shape[1:]))) - 1)
+            self.padded = tuple(math.ceil(n / 2**depth) * 2**depth for n in self.shape[1:])
+            bottom = (width * 2 ** (depth - 1), *(n // 2**depth for n in self.padded))
+            self.encoder, self.decoder = _convolutions(self.shape[0], width, depth, latent, bottom)
+        else:
+            numel, wide = math.prod(self.shape), 4 * width
+            self.padded = ()
+            self.encoder = nn.Sequential(nn.Linear(numel, wide), nn.ReLU(), nn.Linear(wide, 2 * latent))
+            self.decoder = nn.Sequential(nn.Linear(latent, wide), nn.ReLU(), nn.Linear(wide, numel))
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and logarithms of the variances of q(z | x): [B, *shape] to [B, latent] each."""
+        if self.padded:
+            below, right = (to - n for to, n in zip(self.padded, self.shape[1:], strict=True))
+            x = F.pad(x, (0, right, 0, below))
+        else:
+            x = x.reshape(len(x), -1)
+        mean, log_variance = self.encoder(x).chunk(2, dim=1)
+        return mean, log_variance
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The mean of p(x | z): [B, latent] to [B, *shape]."""
+        x: Tensor = self.decoder(z)
+        if self.padded:
+            x = x[:, :, : self.shape[1], : self.shape[2]]
+        return x.reshape(len(z), *self.shape)
+
+
+class Discriminator(nn.Sequential):
+    """Log-odds that a code [B, latent] is that of a labelled sample; [B, 1]. Five linear layers, as in VAAL's code."""
+
+    def __init__(self, latent: int = 32, width: int = 512) -> None:
+        sizes = [latent, width, width, width, width]
+        layers: list[nn.Module] = []
+        for wide, out in pairwise(sizes):
+            layers += [nn.Linear(wide, out), nn.ReLU()]
+        super().__init__(*layers, nn.Linear(width, 1))
+
+
+def reparameterise(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:
+    """The code `μ + σ ε`; all [B, latent]."""
+    return mean + (0.5 * log_variance).exp() * noise
+
+
+def elbo_loss(x: Tensor, decoded: Tensor, mean: Tensor, log_variance: Tensor, beta: float = 1.0) -> Tensor:
+    """The negative evidence lower bound, `½ ‖x - x̂‖² + β KL(q(z|x) ‖ N(0, 1))`, its mean over the batch; 0-d.
+
+    For a Gaussian p(x | z) of variance 1, without its constant. VAAL's code takes the mean of the squares over samples and
+    pixels and the sum of the divergences, which weighs the divergence (samples · pixels / 2) times more.
+    """
+    squares = 0.5 * (x - decoded).reshape(len(x), -1).square().sum(1)
+    divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
+    return (squares + beta * divergence).mean()
+
+
+def fooling_loss(labelled: Tensor, unlabelled: Tensor) -> Tensor:
+    """`-log D(z_L) - log D(z_U)` of log-odds [B, 1], means: the autoencoder passes all off as labelled; 0-d."""
+    return F.softplus(-labelled).mean() + F.softplus(-unlabelled).mean()
+
+
+def telling_loss(labelled: Tensor, unlabelled: Tensor) -> Tensor:
+    """`-log D(z_L) - log(1 - D(z_U))` of log-odds [B, 1], means: the discriminator tells them apart; 0-d."""
+    return F.softplus(-labelled).mean() + F.softplus(unlabelled).mean()
+
+
+def _convolutions(
+    channels: int, width: int, depth: int, latent: int, bottom: tuple[int, ...]
+) -> tuple[nn.Sequential, nn.Sequential]:
+    widths = [width * 2**i for i in range(depth)]
+    down: list[nn.Module] = []
+    for wide, out in zip([channels, *widths[:-1]], widths, strict=True):
+        down += [nn.Conv2d(wide, out, 4, 2, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
+    up: list[nn.Module] = [nn.Linear(latent, math.prod(bottom)), nn.Unflatten(1, bottom)]
+    for wide, out in zip(widths[:0:-1], widths[-2::-1], strict=True):
+        up += [nn.ConvTranspose2d(wide, out, 4, 2, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
+    up.append(nn.ConvTranspose2d(widths[0], channels, 4, 2, 1))
+    return nn.Sequential(*down, nn.Flatten(), nn.Linear(math.prod(bottom), 2 * latent)), nn.Sequential(*up)
+
+
+def gaussian(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal numbers of that shape, drawn on the CPU."""
+    return torch.randn(like.shape, generator=generator).to(like)

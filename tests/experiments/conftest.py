@@ -1,0 +1,27 @@
+from dataclasses import replace
+
+import pytest
+
+from saal_fast.experiments.data import dataset
+from saal_fast.experiments.protocol import protocol
+
+
+def small(preset="cpu", dataset="digits", optimizer="adam"):
+    """A protocol of seconds."""
+    return replace(protocol(preset, dataset, optimizer), rounds=2, k=5, epochs=1, width=2, candidates=40, tested=50)
+
+
+@pytest.fixture(scope="session")
+def digits():
+    return dataset("digits")
+
+
+@pytest.fixture(name="small")
+def small_protocol():
+    return small
+
+
+@pytest.fixture
+def as_small(monkeypatch):
+    """The command line runs the small protocol."""
+    monkeypatch.setattr("saal_fast.experiments.commands.preset_of", small)

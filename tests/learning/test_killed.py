@@ -1,0 +1,50 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from killed import PHASES
+from learners import contents
+
+from saal_fast.learning import store
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the children are forked")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The folder of all runs, and the phases that were killed where they should be."""
+    folder = tmp_path_factory.mktemp("killed")
+    driver = Path(__file__).with_name("killed.py")
+    done = subprocess.run([sys.executable, driver, folder], capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_killed_and_resumed_the_records_are_the_same_bit_for_bit(runs, phase):
+    folder, killed = runs
+    assert phase in killed
+    whole = contents(folder / "whole")
+    assert contents(folder / phase) == whole
+    assert {f"{n:04d}-{p}.json" for n in range(1, 4) for p in ("fit", "ask", "tell")} <= set(whole)
+
+
+def test_nothing_half_written_is_left(runs):
+    folder, _ = runs
+    for phase in PHASES:
+        left = {path.name for path in (folder / phase).iterdir()} - set(contents(folder / phase))
+        assert left == {store.LOG, store.LOCK}
+
+
+def test_the_log_survives_a_torn_line(runs):
+    folder, _ = runs
+    lines = (folder / "logging" / store.LOG).read_text().splitlines()
+    torn = lines.index('{"time": "half of a li')
+    whole = [json.loads(line) for line in lines[:torn] + lines[torn + 1 :]]
+    assert [event["event"] for event in whole].count("resume") == 1
+    fits = [event for event in whole if event["event"] == "fit"]
+    assert fits[-1]["labelled"] == 9 + 3 * 4
+    assert fits[-1]["seconds"]["train"] > 0

@@ -1,0 +1,6 @@
+"""What these tests share lies in `small` beside this file; `models` lies in the folder above."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))

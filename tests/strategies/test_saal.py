@@ -1,0 +1,32 @@
+import pytest
+import small
+import torch
+
+from saal_fast import score, select
+from saal_fast.strategies import SAAL
+
+
+@pytest.mark.parametrize("own", [
+    {}, {"objective": "diff", "rho": 0.5}, {"norm": 3}, {"adaptive": True, "rho": 0.1}, {"diversity": "kmeans++"},
+    {"objective": "diff", "diversity": "kmeans++", "norm": float("inf")},
+])  # fmt: skip
+def test_it_chooses_as_select_and_holds_what_score_gives(own):
+    model, x = small.network().double(), small.images(20, dtype=torch.float64)
+    options = {"engine": "reference", "params": lambda name: name.startswith("12")}
+    chosen = SAAL(**own, options=options).select(model, x, 6, generator=small.seeded(3))
+    assert torch.equal(chosen.indices, select(model, x, 6, seed=small.seeded(3), **own, **options))
+    without = {key: value for key, value in own.items() if key != "diversity"}
+    assert torch.equal(chosen.scores, score(model, x, **without, **options).float())
+
+
+def test_an_option_that_is_its_own_argument_is_an_error():
+    with pytest.raises(TypeError, match="norm as SAAL's own argument"):
+        SAAL(options={"norm": 3})
+
+
+@pytest.mark.parametrize(
+    ("own", "words"), [({"diversity": "pca"}, "kmeans"), ({"objective": "min"}, "objective"), ({"rho": -1}, "rho")]
+)
+def test_what_select_refuses_is_refused(own, words):
+    with pytest.raises(ValueError, match=words):
+        SAAL(**own).select(small.network(), small.images(3), 1)
