@@ -151,7 +151,8 @@ class Ghost:
         direct = {name: params[name] for name in plan.direct}
         # vjp makes the parameters differentiable under vmap; its own way back would keep the whole graph, and a second one
         zero = like.new_zeros(())
-        *_, (loss, gained, y, first_finite, inputs, gradients) = torch.func.vjp(backward, direct, zero, has_aux=True)
+        made: Any = torch.func.vjp(backward, direct, zero, has_aux=True)
+        loss, gained, y, first_finite, inputs, gradients = made[2]
         grads = dict(zip(direct, gradients[: len(direct)], strict=True))
         tap_grads = gradients[len(direct) :]
 
