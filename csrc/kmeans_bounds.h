@@ -7,6 +7,7 @@
 // below 2⁻⁹⁰ in units of the scale; what overflows gives NaN or an infinite bound, and is computed exactly.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -38,18 +39,20 @@ class Bounds {
     Bounds(const Rows<T>& x, const FilterTable& table)
         : x_(x),
           table_(table),
-          shift_(static_cast<std::size_t>(x.x.dim), 0.0),
-          zeros_(static_cast<std::size_t>(x.left.dim), 0.0) {
-        const auto terms = static_cast<double>(x.numbers() + 32);
+          shift_(static_cast<std::size_t>(x.x.dim), T{0}),
+          zeros_(static_cast<std::size_t>(x.left.dim), T{0}) {
+        // ‖x'‖² itself is a sum of floats, in 16 parts
+        const auto terms = static_cast<double>(x.numbers() + x.numbers() / 16 + 32);
         // Beyond this many terms the bound is worth nothing: below 0, so that all is computed.
         keep_ = terms < 0x1p16 ? static_cast<float>(1.0 - 1.02 * terms * 0x1p-24) : -1.0F;
         const std::int64_t step = std::max<std::int64_t>(x.count() / kSample, 1);
         if (!x.factored()) {
             double taken = 0.0;
+            std::vector<double> mean(shift_.size(), 0.0);
             for (std::int64_t i = 0; i < x.count(); i += step, taken += 1.0)
                 for (std::int64_t j = 0; j < x.x.dim; ++j)
-                    shift_[static_cast<std::size_t>(j)] += static_cast<double>(x.x.row(i)[j]);
-            for (auto& mean : shift_) mean /= taken;
+                    mean[static_cast<std::size_t>(j)] += static_cast<double>(x.x.row(i)[j]);
+            for (std::size_t j = 0; j < mean.size(); ++j) shift_[j] = static_cast<T>(mean[j] / taken);
         }
         scale_ = scale(x.x, shift_, step);
         left_scale_ = scale(x.left, zeros_, step);
@@ -129,12 +132,13 @@ class Bounds {
     static constexpr std::int64_t kSample = 256;  // rows that the shift and the scale are taken from
 
     /// The power of two that brings the largest of some rows' norms to about 1.
-    double scale(const Matrix<T>& part, const std::vector<double>& shift, std::int64_t step) const {
+    double scale(const Matrix<T>& part, const std::vector<T>& shift, std::int64_t step) const {
         double most = 0.0;
         for (std::int64_t i = 0; i < x_.count() && part.dim > 0; i += step) {
             double norm = 0.0;
             for (std::int64_t j = 0; j < part.dim; ++j) {
-                const double value = static_cast<double>(part.row(i)[j]) - shift[static_cast<std::size_t>(j)];
+                const double value =
+                    static_cast<double>(part.row(i)[j]) - static_cast<double>(shift[static_cast<std::size_t>(j)]);
                 norm += value * value;
             }
             if (norm > most) most = norm;
@@ -142,13 +146,13 @@ class Bounds {
         if (!(most > 0.0) || !std::isfinite(most)) return 1.0;
         int exponent = 0;
         std::frexp(most, &exponent);
-        return std::ldexp(1.0, -std::clamp(exponent / 2, -250, 250));
+        return std::ldexp(1.0, -std::clamp(exponent / 2, -120, 120));
     }
 
-    double pack_row(const T* row, const std::vector<double>& shift, double scale, float* out) const {
+    double pack_row(const T* row, const std::vector<T>& shift, double scale, float* out) const {
         const auto dim = static_cast<std::int64_t>(shift.size());
         if constexpr (sizeof(T) == sizeof(float))
-            return table_.pack_f32(row, shift.data(), scale, dim, out);
+            return table_.pack_f32(row, shift.data(), static_cast<float>(scale), dim, out);
         else
             return table_.pack_f64(row, shift.data(), scale, dim, out);
     }
@@ -160,7 +164,7 @@ class Bounds {
 
     const Rows<T> x_;
     const FilterTable& table_;
-    std::vector<double> shift_, zeros_;
+    std::vector<T> shift_, zeros_;
     double scale_ = 1.0, left_scale_ = 1.0;
     float keep_ = 0.0F;
 };

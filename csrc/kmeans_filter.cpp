@@ -18,23 +18,22 @@ constexpr int kVectors = 2;
 constexpr int kWidth = kVectors * kLanes;
 constexpr int kChunk = 16;
 
-template <class T>
-double pack(const T* row, const double* shift, double scale, std::int64_t dim, float* out) {
-    double sums[kChunk] = {};
+/// Σ out², in kChunk sums of floats.
+double squares(const float* out, std::int64_t dim) {
+    float sums[kChunk] = {};
     std::int64_t j = 0;
     for (; j + kChunk <= dim; j += kChunk)
-        for (int l = 0; l < kChunk; ++l) {
-            const auto value = static_cast<float>((static_cast<double>(row[j + l]) - shift[j + l]) * scale);
-            out[j + l] = value;
-            sums[l] += static_cast<double>(value) * static_cast<double>(value);
-        }
-    for (int l = 0; j < dim; ++j, ++l) {
-        const auto value = static_cast<float>((static_cast<double>(row[j]) - shift[j]) * scale);
-        out[j] = value;
-        sums[l] += static_cast<double>(value) * static_cast<double>(value);
-    }
-    for (int l = 1; l < kChunk; ++l) sums[0] += sums[l];
-    return sums[0];
+        for (int l = 0; l < kChunk; ++l) sums[l] += out[j + l] * out[j + l];
+    for (int l = 0; j < dim; ++j, ++l) sums[l] += out[j] * out[j];
+    double sum = 0.0;
+    for (const float part : sums) sum += static_cast<double>(part);
+    return sum;
+}
+
+template <class T>
+double pack(const T* row, const T* shift, T scale, std::int64_t dim, float* out) {
+    for (std::int64_t j = 0; j < dim; ++j) out[j] = static_cast<float>((row[j] - shift[j]) * scale);
+    return squares(out, dim);
 }
 
 /// A strip of rows by one panel.

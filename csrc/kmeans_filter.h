@@ -13,7 +13,7 @@ struct FilterTable {
     std::int64_t strip;  // `dots` takes rows in multiples of this
     std::int64_t width;  // of a panel
     /// out[j] <- scale (row[j] − shift[j]); returns Σ out².
-    double (*pack_f32)(const float* row, const double* shift, double scale, std::int64_t dim, float* out);
+    double (*pack_f32)(const float* row, const float* shift, float scale, std::int64_t dim, float* out);
     double (*pack_f64)(const double* row, const double* shift, double scale, std::int64_t dim, float* out);
     /// dots[r * stride + p] <- ⟨row r, centre p⟩ for all centres of `panels` panels.
     void (*dots)(const float* rows, std::int64_t count, std::int64_t dim, const float* centres,

@@ -88,15 +88,6 @@ void fold_block(const Rows<T>& x, const double* sample, const double* centre, do
             squared[i - begin] =
                 from_products(x.norms[i], norm, dot(x.left.row(i), centre, x.left.dim),
                               dot(x.x.row(i), centre + x.left.dim, dim));
-    } else if (dim == 1) {  // a row is one number: vectorise over rows instead
-        const double c = centre[0];
-        const T* values = x.x.row(begin);
-        if (x.x.row_stride == 1)
-            for (std::int64_t i = 0; i < end - begin; ++i)
-                squared[i] = add_square(0.0, static_cast<double>(values[i]) - c);
-        else
-            for (std::int64_t i = 0; i < end - begin; ++i)
-                squared[i] = add_square(0.0, static_cast<double>(values[i * x.x.row_stride]) - c);
     } else {
         for (std::int64_t i = begin; i < end; ++i)
             squared[i - begin] = squared_distance(x.x.row(i), centre, dim);
@@ -107,12 +98,39 @@ void fold_block(const Rows<T>& x, const double* sample, const double* centre, do
         weights[i] = squared[i - begin] < weights[i] ? squared[i - begin] : weights[i];
 }
 
+/// A block of rows of one number: vectorised over rows. Returns its sum.
+template <class T>
+double fold_line(const T* values, const double* sample, double centre, std::int64_t count, double* weights) {
+    double lanes[kLanes] = {};
+    const auto one = [=](std::int64_t i) {
+        double squared = add_square(0.0, static_cast<double>(values[i]) - centre);
+        if (sample != nullptr) squared *= sample[i];
+        return squared < weights[i] ? squared : weights[i];
+    };
+    std::int64_t i = 0;
+    for (; i + kLanes <= count; i += kLanes)
+        for (int l = 0; l < kLanes; ++l) {
+            weights[i + l] = one(i + l);
+            lanes[l] += weights[i + l];
+        }
+    for (int l = 0; i < count; ++i, ++l) {
+        weights[i] = one(i);
+        lanes[l] += weights[i];
+    }
+    return fold(lanes);
+}
+
 template <class T>
 void fold_blocks(const Rows<T>& x, const double* sample, const double* centre, double norm,
                  std::int64_t begin, std::int64_t end, double* weights, double* block_sums) {
     for (std::int64_t block = begin; block < end; ++block) {
         const std::int64_t first = block * kFan;
         const std::int64_t last = first + kFan < x.x.rows ? first + kFan : x.x.rows;
+        if (x.x.dim == 1 && !x.factored() && x.x.row_stride == 1) {
+            block_sums[block] = fold_line(x.x.row(first), sample == nullptr ? nullptr : sample + first, centre[0],
+                                          last - first, weights + first);
+            continue;
+        }
         fold_block(x, sample, centre, norm, first, last, weights);
         block_sums[block] = lane_sum(weights + first, last - first);
     }

@@ -71,24 +71,46 @@ struct Uniforms {
 /// When to fold the pending centres into the weights: when, and only when, the rejections expected without it
 /// cost more than it does. Counts distances, never looks at a clock, so the rows don't depend on the machine.
 struct Refresh {
-    std::int64_t rows;      // N
-    std::int64_t every;     // with at least this many centres pending; 0: never; -1: by the counts
-    std::int64_t pending;   // centres accepted since the last refresh
-    std::int64_t rejected;  // candidates rejected since
+    std::int64_t rows;     // N
+    std::int64_t numbers;  // in a row
+    std::int64_t every;    // with at least this many centres pending; 0: never; -1: by the counts
+    std::int64_t pending = 0;   // centres accepted since the last refresh
+    std::int64_t rejected = 0;  // candidates rejected since
+    double recently_accepted = 0.0;  // the same, the last few counting most
+    double recently_rejected = 0.0;
 
-    /// A distance to a candidate costs as much as this many in a refresh, which reads rows in order.
-    static constexpr double kRatio = 4.0;
+    /// Costs in units of a distance in a refresh: a distance to a candidate, whose row lies anywhere; a
+    /// candidate, in multiplications; and the reading of a row.
+    static constexpr double kDistance = 2.0;
+    static constexpr double kCandidate = 20000.0;
+    static constexpr double kRead = 24.0;
+    static constexpr double kMemory = 0.875;  // of the recent counts, from one centre to the next
+
+    SAAL_HOST_DEVICE void accept() {
+        ++pending;
+        recently_accepted = recently_accepted * kMemory + 1.0;
+        recently_rejected = recently_rejected * kMemory;
+    }
+    SAAL_HOST_DEVICE void reject() {
+        ++rejected;
+        recently_rejected += 1.0;
+    }
+    SAAL_HOST_DEVICE void done() {
+        pending = rejected = 0;
+        recently_accepted = recently_rejected = 0.0;
+    }
 
     SAAL_HOST_DEVICE bool due(std::int64_t remaining) const {
-        if (pending == 0) return false;
+        if (pending == 0 || remaining == 0) return false;
         const auto n = static_cast<double>(rows);
         const auto p = static_cast<double>(pending);
-        const auto lost = static_cast<double>(rejected);
         const auto left = static_cast<double>(remaining);
         // Where no true weight is left, nothing but this ends the rejections.
-        if (lost * kRatio >= n) return true;
+        if (static_cast<double>(rejected) * 4.0 >= n) return true;
         if (every >= 0) return every > 0 && pending >= every;
-        return left * (lost / (p + 1.0)) * (p + left / 2.0) * kRatio >= n * p;
+        const double lost = left * (recently_rejected / (recently_accepted + 1.0));
+        const double candidate = (p + left / 2.0) * kDistance + kCandidate / (static_cast<double>(numbers) + 8.0);
+        return lost * candidate >= n * (p + kRead);
     }
 };
 

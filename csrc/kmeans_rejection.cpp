@@ -18,7 +18,6 @@ namespace {
 
 constexpr std::int64_t kBatch = 64;    // candidates
 constexpr std::int64_t kCentres = 512;  // whose products a refresh holds at once
-constexpr std::int64_t kFew = 2;        // pending centres that are folded without bounds
 
 template <class T>
 class Rejection {
@@ -28,7 +27,7 @@ class Rejection {
           line_(!state.x.factored() && state.x.x.dim == 1),
           bounds_(state.x, filter),
           scratch_(static_cast<std::size_t>(state.team.size())),
-          refresh_{state.x.count(), state.options.refresh_every, 0, 0} {}
+          refresh_{state.x.count(), state.x.numbers(), state.options.refresh_every} {}
 
     void run() {
         const auto& initial = state_.options.initial;
@@ -71,7 +70,7 @@ class Rejection {
                 ++state_.info.accepted;
                 add_candidate(b, row);
             } else {
-                ++refresh_.rejected;
+                refresh_.reject();
             }
             if (refresh_.due(state_.remaining())) {
                 refresh();
@@ -133,7 +132,7 @@ class Rejection {
     }
 
     void add_candidate(std::int64_t b, std::int64_t row) {
-        ++refresh_.pending;
+        refresh_.accept();
         pending_.push_back(row);
         if (line_) {
             values_.push_back(static_cast<double>(*state_.x.x.row(row)));
@@ -150,30 +149,34 @@ class Rejection {
 
     /// Folds the pending centres into the weights.
     void refresh() {
-        if (line_ || refresh_.pending <= kFew) {
-            for (const std::int64_t row : pending_) state_.fold(row);
-            state_.info.refreshes -= refresh_.pending;
-        } else {
-            state_.over_blocks(state_.x.numbers() * refresh_.pending,
-                               [&](std::int64_t member, std::int64_t begin, std::int64_t end) {
-                                   for (std::int64_t block = begin; block < end; ++block)
+        state_.over_blocks(state_.x.numbers() * refresh_.pending,
+                           [&](std::int64_t member, std::int64_t begin, std::int64_t end) {
+                               for (std::int64_t block = begin; block < end; ++block)
+                                   if (line_)
+                                       lower_line(block);
+                                   else
                                        lower(block, scratch_[static_cast<std::size_t>(member)]);
-                               });
-            state_.info.distances += state_.x.count() * refresh_.pending;
-        }
+                           });
+        state_.info.distances += state_.x.count() * refresh_.pending;
         ++state_.info.refreshes;
         state_.sum_up();
         pending_.clear();
         values_.clear();
         fresh_.clear();
         bounds_.clear(panels_);
-        refresh_.pending = 0;
-        refresh_.rejected = 0;
+        refresh_.done();
     }
 
     using Scratch = typename Bounds<T>::Scratch;
 
-    /// Lowers the weights of one block of rows by all pending centres.
+    /// Lowers the weights of one block of rows by all pending centres, on a line.
+    void lower_line(std::int64_t block) {
+        for (const double& value : values_)
+            state_.pass.fold(state_.x, state_.options.weights, &value, 0.0, block, block + 1, state_.tree.rows(),
+                             state_.tree.block_sums());
+    }
+
+    /// The same in general.
     void lower(std::int64_t block, Scratch& scratch) {
         const std::int64_t begin = block * kFan;
         const std::int64_t end = std::min(begin + kFan, state_.x.count());

@@ -5,12 +5,27 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <new>
 #include <vector>
 
 #include "kmeans_pass.h"
 #include "kmeans_policy.h"
 
 namespace saal {
+
+/// Memory that vector registers reach without straddling two cache lines.
+template <class T>
+struct Aligned {
+    using value_type = T;
+    static constexpr std::align_val_t kTo{64};
+    Aligned() = default;
+    template <class U>
+    explicit Aligned(const Aligned<U>& /*other*/) {}
+    T* allocate(std::size_t count) { return static_cast<T*>(::operator new(count * sizeof(T), kTo)); }
+    void deallocate(T* memory, std::size_t /*count*/) { ::operator delete(memory, kTo); }
+    friend bool operator==(const Aligned& /*a*/, const Aligned& /*b*/) { return true; }
+    friend bool operator!=(const Aligned& /*a*/, const Aligned& /*b*/) { return false; }
+};
 
 class Tree {
   public:
@@ -64,7 +79,8 @@ class Tree {
 
   private:
     const PassTable& table_;
-    std::vector<double> rows_, blocks_, groups_;
+    std::vector<double, Aligned<double>> rows_;
+    std::vector<double> blocks_, groups_;
     double total_ = 0.0;
 };
 
