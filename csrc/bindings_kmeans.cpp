@@ -1,4 +1,5 @@
-// k-means++ for Python: arrays in, rows and what was counted out. The interpreter's lock is released meanwhile.
+// k-means++ for Python: arrays in, rows and what was counted out. The interpreter's lock is released
+// meanwhile.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>

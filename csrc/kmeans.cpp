@@ -64,7 +64,8 @@ void check_choice(std::int64_t rows, const Options& options) {
             sum += weight;
         }
         if (left == 0) throw std::invalid_argument("expected a weight above 0, got only zeros");
-        if (!std::isfinite(sum)) throw std::invalid_argument("expected weights of a finite sum, got an overflow");
+        if (!std::isfinite(sum))
+            throw std::invalid_argument("expected weights of a finite sum, got an overflow");
         who = "the number of rows of positive weight";
     }
     if (!initial.empty()) {

@@ -16,9 +16,9 @@ namespace saal {
 /// squared norm (ties: the lowest index).
 enum class First { kRandom, kArgmax };
 
-/// kPlain updates all weights after each row. kRejection draws from stale weights and accepts with probability
-/// D² over the stale one. kSorted, for rows of one number, updates only the rows nearest the new one.
-/// All three draw from the same distribution, each with rows of its own for the same uniforms.
+/// kPlain updates all weights after each row. kRejection draws from stale weights and accepts with
+/// probability D² over the stale one. kSorted, for rows of one number, updates only the rows nearest the new
+/// one. All three draw from the same distribution, each with rows of its own for the same uniforms.
 enum class Algorithm { kAuto, kPlain, kRejection, kSorted };
 
 struct Options {

@@ -1,7 +1,7 @@
 // Lower bounds of squared distances between rows and pending centres, from products in float.
 //
-// With x' and c' the rows as floats, centred and scaled, ‖x − c‖² differs from ‖x'‖² + ‖c'‖² − 2⟨x', c'⟩ by no
-// more than (D + 32) 2⁻²⁴ (‖x'‖² + ‖c'‖²): rounding x' and c' costs 4 · 2⁻²⁴, the product D · 2⁻²⁴ in any
+// With x' and c' the rows as floats, centred and scaled, ‖x − c‖² differs from ‖x'‖² + ‖c'‖² − 2⟨x', c'⟩ by
+// no more than (D + 32) 2⁻²⁴ (‖x'‖² + ‖c'‖²): rounding x' and c' costs 4 · 2⁻²⁴, the product D · 2⁻²⁴ in any
 // order of its terms (Higham, Accuracy and Stability of Numerical Algorithms, 2002, Section 3.1), the sums
 // the rest. For outer products both factors' products count, and nothing can be centred. What underflows is
 // below 2⁻⁹⁰ in units of the scale; what overflows gives NaN or an infinite bound, and is computed exactly.
@@ -58,7 +58,9 @@ class Bounds {
         left_scale_ = scale(x.left, zeros_, step);
     }
 
-    std::int64_t pad_rows(std::int64_t count) const { return (count + table_.strip - 1) / table_.strip * table_.strip; }
+    std::int64_t pad_rows(std::int64_t count) const {
+        return (count + table_.strip - 1) / table_.strip * table_.strip;
+    }
     std::int64_t pad_centres(std::int64_t count) const {
         return (count + table_.width - 1) / table_.width * table_.width;
     }
@@ -77,7 +79,8 @@ class Bounds {
                 const double left =
                     pack_row(x_.left.row(row), zeros_, left_scale_, out.left.data() + r * x_.left.dim);
                 // An outlier could lift what underflowed in the other factor.
-                norm = norm < 0x1p40 && left < 0x1p40 ? norm * left : std::numeric_limits<double>::quiet_NaN();
+                norm =
+                    norm < 0x1p40 && left < 0x1p40 ? norm * left : std::numeric_limits<double>::quiet_NaN();
             }
             out.norms[static_cast<std::size_t>(r)] = static_cast<float>(norm);
         }
@@ -87,7 +90,8 @@ class Bounds {
     void add(const Packed& packed, std::int64_t r, Panels& panels) const {
         if (panels.count % table_.width == 0) {
             panels.x.resize(panels.x.size() + static_cast<std::size_t>(table_.width * x_.x.dim), 0.0F);
-            panels.left.resize(panels.left.size() + static_cast<std::size_t>(table_.width * x_.left.dim), 0.0F);
+            panels.left.resize(panels.left.size() + static_cast<std::size_t>(table_.width * x_.left.dim),
+                               0.0F);
             panels.norms.resize(panels.norms.size() + static_cast<std::size_t>(table_.width), 0.0F);
         }
         spread(packed.x.data() + r * x_.x.dim, x_.x.dim, panels.x.data(), panels.count);
@@ -117,7 +121,8 @@ class Bounds {
         table_.dots(packed.left.data() + begin * left, count, left, panels.left.data() + first * left, groups,
                     left_dots.data(), stride);
         for (std::int64_t r = 0; r < count; ++r)
-            table_.multiply(dots + (begin + r) * stride, left_dots.data() + r * stride, groups * table_.width);
+            table_.multiply(dots + (begin + r) * stride, left_dots.data() + r * stride,
+                            groups * table_.width);
     }
 
     /// The centres of `count` whose squared distance to a row may lie below `squared`; how many.
@@ -137,8 +142,8 @@ class Bounds {
         for (std::int64_t i = 0; i < x_.count() && part.dim > 0; i += step) {
             double norm = 0.0;
             for (std::int64_t j = 0; j < part.dim; ++j) {
-                const double value =
-                    static_cast<double>(part.row(i)[j]) - static_cast<double>(shift[static_cast<std::size_t>(j)]);
+                const double value = static_cast<double>(part.row(i)[j]) -
+                                     static_cast<double>(shift[static_cast<std::size_t>(j)]);
                 norm += value * value;
             }
             if (norm > most) most = norm;

@@ -1,6 +1,6 @@
-// The quick part of k-means++: products in float, from which lower bounds of squared distances follow. A bound
-// only ever spares an exact distance that could not have mattered, so no result depends on how it is rounded;
-// here multiply-adds may fuse. Compiled once per instruction set (kmeans_filter.cpp).
+// The quick part of k-means++: products in float, from which lower bounds of squared distances follow. A
+// bound only ever spares an exact distance that could not have mattered, so no result depends on how it is
+// rounded; here multiply-adds may fuse. Compiled once per instruction set (kmeans_filter.cpp).
 #pragma once
 
 #include <cstdint>

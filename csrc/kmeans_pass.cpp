@@ -85,9 +85,8 @@ void fold_block(const Rows<T>& x, const double* sample, const double* centre, do
     double squared[kFan];
     if (x.factored()) {
         for (std::int64_t i = begin; i < end; ++i)
-            squared[i - begin] =
-                from_products(x.norms[i], norm, dot(x.left.row(i), centre, x.left.dim),
-                              dot(x.x.row(i), centre + x.left.dim, dim));
+            squared[i - begin] = from_products(x.norms[i], norm, dot(x.left.row(i), centre, x.left.dim),
+                                               dot(x.x.row(i), centre + x.left.dim, dim));
     } else {
         for (std::int64_t i = begin; i < end; ++i)
             squared[i - begin] = squared_distance(x.x.row(i), centre, dim);
@@ -127,8 +126,8 @@ void fold_blocks(const Rows<T>& x, const double* sample, const double* centre, d
         const std::int64_t first = block * kFan;
         const std::int64_t last = first + kFan < x.x.rows ? first + kFan : x.x.rows;
         if (x.x.dim == 1 && !x.factored() && x.x.row_stride == 1) {
-            block_sums[block] = fold_line(x.x.row(first), sample == nullptr ? nullptr : sample + first, centre[0],
-                                          last - first, weights + first);
+            block_sums[block] = fold_line(x.x.row(first), sample == nullptr ? nullptr : sample + first,
+                                          centre[0], last - first, weights + first);
             continue;
         }
         fold_block(x, sample, centre, norm, first, last, weights);

@@ -37,8 +37,8 @@ struct Passes {
     /// out[i] <- ‖x_i‖² for rows [begin, end).
     void (*norms)(const Rows<T>& x, std::int64_t begin, std::int64_t end, double* out);
     /// weights[i] <- min(weights[i], sample[i] ‖x_i − centre‖²) for the rows of blocks [begin, end), and each
-    /// block's sum. `centre`: the row's numbers, those of `left` first; `norm`: its squared norm; `sample` may
-    /// be null, for ones.
+    /// block's sum. `centre`: the row's numbers, those of `left` first; `norm`: its squared norm; `sample`
+    /// may be null, for ones.
     void (*fold)(const Rows<T>& x, const double* sample, const double* centre, double norm,
                  std::int64_t begin, std::int64_t end, double* weights, double* block_sums);
 };

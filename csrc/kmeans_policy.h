@@ -71,11 +71,11 @@ struct Uniforms {
 /// When to fold the pending centres into the weights: when, and only when, the rejections expected without it
 /// cost more than it does. Counts distances, never looks at a clock, so the rows don't depend on the machine.
 struct Refresh {
-    std::int64_t rows;     // N
-    std::int64_t numbers;  // in a row
-    std::int64_t every;    // with at least this many centres pending; 0: never; -1: by the counts
-    std::int64_t pending = 0;   // centres accepted since the last refresh
-    std::int64_t rejected = 0;  // candidates rejected since
+    std::int64_t rows;               // N
+    std::int64_t numbers;            // in a row
+    std::int64_t every;              // at so many centres pending; 0: late; -1: by the counts
+    std::int64_t pending = 0;        // centres accepted since the last refresh
+    std::int64_t rejected = 0;       // candidates rejected since
     double recently_accepted = 0.0;  // the same, the last few counting most
     double recently_rejected = 0.0;
 
@@ -106,10 +106,12 @@ struct Refresh {
         const auto p = static_cast<double>(pending);
         const auto left = static_cast<double>(remaining);
         // Where no true weight is left, nothing but this ends the rejections.
-        if (static_cast<double>(rejected) * 4.0 >= n) return true;
+        const double patience = every == 0 ? 64.0 : 0.25;
+        if (static_cast<double>(rejected) >= n * patience) return true;
         if (every >= 0) return every > 0 && pending >= every;
         const double lost = left * (recently_rejected / (recently_accepted + 1.0));
-        const double candidate = (p + left / 2.0) * kDistance + kCandidate / (static_cast<double>(numbers) + 8.0);
+        const double candidate =
+            (p + left / 2.0) * kDistance + kCandidate / (static_cast<double>(numbers) + 8.0);
         return lost * candidate >= n * (p + kRead);
     }
 };

@@ -16,7 +16,7 @@
 namespace saal {
 namespace {
 
-constexpr std::int64_t kBatch = 64;    // candidates
+constexpr std::int64_t kBatch = 64;     // candidates
 constexpr std::int64_t kCentres = 512;  // whose products a refresh holds at once
 
 template <class T>
@@ -56,7 +56,8 @@ class Rejection {
         const std::int64_t count = std::min({kBatch, 2 * done + 1, 2 * state_.remaining() + 6});
         rows_.resize(static_cast<std::size_t>(count));
         for (std::int64_t b = 0; b < count; ++b)
-            rows_[static_cast<std::size_t>(b)] = state_.tree.draw(state_.options.uniforms(2 * (number_ + b) + 1));
+            rows_[static_cast<std::size_t>(b)] =
+                state_.tree.draw(state_.options.uniforms(2 * (number_ + b) + 1));
         if (!line_) compare();
         fresh_.clear();
         for (std::int64_t b = 0; b < count && state_.remaining() > 0; ++b) {
@@ -112,20 +113,21 @@ class Rejection {
         const double sample = state_.sample(row);
         if (line_)
             return values_.empty() ||
-                   threshold < sample * state_.table.nearest(values_.data(), static_cast<std::int64_t>(values_.size()),
+                   threshold < sample * state_.table.nearest(values_.data(),
+                                                             static_cast<std::int64_t>(values_.size()),
                                                              static_cast<double>(*state_.x.x.row(row)));
         const auto open = [&](std::int64_t centre) {
             return !(threshold < sample * state_.pass.distance(state_.x, row, centre));
         };
         const float norm = packed_.norms[static_cast<std::size_t>(b)];
         const double squared = threshold / sample;
-        std::int64_t found =
-            bounds_.below(dots_.data() + b * stride_, panels_.norms.data(), before_, norm, squared, hits_.data());
+        std::int64_t found = bounds_.below(dots_.data() + b * stride_, panels_.norms.data(), before_, norm,
+                                           squared, hits_.data());
         for (std::int64_t h = 0; h < found; ++h)
             if (open(pending_[static_cast<std::size_t>(hits_[static_cast<std::size_t>(h)])])) return false;
         for (const std::int64_t f : fresh_) {
-            found = bounds_.below(mutual_dots_.data() + b * mutual_stride_ + f, mutual_.norms.data() + f, 1, norm,
-                                  squared, hits_.data());
+            found = bounds_.below(mutual_dots_.data() + b * mutual_stride_ + f, mutual_.norms.data() + f, 1,
+                                  norm, squared, hits_.data());
             if (found > 0 && open(rows_[static_cast<std::size_t>(f)])) return false;
         }
         return true;
@@ -172,8 +174,8 @@ class Rejection {
     /// Lowers the weights of one block of rows by all pending centres, on a line.
     void lower_line(std::int64_t block) {
         for (const double& value : values_)
-            state_.pass.fold(state_.x, state_.options.weights, &value, 0.0, block, block + 1, state_.tree.rows(),
-                             state_.tree.block_sums());
+            state_.pass.fold(state_.x, state_.options.weights, &value, 0.0, block, block + 1,
+                             state_.tree.rows(), state_.tree.block_sums());
     }
 
     /// The same in general.
@@ -216,7 +218,8 @@ class Rejection {
         if (found > 0) std::swap(hits[0], hits[nearest]);
         for (std::int64_t h = 0; h < found; ++h) {
             std::int32_t still = 0;
-            if (h > 0 && bounds_.below(dots + hits[h], norms + hits[h], 1, norm, weight / sample, &still) == 0)
+            if (h > 0 &&
+                bounds_.below(dots + hits[h], norms + hits[h], 1, norm, weight / sample, &still) == 0)
                 continue;
             const std::int64_t centre = pending_[static_cast<std::size_t>(first + hits[h])];
             weight = std::min(weight, sample * state_.pass.distance(state_.x, row, centre));
@@ -228,9 +231,9 @@ class Rejection {
     Bounds<T> bounds_;
     std::vector<Scratch> scratch_;  // one a thread
     Refresh refresh_;
-    std::int64_t number_ = 0;           // of the next candidate
+    std::int64_t number_ = 0;            // of the next candidate
     std::vector<std::int64_t> pending_;  // centres not folded into the weights yet
-    std::vector<double> values_;        // theirs, on a line
+    std::vector<double> values_;         // theirs, on a line
     typename Bounds<T>::Panels panels_;
     // a batch
     std::vector<std::int64_t> rows_;

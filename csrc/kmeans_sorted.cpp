@@ -94,7 +94,8 @@ template <class T>
 Seeding draw_sorted(const Rows<T>& x, const Options& options, const PassTable& table) {
     const auto n = static_cast<std::size_t>(x.count());
     for (std::size_t i = 0; i < n; ++i)
-        if (!std::isfinite(*x.x.row(static_cast<std::int64_t>(i)))) throw_not_finite(static_cast<std::int64_t>(i));
+        if (!std::isfinite(*x.x.row(static_cast<std::int64_t>(i))))
+            throw_not_finite(static_cast<std::int64_t>(i));
     const std::vector<std::int64_t> order = sorted_order(x.x);
     std::vector<T> values(n);
     std::vector<double> weights(options.weights == nullptr ? 0 : n);

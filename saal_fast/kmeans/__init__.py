@@ -3,7 +3,7 @@
 D² is the squared distance to the nearest row drawn before (Arthur & Vassilvitskii, "k-means++: the advantages of careful
 seeding", SODA 2007). BADGE (arXiv:1906.03671) selects samples so, over gradient embeddings, and SAAL over scores.
 
-`kmeans_plusplus` runs in C++, or in CUDA for a tensor there. `kmeans_plusplus_reference` is the definition, in plain PyTorch.
+`kmeans_plusplus` runs in C++, or in CUDA for a tensor there; `kmeans_plusplus_reference` is the definition in plain PyTorch.
 **Given the same uniforms and algorithm, all choose the same rows**, for any number of threads: what decides is computed in
 float64 in one defined order (`csrc/kmeans_policy.h`), so there is no rounding to differ by. docs/seeding.md explains the
 algorithms, and why they are exact.

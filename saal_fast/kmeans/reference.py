@@ -52,7 +52,7 @@ def kmeans_plusplus_reference(
         initial: As in `kmeans_plusplus`.
         algorithm: Which way to draw; none chooses for you here.
         uniforms: Numbers in [0, 1), taken as float64; k for "plain", as many as it takes for "rejection".
-        refresh_every: Fold when so many centres are pending; 0 only once N / 4 candidates were rejected, -1 by the counts.
+        refresh_every: Fold when so many centres are pending; 0 only once 64 N candidates were rejected; -1 by the counts.
 
     Returns:
         The rows' numbers in the order drawn, int64 [k], on the CPU.
@@ -205,7 +205,7 @@ class _Refresh:
     def due(self, remaining: int) -> bool:
         if self.pending == 0 or remaining == 0:
             return False
-        if self.rejected * 4.0 >= self.rows:
+        if self.rejected >= self.rows * (64.0 if self.every == 0 else 0.25):
             return True
         if self.every >= 0:
             return self.every > 0 and self.pending >= self.every
@@ -277,7 +277,7 @@ def _row_at(weights: Tensor, u: float) -> int | None:
     blocks = _parent_sums(weights)
     groups = _parent_sums(blocks)
     total = list(itertools.accumulate(groups.tolist()))[-1]
-    _check_overflow(torch.tensor(total))
+    _check_overflow(torch.tensor(total, dtype=torch.float64))
     if total == 0.0:
         return None
     index, rest = 0, u * total
