@@ -78,20 +78,14 @@ def faiss(x: np.ndarray, k: int, seed: int) -> Any:
 
 def skactiveml(x: np.ndarray, k: int, seed: int) -> Any:
     badge = pytest.importorskip("skactiveml.pool._badge", reason="scikit-activeml is not installed")
-    chosen: list[int] = []
-    state, nearest = np.random.RandomState(seed), None
-    for _ in range(k):
-        _, nearest, index = step(badge, x, chosen, state, nearest)
-        chosen.append(int(index))
+    state = np.random.RandomState(seed)
+    weights = badge._d_2(x, [])
+    chosen = [int(np.argmax(weights))]
+    for _ in range(k - 1):  # the loop of its `Badge.query`, which does the model's part as well
+        weights = badge._d_2(x, chosen[-1:], weights)
+        p = weights.astype(np.float64)
+        chosen.append(int(state.choice(len(x), 1, replace=False, p=p / p.sum())[0]))
     return chosen
-
-
-def step(badge: Any, x: np.ndarray, chosen: list[int], state: Any, nearest: Any) -> tuple[Any, Any, int]:
-    """One round of its `Badge.query`: distances to the newest row, then a draw."""
-    weights, nearest = badge._d_2(x, chosen, nearest)
-    if not chosen:
-        return weights, nearest, int(np.argmax(weights))
-    return weights, nearest, int(state.choice(len(x), p=weights / weights.sum()))
 
 
 CONTESTANTS = {f.__name__: f for f in (ours, plain, sklearn_f32, sklearn_f64, faiss, skactiveml)}
