@@ -148,7 +148,7 @@ template Seeding kmeans_plusplus<float>(const Rows<float>&, const Options&);
 template Seeding kmeans_plusplus<double>(const Rows<double>&, const Options&);
 
 Algorithm choose_algorithm(std::int64_t rows, std::int64_t numbers, std::int64_t k, bool factored) {
-    if (numbers == 1 && !factored && k >= 1024 && k >= rows / 64) return Algorithm::kSorted;
+    if (numbers == 1 && !factored) return k < 64 ? Algorithm::kPlain : Algorithm::kSorted;
     const double work = static_cast<double>(rows) * static_cast<double>(k) * static_cast<double>(numbers);
     return work < 65536.0 || k < 4 ? Algorithm::kPlain : Algorithm::kRejection;
 }

@@ -112,17 +112,15 @@ class Bounds {
               std::int64_t first, std::int64_t last, float* dots, std::int64_t stride,
               std::vector<float>& left_dots) const {
         const std::int64_t count = pad_rows(end - begin);
-        const std::int64_t groups = pad_centres(last - first) / table_.width;
         const std::int64_t dim = x_.x.dim, left = x_.left.dim;
-        table_.dots(packed.x.data() + begin * dim, count, dim, panels.x.data() + first * dim, groups,
+        table_.dots(packed.x.data() + begin * dim, count, dim, panels.x.data() + first * dim, last - first,
                     dots + begin * stride, stride);
         if (!x_.factored()) return;
         left_dots.resize(static_cast<std::size_t>(count * stride));
-        table_.dots(packed.left.data() + begin * left, count, left, panels.left.data() + first * left, groups,
-                    left_dots.data(), stride);
+        table_.dots(packed.left.data() + begin * left, count, left, panels.left.data() + first * left,
+                    last - first, left_dots.data(), stride);
         for (std::int64_t r = 0; r < count; ++r)
-            table_.multiply(dots + (begin + r) * stride, left_dots.data() + r * stride,
-                            groups * table_.width);
+            table_.multiply(dots + (begin + r) * stride, left_dots.data() + r * stride, last - first);
     }
 
     /// The centres of `count` whose squared distance to a row may lie below `squared`; how many.

@@ -14,8 +14,7 @@ namespace {
 
 constexpr int kLanes = kLanesOf<float>;
 constexpr int kStrip = kVectorRegisters == 32 ? 8 : 4;
-constexpr int kVectors = 2;
-constexpr int kWidth = kVectors * kLanes;
+constexpr int kWidth = 2 * kLanes;
 constexpr int kChunk = 16;
 
 /// Σ out², in kChunk sums of floats.
@@ -36,7 +35,8 @@ double pack(const T* row, const T* shift, T scale, std::int64_t dim, float* out)
     return squares(out, dim);
 }
 
-/// A strip of rows by one panel.
+/// A strip of rows by one panel, or by its first half (`kVectors` 1).
+template <int kVectors>
 SAAL_INLINE void strip_by_panel(const float* rows, std::int64_t dim, const float* panel, float* dots,
                                 std::int64_t stride) {
     Vector<float> sums[kStrip][kVectors];
@@ -55,12 +55,15 @@ SAAL_INLINE void strip_by_panel(const float* rows, std::int64_t dim, const float
         for (int v = 0; v < kVectors; ++v) store<float>(dots + r * stride + v * kLanes, sums[r][v]);
 }
 
-void dots(const float* rows, std::int64_t count, std::int64_t dim, const float* centres, std::int64_t panels,
-          float* dots, std::int64_t stride) {
-    for (std::int64_t panel = 0; panel < panels; ++panel)  // a panel stays in the cache for all rows
-        for (std::int64_t r = 0; r < count; r += kStrip)
-            strip_by_panel(rows + r * dim, dim, centres + panel * dim * kWidth,
-                           dots + r * stride + panel * kWidth, stride);
+void dots(const float* rows, std::int64_t count, std::int64_t dim, const float* centres,
+          std::int64_t centre_count, float* dots, std::int64_t stride) {
+    for (std::int64_t c = 0; c < centre_count; c += kWidth)  // a panel stays in the cache for all rows
+        for (std::int64_t r = 0; r < count; r += kStrip) {
+            if (centre_count - c > kLanes)
+                strip_by_panel<2>(rows + r * dim, dim, centres + c * dim, dots + r * stride + c, stride);
+            else
+                strip_by_panel<1>(rows + r * dim, dim, centres + c * dim, dots + r * stride + c, stride);
+        }
 }
 
 void multiply(float* dots, const float* others, std::int64_t count) {

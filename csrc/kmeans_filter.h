@@ -15,9 +15,10 @@ struct FilterTable {
     /// out[j] <- scale (row[j] − shift[j]); returns Σ out².
     double (*pack_f32)(const float* row, const float* shift, float scale, std::int64_t dim, float* out);
     double (*pack_f64)(const double* row, const double* shift, double scale, std::int64_t dim, float* out);
-    /// dots[r * stride + p] <- ⟨row r, centre p⟩ for all centres of `panels` panels.
+    /// dots[r * stride + p] <- ⟨row r, centre p⟩ for centres [0, centre_count); what lies beyond in their
+    /// last panel may be left as it is.
     void (*dots)(const float* rows, std::int64_t count, std::int64_t dim, const float* centres,
-                 std::int64_t panels, float* dots, std::int64_t stride);
+                 std::int64_t centre_count, float* dots, std::int64_t stride);
     /// dots[i] *= others[i]
     void (*multiply)(float* dots, const float* others, std::int64_t count);
     /// Writes to `hits` the centres whose bound (norm + norms[p]) keep − 2 dots[p] − absolute lies below
