@@ -3,5 +3,6 @@
 
 #include <pybind11/pybind11.h>
 
+void define_kmeans(pybind11::module_& m);
 void define_diagonal_sums(pybind11::module_& m);
 void define_tiles(pybind11::module_& m);

@@ -1,22 +1,17 @@
 #include "kmeans.h"
 
 #include <algorithm>
-#include <limits>
+#include <cmath>
 #include <stdexcept>
-#include <type_traits>
 
 #include "isa.h"
-#include "kmeans_host.h"
-#include "kmeans_policy.h"
-#include "team.h"
+#include "kmeans_filter.h"
+#include "kmeans_ways.h"
 
 namespace saal {
 namespace {
 
-/// Below this many numbers a pass is over before a second thread has woken up.
-constexpr std::int64_t kNumbersPerThread = 1 << 16;
-
-std::vector<const PassTable*> built_tables() {
+std::vector<const PassTable*> pass_tables() {
     return {
         &pass_table_baseline,
 #if defined(SAAL_HAVE_AVX2)
@@ -28,121 +23,145 @@ std::vector<const PassTable*> built_tables() {
     };
 }
 
-/// The weights of all rows, and the tree of sums over them.
+std::vector<const FilterTable*> filter_tables() {
+    return {
+        &filter_table_baseline,
+#if defined(SAAL_HAVE_AVX2)
+        &filter_table_avx2,
+#endif
+#if defined(SAAL_HAVE_AVX512)
+        &filter_table_avx512,
+#endif
+    };
+}
+
+/// Checks weights and initial rows; throws where fewer than k rows are left to choose.
+void check_choice(std::int64_t rows, const Options& options) {
+    using std::to_string;
+    std::vector<std::int64_t> initial = options.initial;
+    std::sort(initial.begin(), initial.end());
+    for (std::size_t i = 0; i < initial.size(); ++i) {
+        if (initial[i] < 0 || initial[i] >= rows)
+            throw std::invalid_argument("expected initial rows in [0, " + to_string(rows) + "), got " +
+                                        to_string(initial[i]));
+        if (i > 0 && initial[i] == initial[i - 1])
+            throw std::invalid_argument("expected different initial rows, got row " + to_string(initial[i]) +
+                                        " twice");
+    }
+    if (!initial.empty() && options.first == First::kArgmax)
+        throw std::invalid_argument("expected first='random' with initial rows, got 'argmax'");
+    std::int64_t left = rows;
+    std::string who = "the number of rows";
+    if (options.weights != nullptr) {
+        double sum = 0.0;
+        left = 0;
+        for (std::int64_t i = 0; i < rows; ++i) {
+            const double weight = options.weights[i];
+            if (!(weight >= 0.0) || !std::isfinite(weight))
+                throw std::invalid_argument("expected finite weights >= 0, got " + to_string(weight) +
+                                            " for row " + to_string(i));
+            left += static_cast<std::int64_t>(weight > 0.0);
+            sum += weight;
+        }
+        if (left == 0) throw std::invalid_argument("expected a weight above 0, got only zeros");
+        if (!std::isfinite(sum))
+            throw std::invalid_argument("expected weights of a finite sum, got an overflow");
+        who = "the number of rows of positive weight";
+    }
+    if (!initial.empty()) {
+        for (const auto row : initial)
+            left -= static_cast<std::int64_t>(options.weights == nullptr || options.weights[row] > 0.0);
+        who += " that aren't initial";
+    }
+    if (options.k < 1 || options.k > left)
+        throw std::invalid_argument("expected 1 <= k <= " + to_string(left) + " (" + who +
+                                    "), got k=" + to_string(options.k));
+}
+
 template <class T>
-class Weights {
-  public:
-    Weights(const Matrix<T>& x, const PassTable& table, int threads)
-        : x_(x),
-          table_(table),
-          centre_(static_cast<std::size_t>(x.dim), 0.0),
-          rows_(static_cast<std::size_t>(x.rows)),
-          blocks_(static_cast<std::size_t>(parts(x.rows, kFan))),
-          groups_(static_cast<std::size_t>(parts(parts(x.rows, kFan), kFan))),
-          team_(team_size(x, threads)) {}
-
-    /// Sets each weight to the squared distance from the origin.
-    const double* norms() {
-        forget();
-        std::fill(centre_.begin(), centre_.end(), 0.0);
-        fold();
-        return rows_.data();
-    }
-
-    void forget() { std::fill(rows_.begin(), rows_.end(), std::numeric_limits<double>::infinity()); }
-
-    /// Lowers each weight to the squared distance from row `centre`.
-    void add_centre(std::int64_t centre) {
-        const T* row = x_.data + centre * x_.row_stride;
-        std::copy(row, row + x_.dim, centre_.begin());
-        fold();
-    }
-
-    /// The row that `u` aims at, or kNoWeightLeft, or kOverflow.
-    std::int64_t draw(double u) {
-        const auto blocks = static_cast<std::int64_t>(blocks_.size());
-        table_.sums(blocks_.data(), blocks, groups_.data());
-        double total = 0.0;
-        for (const double group : groups_) total += group;
-        if (total == 0.0) return kNoWeightLeft;
-        if (!std::isfinite(total)) return kOverflow;
-        Pick pick = descend(groups_.data(), static_cast<std::int64_t>(groups_.size()), u * total);
-        std::int64_t begin = pick.index * kFan;
-        pick = descend(blocks_.data() + begin, std::min<std::int64_t>(kFan, blocks - begin), pick.rest);
-        begin = (begin + pick.index) * kFan;
-        pick = descend(rows_.data() + begin, std::min<std::int64_t>(kFan, x_.rows - begin), pick.rest);
-        return begin + pick.index;
-    }
-
-  private:
-    static int team_size(const Matrix<T>& x, int threads) {
-        const std::int64_t useful = std::min(parts(x.rows, kFan), x.rows * x.dim / kNumbersPerThread);
-        return static_cast<int>(std::clamp<std::int64_t>(useful, 1, std::max(threads, 1)));
-    }
-
-    void fold() {
-        team_.run(static_cast<std::int64_t>(blocks_.size()), [this](std::int64_t begin, std::int64_t end) {
-            if constexpr (std::is_same_v<T, float>)
-                table_.pass_f32(x_, centre_.data(), begin, end, rows_.data(), blocks_.data());
-            else
-                table_.pass_f64(x_, centre_.data(), begin, end, rows_.data(), blocks_.data());
-        });
-    }
-
-    Matrix<T> x_;
-    const PassTable& table_;
-    std::vector<double> centre_, rows_, blocks_, groups_;
-    Team team_;  // last: its threads end before what they use does
-};
+void check(const Rows<T>& x, const Options& options) {
+    using std::to_string;
+    if (x.x.rows < 1 || x.x.dim < 1)
+        throw std::invalid_argument("expected x of at least one row and one column, got [" +
+                                    to_string(x.x.rows) + ", " + to_string(x.x.dim) + "]");
+    if (x.factored() && x.left.rows != x.x.rows)
+        throw std::invalid_argument("expected as many rows in both factors, got " + to_string(x.left.rows) +
+                                    " and " + to_string(x.x.rows));
+    for (std::int64_t i = 0; i < options.uniforms.count; ++i)
+        if (!(options.uniforms.given[i] >= 0.0 && options.uniforms.given[i] < 1.0))
+            throw std::invalid_argument("expected uniforms in [0, 1), got " +
+                                        to_string(options.uniforms.given[i]));
+    check_choice(x.count(), options);
+    if (options.algorithm == Algorithm::kSorted && (x.factored() || x.x.dim != 1))
+        throw std::invalid_argument("expected x of one number a row for algorithm='sorted', got " +
+                                    (x.factored() ? "a pair" : to_string(x.x.dim) + " columns"));
+}
 
 }  // namespace
 
 template <class T>
-std::vector<std::int64_t> kmeans_plusplus(const Matrix<T>& x, std::int64_t k, First first,
-                                          const std::vector<double>& uniforms, int threads,
-                                          const std::function<void()>& between_centres,
-                                          const std::string& isa) {
-    check_arguments(x.rows, x.dim, k, uniforms);
-    Weights<T> weights(x, find_table(built_tables(), isa), threads);
-
-    const std::int64_t largest = check_norms(weights.norms(), x.rows, [&x](std::int64_t row) {
-        const T* values = x.data + row * x.row_stride;
-        return std::vector<T>(values, values + x.dim);
-    });
-    weights.forget();
-
-    std::vector<std::int64_t> chosen(static_cast<std::size_t>(k));
-    chosen[0] = first == First::kArgmax ? largest : uniform_index(uniforms[0], x.rows);
-    for (std::size_t t = 1; t < chosen.size(); ++t) {
-        between_centres();
-        weights.add_centre(chosen[t - 1]);
-        const std::int64_t row = weights.draw(uniforms[t]);
-        if (row == kOverflow) throw_overflow();
-        if (row == kNoWeightLeft) {  // weights never rise again
-            fill_unchosen(chosen, t, x.rows, uniforms);
-            break;
+void draw_plain(State<T>& state) {
+    state.start();
+    for (std::int64_t t = static_cast<std::int64_t>(state.chosen.size()); state.remaining() > 0; ++t) {
+        if (state.tree.total() == 0.0) {
+            state.fill(t);
+            return;
         }
-        chosen[t] = row;
+        state.chosen.push_back(state.tree.draw(state.options.uniforms(t)));
+        if (state.remaining() == 0 && !state.options.potential) return;
+        state.fold(state.chosen.back());
+        state.sum_up();
     }
-    return chosen;
 }
 
-template std::vector<std::int64_t> kmeans_plusplus<float>(const Matrix<float>&, std::int64_t, First,
-                                                          const std::vector<double>&, int,
-                                                          const std::function<void()>&, const std::string&);
-template std::vector<std::int64_t> kmeans_plusplus<double>(const Matrix<double>&, std::int64_t, First,
-                                                           const std::vector<double>&, int,
-                                                           const std::function<void()>&, const std::string&);
+template <class T>
+Seeding kmeans_plusplus(const Rows<T>& x, const Options& options) {
+    check(x, options);
+    Algorithm algorithm = options.algorithm;
+    if (algorithm == Algorithm::kAuto)
+        algorithm = choose_algorithm(x.count(), x.numbers(), options.k, x.factored());
+    const PassTable& table = find_table(pass_tables(), options.isa);
+    if (algorithm == Algorithm::kSorted) {
+        Seeding seeding = draw_sorted(x, options, table);
+        seeding.info.algorithm = "sorted";
+        return seeding;
+    }
+    State<T> state(x, options, table);
+    std::vector<double> norms;
+    if (x.factored()) {
+        norms = state.norms();
+        state.check_norms(norms);
+        state.x.norms = norms.data();
+    }
+    if (algorithm == Algorithm::kPlain) {
+        draw_plain(state);
+        state.info.algorithm = "plain";
+    } else {
+        draw_rejection(state, find_table(filter_tables(), options.isa));
+        state.info.algorithm = "rejection";
+    }
+    if (options.potential) state.info.potential = state.tree.total();
+    return {std::move(state.chosen), state.info};
+}
+
+template Seeding kmeans_plusplus<float>(const Rows<float>&, const Options&);
+template Seeding kmeans_plusplus<double>(const Rows<double>&, const Options&);
+
+Algorithm choose_algorithm(std::int64_t rows, std::int64_t numbers, std::int64_t k, bool factored) {
+    if (numbers == 1 && !factored) return k < 64 ? Algorithm::kPlain : Algorithm::kSorted;
+    const double work = static_cast<double>(rows) * static_cast<double>(k) * static_cast<double>(numbers);
+    return work < 65536.0 || k < 4 ? Algorithm::kPlain : Algorithm::kRejection;
+}
 
 std::vector<std::string> built_isas() {
     std::vector<std::string> names;
-    for (const auto* table : built_tables()) names.emplace_back(table->isa);
+    for (const auto* table : pass_tables()) names.emplace_back(table->isa);
     return names;
 }
 
 std::vector<std::string> usable_isas() {
     std::vector<std::string> names;
-    for (const auto* table : built_tables())
+    for (const auto* table : pass_tables())
         if (cpu_runs(table->isa)) names.emplace_back(table->isa);
     return names;
 }

@@ -37,6 +37,11 @@ inline void check_arguments(std::int64_t rows, std::int64_t dim, std::int64_t k,
         "scale x down");
 }
 
+[[noreturn]] inline void throw_not_finite(std::int64_t row) {
+    throw std::invalid_argument("expected finite values in x, got NaN or inf first in row " +
+                                std::to_string(row));
+}
+
 /// The row of largest squared norm, the first of equals. Throws for the first row whose norm isn't finite:
 /// `fetch(row)` returns that row's values, to tell NaN or inf from an overflow of finite ones.
 template <class Fetch>
@@ -45,9 +50,7 @@ std::int64_t check_norms(const double* norms, std::int64_t rows, const Fetch& fe
     for (std::int64_t i = 0; i < rows; ++i) {
         if (!std::isfinite(norms[i])) {
             for (const auto value : fetch(i))
-                if (!std::isfinite(value))
-                    throw std::invalid_argument("expected finite values in x, got NaN or inf first in row " +
-                                                std::to_string(i));
+                if (!std::isfinite(value)) throw_not_finite(i);
             throw_overflow();
         }
         if (norms[i] > norms[largest]) largest = i;
@@ -55,29 +58,31 @@ std::int64_t check_norms(const double* norms, std::int64_t rows, const Fetch& fe
     return largest;
 }
 
-/// Fills chosen[done...] with rows not chosen before, each uniform among those: draw t takes the
-/// floor(u_t * left)-th such row in the order of indices.
+/// The floor(u * left)-th of the `left` rows that aren't in `taken` (sorted), which it is added to.
+inline std::int64_t take_unchosen(std::vector<std::int64_t>& taken, std::int64_t rows, double u) {
+    std::int64_t row = uniform_index(u, rows - static_cast<std::int64_t>(taken.size()));
+    // `row` unchosen ones come before it; skip the chosen among them. taken[m] - m, the number of unchosen
+    // rows before taken[m], never falls with m: bisect it.
+    std::size_t low = 0;
+    std::size_t high = taken.size();
+    while (low < high) {
+        const std::size_t middle = low + (high - low) / 2;
+        if (taken[middle] - static_cast<std::int64_t>(middle) <= row)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    row += static_cast<std::int64_t>(low);
+    taken.insert(taken.begin() + static_cast<std::ptrdiff_t>(low), row);
+    return row;
+}
+
+/// Fills chosen[done...] with rows not chosen before, each uniform among those: draw t by uniform t.
 inline void fill_unchosen(std::vector<std::int64_t>& chosen, std::size_t done, std::int64_t rows,
                           const std::vector<double>& uniforms) {
-    std::vector<std::int64_t> sorted(chosen.begin(), chosen.begin() + static_cast<std::ptrdiff_t>(done));
-    std::sort(sorted.begin(), sorted.end());
-    for (std::size_t t = done; t < chosen.size(); ++t) {
-        std::int64_t row = uniform_index(uniforms[t], rows - static_cast<std::int64_t>(t));
-        // `row` unchosen ones come before it; skip the chosen among them. sorted[m] - m, the number of
-        // unchosen rows before sorted[m], never falls with m: bisect it.
-        std::size_t low = 0;
-        std::size_t high = sorted.size();
-        while (low < high) {
-            const std::size_t middle = low + (high - low) / 2;
-            if (sorted[middle] - static_cast<std::int64_t>(middle) <= row)
-                low = middle + 1;
-            else
-                high = middle;
-        }
-        row += static_cast<std::int64_t>(low);
-        sorted.insert(sorted.begin() + static_cast<std::ptrdiff_t>(low), row);
-        chosen[t] = row;
-    }
+    std::vector<std::int64_t> taken(chosen.begin(), chosen.begin() + static_cast<std::ptrdiff_t>(done));
+    std::sort(taken.begin(), taken.end());
+    for (std::size_t t = done; t < chosen.size(); ++t) chosen[t] = take_unchosen(taken, rows, uniforms[t]);
 }
 
 }  // namespace saal

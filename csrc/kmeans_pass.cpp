@@ -30,38 +30,126 @@ double lane_sum(const double* values, std::int64_t count) {
     return fold(lanes);
 }
 
-template <class T>
-double squared_distance(const T* row, const double* centre, std::int64_t dim) {
+/// Σ (row_j − centre_j)²
+template <class T, class U>
+double squared_distance(const T* row, const U* centre, std::int64_t dim) {
     double lanes[kLanes] = {};
     std::int64_t j = 0;
     for (; j + kLanes <= dim; j += kLanes)
         for (int l = 0; l < kLanes; ++l)
-            lanes[l] = add_square(lanes[l], static_cast<double>(row[j + l]) - centre[j + l]);
+            lanes[l] =
+                add_square(lanes[l], static_cast<double>(row[j + l]) - static_cast<double>(centre[j + l]));
     for (int l = 0; j < dim; ++j, ++l)
-        lanes[l] = add_square(lanes[l], static_cast<double>(row[j]) - centre[j]);
+        lanes[l] = add_square(lanes[l], static_cast<double>(row[j]) - static_cast<double>(centre[j]));
+    return fold(lanes);
+}
+
+/// Σ row_j other_j
+template <class T, class U>
+double dot(const T* row, const U* other, std::int64_t dim) {
+    double lanes[kLanes] = {};
+    std::int64_t j = 0;
+    for (; j + kLanes <= dim; j += kLanes)
+        for (int l = 0; l < kLanes; ++l)
+            lanes[l] += static_cast<double>(row[j + l]) * static_cast<double>(other[j + l]);
+    for (int l = 0; j < dim; ++j, ++l)
+        lanes[l] += static_cast<double>(row[j]) * static_cast<double>(other[j]);
+    return fold(lanes);
+}
+
+/// ‖a ⊗ h − b ⊗ g‖² by the factors' products; rounding may leave it a little below 0.
+double from_products(double norm, double other, double left, double right) {
+    const double squared = (norm + other) - 2.0 * (left * right);
+    return squared > 0.0 || squared != squared ? squared : 0.0;  // NaN stays: it is looked for later
+}
+
+template <class T>
+double distance(const Rows<T>& x, std::int64_t i, std::int64_t j) {
+    if (!x.factored()) return squared_distance(x.x.row(i), x.x.row(j), x.x.dim);
+    return from_products(x.norms[i], x.norms[j], dot(x.left.row(i), x.left.row(j), x.left.dim),
+                         dot(x.x.row(i), x.x.row(j), x.x.dim));
+}
+
+template <class T>
+void norms(const Rows<T>& x, std::int64_t begin, std::int64_t end, double* out) {
+    for (std::int64_t i = begin; i < end; ++i) {
+        out[i] = dot(x.x.row(i), x.x.row(i), x.x.dim);
+        if (x.factored()) out[i] = dot(x.left.row(i), x.left.row(i), x.left.dim) * out[i];
+    }
+}
+
+template <class T>
+void fold_block(const Rows<T>& x, const double* sample, const double* centre, double norm, std::int64_t begin,
+                std::int64_t end, double* weights) {
+    const std::int64_t dim = x.x.dim;
+    double squared[kFan];
+    if (x.factored()) {
+        for (std::int64_t i = begin; i < end; ++i)
+            squared[i - begin] = from_products(x.norms[i], norm, dot(x.left.row(i), centre, x.left.dim),
+                                               dot(x.x.row(i), centre + x.left.dim, dim));
+    } else {
+        for (std::int64_t i = begin; i < end; ++i)
+            squared[i - begin] = squared_distance(x.x.row(i), centre, dim);
+    }
+    if (sample != nullptr)
+        for (std::int64_t i = begin; i < end; ++i) squared[i - begin] *= sample[i];
+    for (std::int64_t i = begin; i < end; ++i)
+        weights[i] = squared[i - begin] < weights[i] ? squared[i - begin] : weights[i];
+}
+
+/// A block of rows of one number: vectorised over rows. Returns its sum.
+template <class T>
+double fold_line(const T* values, const double* sample, double centre, std::int64_t count, double* weights) {
+    double lanes[kLanes] = {};
+    const auto one = [=](std::int64_t i) {
+        double squared = add_square(0.0, static_cast<double>(values[i]) - centre);
+        if (sample != nullptr) squared *= sample[i];
+        return squared < weights[i] ? squared : weights[i];
+    };
+    std::int64_t i = 0;
+    for (; i + kLanes <= count; i += kLanes)
+        for (int l = 0; l < kLanes; ++l) {
+            weights[i + l] = one(i + l);
+            lanes[l] += weights[i + l];
+        }
+    for (int l = 0; i < count; ++i, ++l) {
+        weights[i] = one(i);
+        lanes[l] += weights[i];
+    }
     return fold(lanes);
 }
 
 template <class T>
-void pass(const Matrix<T>& x, const double* centre, std::int64_t begin, std::int64_t end, double* weights,
-          double* block_sums) {
+void fold_blocks(const Rows<T>& x, const double* sample, const double* centre, double norm,
+                 std::int64_t begin, std::int64_t end, double* weights, double* block_sums) {
     for (std::int64_t block = begin; block < end; ++block) {
         const std::int64_t first = block * kFan;
-        const std::int64_t last = first + kFan < x.rows ? first + kFan : x.rows;
-        if (x.dim == 1) {  // a row is one number: vectorise over rows instead
-            const double c = centre[0];
-            for (std::int64_t i = first; i < last; ++i) {
-                const double squared = add_square(0.0, static_cast<double>(x.data[i * x.row_stride]) - c);
-                weights[i] = squared < weights[i] ? squared : weights[i];
-            }
-        } else {
-            for (std::int64_t i = first; i < last; ++i) {
-                const double squared = squared_distance(x.data + i * x.row_stride, centre, x.dim);
-                weights[i] = squared < weights[i] ? squared : weights[i];
-            }
+        const std::int64_t last = first + kFan < x.x.rows ? first + kFan : x.x.rows;
+        if (x.x.dim == 1 && !x.factored() && x.x.row_stride == 1) {
+            block_sums[block] = fold_line(x.x.row(first), sample == nullptr ? nullptr : sample + first,
+                                          centre[0], last - first, weights + first);
+            continue;
         }
+        fold_block(x, sample, centre, norm, first, last, weights);
         block_sums[block] = lane_sum(weights + first, last - first);
     }
+}
+
+double nearest(const double* values, std::int64_t count, double x) {
+    double least[kLanes];
+    for (int l = 0; l < kLanes; ++l) least[l] = add_square(0.0, x - values[0]);
+    std::int64_t i = 0;
+    for (; i + kLanes <= count; i += kLanes)
+        for (int l = 0; l < kLanes; ++l) {
+            const double squared = add_square(0.0, x - values[i + l]);
+            least[l] = squared < least[l] ? squared : least[l];
+        }
+    for (int l = 0; i < count; ++i, ++l) {
+        const double squared = add_square(0.0, x - values[i]);
+        least[l] = squared < least[l] ? squared : least[l];
+    }
+    for (int l = 1; l < kLanes; ++l) least[0] = least[l] < least[0] ? least[l] : least[0];
+    return least[0];
 }
 
 void sums(const double* values, std::int64_t count, double* out) {
@@ -71,7 +159,12 @@ void sums(const double* values, std::int64_t count, double* out) {
 
 }  // namespace
 
-extern const PassTable SAAL_JOIN(pass_table_, SAAL_ISA) = {SAAL_TEXT(SAAL_ISA), pass<float>, pass<double>,
-                                                           sums};
+extern const PassTable SAAL_JOIN(pass_table_, SAAL_ISA) = {
+    SAAL_TEXT(SAAL_ISA),
+    {distance<float>, norms<float>, fold_blocks<float>},
+    {distance<double>, norms<double>, fold_blocks<double>},
+    sums,
+    nearest,
+};
 
 }  // namespace saal

@@ -8,6 +8,9 @@
 //  * Weights form a tree of fan 256: rows -> blocks of 256 rows -> groups of 256 blocks. A block's and a
 //    group's weight is the lane sum of its children's, the total is the plain running sum over groups.
 //  * A uniform u in [0, 1) aims at u * total and walks down the tree, `descend` choosing a child three times.
+//  * Uniforms are numbered. A plain draw t consumes number t. The rejection sampler consumes number 0 for a
+//    random first row, and 2m + 1 (where to look) and 2m + 2 (whether to accept) for candidate m.
+//  * When the rejection sampler refreshes its weights is decided from counts alone, by `Refresh`.
 //
 // Everything here has internal linkage on purpose: the core compiles it once per instruction set, and the
 // linker must not pick one set's copy for all.
@@ -43,6 +46,75 @@ SAAL_HOST_DEVICE static inline double add_square(double sum, double difference) 
     return sum + difference * difference;
 #endif
 }
+
+/// Numbered uniforms in [0, 1): those given, and beyond them a hash of the key and the number (SplitMix64:
+/// Steele, Lea & Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).
+struct Uniforms {
+    std::uint64_t key;
+    const double* given;
+    std::int64_t count;
+
+    SAAL_HOST_DEVICE static std::uint64_t mix(std::uint64_t z) {
+        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+        z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+        return z ^ (z >> 31);
+    }
+
+    SAAL_HOST_DEVICE double operator()(std::int64_t number) const {
+        if (number < count) return given[number];
+        constexpr std::uint64_t kGamma = 0x9e3779b97f4a7c15u;
+        const std::uint64_t bits = mix(mix(key + kGamma) + (static_cast<std::uint64_t>(number) + 1) * kGamma);
+        return static_cast<double>(bits >> 11) * 0x1p-53;
+    }
+};
+
+/// When to fold the pending centres into the weights: when, and only when, the rejections expected without it
+/// cost more than it does. Counts distances, never looks at a clock, so the rows don't depend on the machine.
+struct Refresh {
+    std::int64_t rows;               // N
+    std::int64_t numbers;            // in a row
+    std::int64_t every;              // at so many centres pending; 0: late; -1: by the counts
+    std::int64_t pending = 0;        // centres accepted since the last refresh
+    std::int64_t rejected = 0;       // candidates rejected since
+    double recently_accepted = 0.0;  // the same, the last few counting most
+    double recently_rejected = 0.0;
+
+    /// Costs in units of a distance in a refresh: a distance to a candidate, whose row lies anywhere; a
+    /// candidate, in multiplications; and the reading of a row.
+    static constexpr double kDistance = 2.0;
+    static constexpr double kCandidate = 20000.0;
+    static constexpr double kRead = 24.0;
+    static constexpr double kMemory = 0.875;  // of the recent counts, from one centre to the next
+
+    SAAL_HOST_DEVICE void accept() {
+        ++pending;
+        recently_accepted = recently_accepted * kMemory + 1.0;
+        recently_rejected = recently_rejected * kMemory;
+    }
+    SAAL_HOST_DEVICE void reject() {
+        ++rejected;
+        recently_rejected += 1.0;
+    }
+    SAAL_HOST_DEVICE void done() {
+        pending = rejected = 0;
+        recently_accepted = recently_rejected = 0.0;
+    }
+
+    SAAL_HOST_DEVICE bool due(std::int64_t remaining) const {
+        if (pending == 0 || remaining == 0) return false;
+        const auto n = static_cast<double>(rows);
+        const auto p = static_cast<double>(pending);
+        const auto left = static_cast<double>(remaining);
+        // Where no true weight is left, nothing but this ends the rejections.
+        const double patience = every == 0 ? 64.0 : 0.25;
+        if (static_cast<double>(rejected) >= n * patience) return true;
+        if (every >= 0) return every > 0 && pending >= every;
+        const double lost = left * (recently_rejected / (recently_accepted + 1.0));
+        const double candidate =
+            (p + left / 2.0) * kDistance + kCandidate / (static_cast<double>(numbers) + 8.0);
+        return lost * candidate >= n * (p + kRead);
+    }
+};
 
 /// A child, and how far into its weight the target lies.
 struct Pick {

@@ -35,6 +35,8 @@ class Team {
         for (auto& thread : threads_) thread.join();
     }
 
+    int size() const { return static_cast<int>(threads_.size()) + 1; }
+
     /// Calls work(begin, end) on contiguous parts of [0, count), one a thread, and waits. `work` must not
     /// throw.
     void run(std::int64_t count, const std::function<void(std::int64_t, std::int64_t)>& work) {

@@ -14,10 +14,17 @@ def kmeans_plusplus(
     x: NDArray[np.float32] | NDArray[np.float64],
     k: int,
     first: Literal["random", "argmax"],
-    uniforms: NDArray[Any],
+    key: int,
+    given: NDArray[Any],
+    left: NDArray[np.float32] | NDArray[np.float64] | None = None,
+    weights: NDArray[np.float64] | None = None,
+    initial: Sequence[int] = ...,
+    algorithm: Literal["auto", "plain", "rejection", "sorted"] = "auto",
     threads: int = 1,
     isa: str = "",
-) -> NDArray[np.int64]: ...
+    refresh_every: int = -1,
+    potential: bool = False,
+) -> tuple[NDArray[np.int64], tuple[str, float, int, int, int, int]]: ...
 def diagonal_sums_f32(
     pixels: int,
     out: int,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from .badge import gradient_factors
 from .kmeans import kmeans_plusplus
 from .pools import Stream
 from .scoring import Options, is_whole, score
@@ -21,7 +22,7 @@ def select(
     k: int,
     rho: float = 0.05,
     *,
-    diversity: Literal["kmeans++"] | None = None,
+    diversity: Literal["kmeans++", "badge"] | None = None,
     seed: int | torch.Generator | None = None,
     **options: Unpack[Options],
 ) -> Tensor:
@@ -33,17 +34,22 @@ def select(
         k: how many; 1 <= k <= N.
         rho: radius ρ of the perturbation.
         diversity: None for the k largest scores (ties: the earlier sample). "kmeans++" for D² sampling over the scores as a
-            one-dimensional input, the largest first (Section 4.1, "Baselines").
+            one-dimensional input, the largest first (Section 4.1, "Baselines"). "badge" for D² sampling over the gradients
+            `(softmax(z) − onehot(ŷ)) ⊗ h` of the last `nn.Linear` with input h (BADGE, arXiv:1906.03671, Section 3, kept
+            as factors), each D² times the sample's perturbed loss (Eq. 6), the largest weighted norm first: far apart, as
+            BADGE has it, and sharp, as SAAL has it. It reads the pool a second time, and takes no other `task` or
+            `objective` than the default. The weighting is this library's; neither paper has it.
         seed: of the D² sampling, a number or a generator; None for fresh entropy.
         **options: of `score`.
 
     Returns:
-        Positions in the pool, int64 [k], the best first. For "kmeans++" in the order drawn. Samples whose score is not
+        Positions in the pool, int64 [k], the best first. With a diversity in the order drawn. Samples whose score is not
         finite (`on_nonfinite="keep"`) are never picked.
 
     Raises:
         TypeError: k is no whole number.
-        ValueError: k < 1, or more than the samples with a finite score; and as `score`.
+        ValueError: k < 1, or more than the samples with a finite score; for "badge", the model's logits are not its last
+            `nn.Linear`'s output, or the pool changes its order; and as `score`.
     """
     return select_scored(model, pool, k, rho, diversity=diversity, seed=seed, **options)[0]
 
@@ -54,7 +60,7 @@ def select_scored(
     k: int,
     rho: float = 0.05,
     *,
-    diversity: Literal["kmeans++"] | None = None,
+    diversity: Literal["kmeans++", "badge"] | None = None,
     seed: int | torch.Generator | None = None,
     **options: Unpack[Options],
 ) -> tuple[Tensor, Tensor]:
@@ -63,10 +69,12 @@ def select_scored(
         raise TypeError(f"expected k to be a whole number, got {k!r} ({type(k).__name__})")
     if k < 1:
         raise ValueError(f"expected k >= 1, got k={k}")
-    if diversity not in (None, "kmeans++"):
-        raise ValueError(f'expected diversity to be None or "kmeans++", got {diversity!r}')
+    if diversity not in (None, "kmeans++", "badge"):
+        raise ValueError(f'expected diversity to be None, "kmeans++" or "badge", got {diversity!r}')
     if "details" in options:
         raise TypeError("expected options of score but details: select gives positions; call score for details")
+    if diversity == "badge" and (options.get("objective", "max") != "max" or options.get("task") is not None):
+        raise ValueError('expected objective="max" and task=None with diversity="badge": it weighs a class\'s gradients')
     if diversity is not None:  # a seed that is none, or a C++ core that was not built, shows before any work is done
         kmeans_plusplus(torch.zeros(1), 1, seed=None if isinstance(seed, torch.Generator) else seed)
     length = Stream(pool, torch.device("cpu")).length
@@ -82,9 +90,13 @@ def select_scored(
     values = scores[candidates]
     if diversity is None:
         picks = values.argsort(descending=True, stable=True)[:k]
+    elif diversity == "kmeans++":
+        apart = values - values.min()  # the shift makes the largest the norm's
+        picks = kmeans_plusplus(apart, k, first="argmax", seed=seed)
     else:
-        picks = kmeans_plusplus(
-            values - values.min(), k, first="argmax", seed=seed
-        )  # the shift makes the largest the norm's
+        residuals, features = gradient_factors(model, pool, scored.label, loss=scored.loss, device=options.get("device"))
+        kept = candidates.to(residuals.device)
+        weights = values.clamp(min=torch.finfo(values.dtype).tiny)  # a loss that underflowed is small, not none
+        picks = kmeans_plusplus((residuals[kept], features[kept]), k, first="argmax", weights=weights, seed=seed)
     chosen: Tensor = candidates[picks]
     return chosen, scores

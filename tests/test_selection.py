@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from saal_fast import NonFiniteError, kmeans_plusplus, score, select
+from saal_fast import Classification, NonFiniteError, kmeans_plusplus, score, select
 
 
 def mlp():
@@ -176,10 +176,13 @@ def test_an_empty_pool(pool):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"diversity": "kmeans"}, ValueError, "expected diversity to be None or \"kmeans\\+\\+\", got 'kmeans'"),
+        ({"diversity": "kmeans"}, ValueError, 'expected diversity to be None, "kmeans\\+\\+" or "badge", got \'kmeans\''),
         ({"diversity": True}, ValueError, "expected diversity .*, got True"),
         ({"diversity": "kmeans++", "seed": "x"}, TypeError, "expected seed .*'x'"),
         ({"diversity": "kmeans++", "seed": -1}, ValueError, r"expected 0 <= seed < 2\*\*64, got -1"),
+        ({"diversity": "badge", "objective": "diff"}, ValueError, 'expected objective="max" and task=None'),
+        ({"diversity": "badge", "task": Classification()}, ValueError, 'expected objective="max" and task=None'),
+        ({"diversity": "badge", "seed": "x"}, TypeError, "expected seed .*'x'"),
         ({"objective": "min"}, ValueError, "expected objective .*'min'"),
         ({"rho": -1}, ValueError, "expected a finite rho >= 0, got rho=-1"),
         ({"details": True}, TypeError, "details"),
@@ -193,7 +196,7 @@ def test_other_arguments(options, error, message):
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("diversity", [None, "kmeans++"])
+@pytest.mark.parametrize("diversity", [None, "kmeans++", "badge"])
 def test_samples_without_a_finite_score_are_never_picked(value, diversity):
     model, x = nn.Linear(4, 3).double(), spoiled([0, 7, 19], value)
     with pytest.raises(NonFiniteError, match="0, 7, 19"):

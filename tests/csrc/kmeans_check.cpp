@@ -1,6 +1,7 @@
 // Runs the C++ core ("core") or the CUDA kernels on host threads ("kernels") over the cases on standard
 // input, and writes the rows chosen. The tests build it with sanitizers. A case: int64 is_double, rows, dim,
-// k, argmax; k doubles, the uniforms; rows * dim values. Its answer: k int64.
+// k, argmax, algorithm, columns of the left factor; k doubles, the first uniforms; the left factor's values;
+// rows * dim values. Its answer: k int64.
 #include "cuda_on_host.h"
 // (the kernels need the names above)
 #include <cstring>
@@ -62,12 +63,26 @@ bool read(std::vector<V>& values) {
 template <class T>
 bool answer(bool kernels, const std::vector<std::int64_t>& head) {
     std::vector<double> uniforms(static_cast<std::size_t>(head[3]));
+    std::vector<T> left(static_cast<std::size_t>(head[1] * head[6]));
     std::vector<T> values(static_cast<std::size_t>(head[1] * head[2]));
-    if (!read(uniforms) || !read(values)) return false;
+    if (!read(uniforms) || !read(left) || !read(values)) return false;
     const saal::Matrix<T> x{values.data(), head[1], head[2], head[2]};
     const auto first = head[4] != 0 ? saal::First::kArgmax : saal::First::kRandom;
-    const auto rows = kernels ? with_kernels(x, head[3], first, uniforms)
-                              : saal::kmeans_plusplus(x, head[3], first, uniforms, 3, [] {});
+    std::vector<std::int64_t> rows;
+    if (kernels) {
+        rows = with_kernels(x, head[3], first, uniforms);
+    } else {
+        saal::Options options;
+        options.k = head[3];
+        options.first = first;
+        options.algorithm = static_cast<saal::Algorithm>(head[5]);
+        options.uniforms = {0, uniforms.data(), head[3]};
+        options.threads = 3;
+        options.potential = true;
+        rows = saal::kmeans_plusplus(saal::Rows<T>{x, {left.data(), head[1], head[6], head[6]}, nullptr},
+                                     options)
+                   .rows;
+    }
     std::cout.write(reinterpret_cast<const char*>(rows.data()),
                     static_cast<std::streamsize>(rows.size() * sizeof(rows[0])));
     return true;
@@ -77,7 +92,7 @@ bool answer(bool kernels, const std::vector<std::int64_t>& head) {
 
 int main(int count, char** arguments) {
     const bool kernels = count == 2 && std::strcmp(arguments[1], "kernels") == 0;
-    std::vector<std::int64_t> head(5);
+    std::vector<std::int64_t> head(7);
     while (read(head))
         if (!(head[0] != 0 ? answer<double>(kernels, head) : answer<float>(kernels, head))) {
             std::cerr << "a case breaks off\n";

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from saal_fast.kmeans import kmeans_plusplus_reference
+from saal_fast.kmeans import draw_uniforms, kmeans_plusplus_reference
 
 HERE = Path(__file__).parent
 CSRC = HERE.parent.parent / "csrc"
@@ -29,21 +29,41 @@ class Case:
     k: int
     first: str
     uniforms: np.ndarray
+    algorithm: str = "plain"
+    left: np.ndarray | None = None
 
     def encoded(self) -> bytes:
-        head = [self.x.dtype == np.float64, *self.x.shape, self.k, self.first == "argmax"]
-        return np.array(head, np.int64).tobytes() + self.uniforms.tobytes() + self.x.tobytes()
+        way = ["auto", "plain", "rejection", "sorted"].index(self.algorithm)
+        left = np.empty((len(self.x), 0), self.x.dtype) if self.left is None else self.left
+        head = [self.x.dtype == np.float64, *self.x.shape, self.k, self.first == "argmax", way, left.shape[1]]
+        return np.array(head, np.int64).tobytes() + self.uniforms.tobytes() + left.tobytes() + self.x.tobytes()
 
     def expected(self) -> list[int]:
-        return kmeans_plusplus_reference(self.x, self.k, first=self.first, uniforms=self.uniforms).tolist()
+        uniforms = draw_uniforms(20_000, 0).numpy()
+        uniforms[: self.k] = self.uniforms
+        points = self.x if self.left is None else (self.left, self.x)
+        return kmeans_plusplus_reference(
+            points, self.k, first=self.first, uniforms=uniforms, algorithm=self.algorithm
+        ).tolist()
 
 
-def case(n: int, dim: int, k: int, first: str = "random", *, dtype: str = "float32", distinct: int = 0) -> Case:
+def case(
+    n: int,
+    dim: int,
+    k: int,
+    first: str = "random",
+    *,
+    dtype: str = "float32",
+    distinct: int = 0,
+    algorithm: str = "plain",
+    left: int = 0,
+) -> Case:
     generator = np.random.default_rng([n, dim, k, distinct])
     x = generator.standard_normal((n, dim)).astype(dtype)
     if distinct:
         x = x[generator.integers(0, distinct, n)]
-    return Case(x, k, first, generator.random(k))
+    uniforms = generator.random(k)
+    return Case(x, k, first, uniforms, algorithm, generator.standard_normal((n, left)).astype(dtype) if left else None)
 
 
 # Odd on purpose: part of a lane, of a team, of a block; one more than a block; one number a row; duplicates.
@@ -59,6 +79,19 @@ SMALL = [
     case(9, 4, 5, "argmax", distinct=1),
 ]
 THREADED = [case(1000, 200, 5), case(300_000, 1, 3, "argmax", dtype="float64")]  # large enough for several threads
+WAYS = [
+    case(1, 1, 1, algorithm="rejection"),
+    case(7, 3, 7, algorithm="rejection", dtype="float64"),
+    case(258, 33, 50, "argmax", algorithm="rejection", dtype="float64"),
+    case(900, 70, 120, algorithm="rejection", distinct=200),
+    case(12, 2, 12, algorithm="rejection", distinct=4),
+    case(700, 1, 40, algorithm="rejection"),
+    case(300, 17, 60, algorithm="rejection", left=5),
+    case(257, 9, 20, left=3, dtype="float64"),
+    case(257, 1, 257, algorithm="sorted"),
+    case(3000, 1, 90, "argmax", algorithm="sorted", dtype="float64", distinct=60),
+]
+WIDE = [case(3000, 200, 80, algorithm="rejection"), case(2000, 150, 60, algorithm="rejection", left=20)]  # several threads
 GROUPS = [case(66_000, 1, 2), case(66_000, 1, 2, "argmax", dtype="float64")]  # more than one group of blocks
 
 
@@ -72,7 +105,7 @@ def build(folder: Path, sanitizer: str, *extra: str) -> Path:
     can = subprocess.run([COMPILER, *flags, probe, "-o", program], capture_output=True, text=True, check=False)
     if can.returncode != 0 or subprocess.run([program], capture_output=True, check=False).returncode != 0:
         pytest.skip(f"{COMPILER} builds nothing that runs with C++20's <barrier> and -fsanitize={sanitizer}")
-    sources = [HERE / "kmeans_check.cpp", CSRC / "kmeans.cpp", CSRC / "kmeans_pass.cpp"]
+    sources = [HERE / "kmeans_check.cpp", *sorted(CSRC.glob("kmeans*.cpp"))]
     built = subprocess.run(
         [COMPILER, *flags, f"-I{CSRC}", "-DSAAL_ISA=baseline", *sources, "-o", program],
         capture_output=True,
@@ -106,7 +139,7 @@ def races(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_core_under_address_and_undefined_behaviour_sanitizers(addresses: Path) -> None:
-    check(addresses, "core", SMALL + THREADED + GROUPS)
+    check(addresses, "core", SMALL + THREADED + GROUPS + WAYS + WIDE)
 
 
 @pytest.mark.slow
@@ -119,7 +152,7 @@ def test_kernels_on_a_few_shapes_under_address_and_undefined_behaviour_sanitizer
 
 
 def test_core_under_the_thread_sanitizer(races: Path) -> None:
-    check(races, "core", SMALL + THREADED)
+    check(races, "core", SMALL + THREADED + WAYS + WIDE)
 
 
 @pytest.mark.slow

@@ -10,9 +10,6 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from saal_fast import NonFiniteError, strategies
 
-# BADGE chooses by `kmeans_plusplus((a, h), ...)`. Where kmeans_plusplus takes no pair yet, leave it out here, and only here.
-PAIRS = False
-
 OPTIONS = {
     "vaal": {"width": 4, "latent": 3},
     "ll4al": {"width": 8},
@@ -24,8 +21,8 @@ VARIANTS = {
     "saal inf": ("saal", {"norm": float("inf")}),
     "coreset robust": ("coreset", {"robust": True}),
 }
-ALL = [name for name in VARIANTS if PAIRS or name != "badge"]
-DRAWING = {"random", "saal diverse", "badge"} & set(ALL)  # whose choice depends on the generator
+ALL = list(VARIANTS)
+DRAWING = {"random", "saal diverse", "badge"}  # whose choice depends on the generator
 
 every = pytest.mark.parametrize("name", ALL)
 

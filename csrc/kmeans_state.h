@@ -1,0 +1,180 @@
+// What the ways to draw share: the data, the exact weights, the threads, the rows chosen so far.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <type_traits>
+#include <vector>
+
+#include "kmeans.h"
+#include "kmeans_host.h"
+#include "kmeans_tree.h"
+#include "team.h"
+
+namespace saal {
+
+/// Below this many numbers a pass is over before a second thread has woken up.
+constexpr std::int64_t kNumbersPerThread = 1 << 16;
+/// After this many multiplications `between` is called: some 50 ms.
+constexpr std::int64_t kNumbersBetween = 1 << 27;
+
+template <class T>
+const Passes<T>& passes_of(const PassTable& table) {
+    if constexpr (std::is_same_v<T, float>)
+        return table.f32;
+    else
+        return table.f64;
+}
+
+template <class T>
+struct State {
+    State(const Rows<T>& data, const Options& given, const PassTable& passes)
+        : x(data),
+          options(given),
+          table(passes),
+          pass(passes_of<T>(passes)),
+          tree(data.count(), passes),
+          centre_(static_cast<std::size_t>(data.numbers())),
+          team(team_size(data, given.threads)) {}
+
+    std::int64_t remaining() const { return options.k - static_cast<std::int64_t>(chosen.size()); }
+    double sample(std::int64_t row) const { return options.weights == nullptr ? 1.0 : options.weights[row]; }
+
+    /// work(member, begin, end) on a part of [0, count) for each thread.
+    template <class Work>
+    void by_member(std::int64_t count, const Work& work) {
+        const std::int64_t members = team.size();
+        team.run(members, [&](std::int64_t from, std::int64_t to) {
+            for (std::int64_t m = from; m < to; ++m) {
+                const std::int64_t begin = count * m / members, end = count * (m + 1) / members;
+                if (begin < end) work(m, begin, end);
+            }
+        });
+    }
+
+    /// The same over all blocks of rows, in slices that let `between` be called.
+    template <class Work>
+    void over_blocks(std::int64_t numbers_per_row, const Work& work) {
+        const std::int64_t block = kFan * std::max<std::int64_t>(numbers_per_row, 1);
+        const std::int64_t slice = std::max<std::int64_t>(kNumbersBetween / block, 1) * team.size();
+        for (std::int64_t begin = 0; begin < tree.blocks(); begin += slice) {
+            options.between();
+            const std::int64_t count = std::min(slice, tree.blocks() - begin);
+            by_member(count, [&](std::int64_t member, std::int64_t from, std::int64_t to) {
+                work(member, begin + from, begin + to);
+            });
+        }
+    }
+
+    /// Lowers each weight to the weighted squared distance from a row.
+    void fold(std::int64_t row) {
+        const T* left = x.left.row(row);
+        const T* right = x.x.row(row);
+        std::copy(left, left + x.left.dim, centre_.begin());
+        std::copy(right, right + x.x.dim, centre_.begin() + x.left.dim);
+        const double norm = x.factored() ? x.norms[row] : 0.0;
+        over_blocks(x.numbers(), [&](std::int64_t, std::int64_t begin, std::int64_t end) {
+            pass.fold(x, options.weights, centre_.data(), norm, begin, end, tree.rows(), tree.block_sums());
+        });
+        info.distances += x.count();
+        ++info.refreshes;
+    }
+
+    /// The sums after folds; throws where they aren't finite.
+    void sum_up() {
+        tree.sum_groups(0, tree.blocks());
+        if (!std::isfinite(tree.total())) {
+            check_norms(norms());
+            throw_overflow();
+        }
+    }
+
+    /// All rows' squared norms.
+    std::vector<double> norms() {
+        std::vector<double> out(static_cast<std::size_t>(x.count()));
+        over_blocks(x.numbers(), [&](std::int64_t, std::int64_t begin, std::int64_t end) {
+            pass.norms(x, begin * kFan, std::min(end * kFan, x.count()), out.data());
+        });
+        return out;
+    }
+
+    /// Throws for the first row with NaN or inf, or, where all are finite, for a norm that overflows.
+    void check_norms(const std::vector<double>& norms) const {
+        bool overflow = false;
+        for (std::int64_t i = 0; i < x.count(); ++i) {
+            if (std::isfinite(norms[static_cast<std::size_t>(i)])) continue;
+            for (const auto& part : {x.left, x.x})
+                for (std::int64_t j = 0; j < part.dim; ++j)
+                    if (!std::isfinite(part.row(i)[j])) throw_not_finite(i);
+            overflow = true;
+        }
+        if (overflow) throw_overflow();
+    }
+
+    /// Chooses the first row where none was given, and folds it, or those given, into the weights.
+    void start() {
+        for (const auto row : options.initial) fold(row);
+        if (options.initial.empty()) {
+            chosen.push_back(first_row());
+            fold(chosen[0]);
+        }
+        sum_up();
+    }
+
+    /// Once no weight is left: uniformly among the rows of positive weight not chosen, with uniforms from
+    /// number `from` on.
+    void fill(std::int64_t from) {
+        std::vector<std::int64_t> taken = options.initial;
+        taken.insert(taken.end(), chosen.begin(), chosen.end());
+        if (options.weights != nullptr)
+            for (std::int64_t i = 0; i < x.count(); ++i)
+                if (options.weights[i] == 0.0) taken.push_back(i);
+        std::sort(taken.begin(), taken.end());
+        taken.erase(std::unique(taken.begin(), taken.end()), taken.end());
+        while (remaining() > 0) chosen.push_back(take_unchosen(taken, x.count(), options.uniforms(from++)));
+    }
+
+    Rows<T> x;
+    const Options& options;
+    const PassTable& table;
+    const Passes<T>& pass;
+    Tree tree;
+    std::vector<std::int64_t> chosen;
+    Info info;
+
+  private:
+    static int team_size(const Rows<T>& x, int threads) {
+        const std::int64_t useful =
+            std::min(parts(x.count(), kFan), x.count() * x.numbers() / kNumbersPerThread);
+        return static_cast<int>(std::clamp<std::int64_t>(useful, 1, std::max(threads, 1)));
+    }
+
+    std::int64_t first_row() {
+        if (options.first == First::kArgmax) {
+            const std::vector<double> squared = norms();
+            check_norms(squared);
+            std::int64_t largest = -1;
+            double most = -1.0;
+            for (std::int64_t i = 0; i < x.count(); ++i) {
+                const double weighted = sample(i) * squared[static_cast<std::size_t>(i)];
+                if (weighted > most && sample(i) > 0.0) {
+                    largest = i;
+                    most = weighted;
+                }
+            }
+            return largest;
+        }
+        if (options.weights == nullptr) return uniform_index(options.uniforms(0), x.count());
+        tree.assign(options.weights);
+        const std::int64_t row = tree.draw(options.uniforms(0));
+        tree.forget();
+        return row;
+    }
+
+    std::vector<double> centre_;
+
+  public:
+    Team team;  // last: its threads end before what they use does
+};
+
+}  // namespace saal

@@ -1,0 +1,93 @@
+"""Tensors on CUDA, and what is said without a device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from saal_fast import _native
+from saal_fast.kmeans import draw_uniforms, kmeans_plusplus, kmeans_plusplus_reference
+
+WHOLE = np.random.default_rng(8).integers(0, 100, (40, 6))
+EXPECTED = kmeans_plusplus_reference(WHOLE.astype(np.float64), 9, uniforms=draw_uniforms(9, 11)).tolist()
+
+needs_no_device = pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a CUDA device")
+
+
+def cuda_module() -> Any:
+    module = _native.cuda()
+    if module is None:
+        pytest.skip(f"the CUDA module is {_native.why_no_cuda()}")
+    return module
+
+
+@needs_no_device
+def test_the_cuda_module_says_that_there_is_no_device() -> None:
+    cuda = cuda_module()
+    count, why = cuda.devices()
+    assert count == 0
+    assert why
+    options = {"dtype": "float32", "rows": 1, "dim": 1, "row_stride": 1, "k": 1, "first": "random"}
+    with pytest.raises(RuntimeError, match="no CUDA device: "):
+        cuda.kmeans_plusplus(x=0, uniforms=np.zeros(1), device=0, stream=0, workspace=0, **options)
+
+
+def test_the_cuda_workspace_holds_the_tree_of_weights() -> None:
+    cuda = cuda_module()
+    assert cuda.workspace_bytes(1, 1) == 8 * (1 + 1 + 1 + 2)
+    assert cuda.workspace_bytes(65_537, 10) == 8 * (65_537 + 257 + 2 + 20)
+
+
+@pytest.fixture
+def device() -> torch.device:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    cuda_module()
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("first", ["random", "argmax"])
+@pytest.mark.parametrize(("n", "dim", "k"), [(1, 1, 1), (7, 3, 7), (300, 17, 40), (70_001, 1, 90), (5000, 64, 200)])
+def test_cuda_chooses_the_references_rows(
+    device: torch.device, *, n: int, dim: int, k: int, first: str, dtype: torch.dtype
+) -> None:
+    x = torch.randn(n, dim, generator=torch.Generator().manual_seed(n)).to(dtype)
+    expected = kmeans_plusplus_reference(x, k, first=first, uniforms=draw_uniforms(k, 3))
+    rows = kmeans_plusplus(x.to(device), k, first=first, seed=3)
+    assert rows.device.type == "cpu"
+    assert rows.equal(expected)
+
+
+@pytest.mark.gpu
+def test_cuda_with_duplicates_strides_and_another_stream(device: torch.device) -> None:
+    x = torch.from_numpy(WHOLE).float()[torch.arange(40) % 5]
+    expected = kmeans_plusplus(x, 40, seed=1)
+    with torch.cuda.stream(torch.cuda.Stream(device)):
+        there = x.t().contiguous().to(device).t()
+        assert kmeans_plusplus(there, 40, seed=1).equal(expected)
+        padded = torch.full((40, 11), torch.nan, device=device)
+        padded[:, 3:9] = there
+        assert kmeans_plusplus(padded[:, 3:9], 40, seed=1).equal(expected)
+
+
+@pytest.mark.gpu
+def test_cuda_names_the_first_row_that_is_not_finite(device: torch.device) -> None:
+    x = torch.ones(600, 20, device=device)
+    x[377, 19] = torch.nan
+    with pytest.raises(ValueError, match="got NaN or inf first in row 377"):
+        kmeans_plusplus(x, 3, seed=0)
+
+
+@pytest.mark.gpu
+def test_without_the_module_a_cuda_tensor_is_copied_and_the_log_says_so(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_native, "cuda", lambda: None)
+    x = torch.from_numpy(WHOLE).double()
+    assert kmeans_plusplus(x.to(device), 9, seed=11).tolist() == EXPECTED
+    assert "copies x to the CPU" in caplog.text
