@@ -2,7 +2,7 @@
 
 Ash et al., "Deep batch active learning by diverse, uncertain gradient lower bounds" (ICLR 2020, arXiv:1906.03671),
 Section 3: the gradient of the cross-entropy by the last layer's weights is the outer product `a ⊗ h` of the class residual
-`a = softmax(z) − onehot(ŷ)` [C] and the last layer's input h [D]. `kmeans_plusplus` takes the pair as it is: C + D numbers
+`a = softmax(z) - onehot(ŷ)` [C] and the last layer's input h [D]. `kmeans_plusplus` takes the pair as it is: C + D numbers
 a sample, never C · D.
 """
 
@@ -10,95 +10,51 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from .engines import Problem
-from .isolation import untouched, unwrap
-from .objectives import Classification, logits_of
-from .perturbation import L2
-from .pools import Batch, Stream
-
-LOSS_TOLERANCE = {"rtol": 1e-2, "atol": 1e-3}
-"""How far the losses of two passes over one pool may be apart, by rounding."""
+from .features import BatchSize, Penultimate, last_layer, penultimate
 
 
 def gradient_factors(
-    model: nn.Module,
-    pool: Any,
-    label: Tensor,
-    *,
-    loss: Tensor | None = None,
-    device: torch.device | str | None = None,
-    batch_size: int = 128,
-) -> tuple[Tensor, Tensor]:
-    """The last layer's gradients of each sample of a pool, in factors.
+    model: nn.Module, pool: Any, *, layer: str | None = None, batch_size: BatchSize = "auto"
+) -> Penultimate:
+    """What the last layer's gradients are made of, for each sample of a pool: features h, and logits for `residuals`.
 
     Args:
-        model: A classifier that ends with an `nn.Linear`, whose output its logits are; it comes back as it was.
-        pool: As for `score`.
-        label: What the losses are taken under, such as pseudo-labels ŷ; int64 [N].
-        loss: Each sample's loss [N] in an earlier pass over the pool, to tell a pool that changes its order.
-        device: Where to run; None for where the model is.
-        batch_size: Samples at once.
+        model: a classifier; it comes back as it was.
+        pool: as for `score`.
+        layer: name of the last layer; None for the last `nn.Linear` that the model runs.
+        batch_size: samples at once, or "auto".
 
     Returns:
-        (a, h): residuals [N, C] and features [N, D], on the device; sample i's gradient is `a_i ⊗ h_i`.
+        Features [N, D] and logits [N, C], on the CPU.
 
     Raises:
-        ValueError: The model's logits aren't the output of its last `nn.Linear`, or the pool gives other samples, or
-            another number of them, than there are labels and losses for.
+        ValueError: there is no such layer, or it does not make logits [C] of features [D], so that its gradient is no outer
+            product; or the pool is empty.
     """
-    model = unwrap(model)
-    with untouched(model), torch.inference_mode(False), torch.no_grad():
-        where = None if device is None else torch.empty(0, device=device).device
-        problem = Problem.of(model, L2(0.0), Classification(), None, where)
-        parts = []
-        start = 0
-        for batch in Stream(pool, problem.device).batches(batch_size):
-            start = batch.start + batch.size
-            if start > len(label):
-                raise ValueError(f"expected the pool to give {len(label)} samples again, got more")
-            here = slice(batch.start, start)
-            residual, features, losses = _of_batch(problem, batch, label[here])
-            if loss is not None and not torch.allclose(
-                losses.cpu().to(loss.dtype), loss[here], **LOSS_TOLERANCE, equal_nan=True
-            ):
-                raise ValueError(
-                    "expected the pool to give the same samples in the same order twice; the losses differ between samples "
-                    f"{batch.start} and {start - 1} (does a DataLoader shuffle?)"
-                )
-            parts.append((residual, features))
-    if start != len(label):
-        raise ValueError(f"expected the pool to give {len(label)} samples again, got {start}")
-    return torch.cat([a for a, _ in parts]), torch.cat([h for _, h in parts])
-
-
-def _of_batch(problem: Problem, batch: Batch, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Residuals [B, C], features [B, D] and losses [B] of a batch."""
-    last: list[tuple[Tensor, Tensor]] = []
-
-    def keep(_: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        last[:] = [(inputs[0].detach().clone(), output)]
-
-    hooks = [module.register_forward_hook(keep) for module in problem.model.modules() if isinstance(module, nn.Linear)]
-    try:
-        output = problem.output(problem.params, batch.args, batch.kwargs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    logits = logits_of(output)
-    if not last or last[0][1].shape != logits.shape or last[0][0].ndim != 2 or not _same(last[0][1], logits):
-        got = "it runs none" if not last else f"that gives {list(last[0][1].shape)} and the logits are {list(logits.shape)}"
+    found = penultimate(model, pool, layer=layer, batch_size=batch_size)
+    name, module = last_layer(model, pool, layer)
+    shape = getattr(getattr(module, "weight", None), "shape", None)
+    expected = (found.logits.shape[1], found.features.shape[1])
+    if shape != expected:
+        got = "without a weight" if shape is None else f"of weight {list(shape)}"
         raise ValueError(
-            "expected a model whose logits [B, C] are the output of its last nn.Linear, for the gradient embeddings of "
-            f'diversity="badge"; of {type(problem.model).__name__} {got}'
+            f"expected the last layer to make the {expected[0]} logits of its {expected[1]} inputs by a weight "
+            f"{list(expected)}, got {name!r}, a {type(module).__name__} {got}; name another with layer="
         )
-    label = label.to(logits.device)
-    wide = logits if logits.dtype == torch.float64 else logits.float()
-    residual = wide.softmax(1) - nn.functional.one_hot(label, logits.shape[1])
-    return residual, last[0][0].to(wide.dtype), problem.task.loss(output, label)
+    return found
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
-    return a is b or bool(((a == b) | (a.isnan() & b.isnan())).all())
+def residuals(logits: Tensor, label: Tensor | None = None) -> Tensor:
+    """The cross-entropy's gradient by the logits, `softmax(z) - onehot(y)`; [N, C].
+
+    The label's own entry is minus the sum of the others, and keeps its digits where the model is nearly certain.
+
+    Args:
+        logits: z [N, C].
+        label: y [N]; None for the pseudo-label, argmax z.
+    """
+    own = logits.argmax(1, keepdim=True) if label is None else label[:, None]
+    others = logits.softmax(1).scatter(1, own, 0.0)
+    return others.scatter(1, own, -others.sum(1, keepdim=True))

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .badge import gradient_factors
+from .badge import gradient_factors, residuals
 from .kmeans import kmeans_plusplus
 from .pools import Stream
-from .scoring import Options, is_whole, score
+from .scoring import Options, Scores, is_whole, score
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -48,8 +48,8 @@ def select(
 
     Raises:
         TypeError: k is no whole number.
-        ValueError: k < 1, or more than the samples with a finite score; for "badge", the model's logits are not its last
-            `nn.Linear`'s output, or the pool changes its order; and as `score`.
+        ValueError: k < 1, or more than the samples with a finite score; for "badge", the last `nn.Linear` does not make
+            the logits, or the pool changes its order; and as `score`.
     """
     return select_scored(model, pool, k, rho, diversity=diversity, seed=seed, **options)[0]
 
@@ -94,9 +94,28 @@ def select_scored(
         apart = values - values.min()  # the shift makes the largest the norm's
         picks = kmeans_plusplus(apart, k, first="argmax", seed=seed)
     else:
-        residuals, features = gradient_factors(model, pool, scored.label, loss=scored.loss, device=options.get("device"))
-        kept = candidates.to(residuals.device)
+        a, h = _embedding(model, pool, scored)
         weights = values.clamp(min=torch.finfo(values.dtype).tiny)  # a loss that underflowed is small, not none
-        picks = kmeans_plusplus((residuals[kept], features[kept]), k, first="argmax", weights=weights, seed=seed)
+        picks = kmeans_plusplus((a[candidates], h[candidates]), k, first="argmax", weights=weights, seed=seed)
     chosen: Tensor = candidates[picks]
     return chosen, scores
+
+
+LOSS_TOLERANCE = {"rtol": 1e-2, "atol": 1e-3}
+"""How far the losses of two passes over one pool may be apart, by rounding."""
+
+
+def _embedding(model: nn.Module, pool: Any, scored: Scores) -> tuple[Tensor, Tensor]:
+    """Each sample's last-layer gradient as factors (a [N, C], h [N, D]), of a second pass over the pool that was scored."""
+    found = gradient_factors(model, pool)
+    if len(found.logits) != len(scored):
+        raise ValueError(f"expected the pool to give {len(scored)} samples again, got {len(found.logits)}")
+    losses = torch.nn.functional.cross_entropy(found.logits, scored.label, reduction="none").to(scored.loss.dtype)
+    alike = torch.isclose(losses, scored.loss, **LOSS_TOLERANCE, equal_nan=True)
+    if not alike.all():
+        first = int((~alike).nonzero()[0])
+        raise ValueError(
+            "expected the pool to give the same samples in the same order twice; "
+            f"the losses differ from sample {first} on (does a DataLoader shuffle?)"
+        )
+    return residuals(found.logits, scored.label), found.features

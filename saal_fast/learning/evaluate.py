@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..features import device_of
 from ..objectives import logits_of
 from ..pools import Stream
-from ..strategies.features import device_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
+from ..features import device_of
 from ..isolation import keep_statistics
 from ..objectives import ChecksLabels, Classification, Task
 from ..progress import bar
-from ..strategies.features import device_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

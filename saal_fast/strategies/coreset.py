@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..features import BatchSize, is_empty, penultimate
 from .base import OnNonFinite, Selection, TrainsNothing, candidates, check_count, check_on_nonfinite, or_fresh
-from .features import BatchSize, is_empty, penultimate
 
 ROWS = 4096
 """Rows of labelled features whose distances to the pool are held at once."""

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..features import BatchSize, each_batch, first_output, module_of, tap, tapped
 from ..isolation import unwrap
 from ..objectives import logits_of
 from .base import OnNonFinite, Selection, TrainingHook, check_count, check_on_nonfinite, drawing_from, largest
-from .features import BatchSize, each_batch, first_output, module_of, tap, tapped
 from .hidden import Pooled, find, pooled
 
 

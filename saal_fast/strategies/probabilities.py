@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..features import BatchSize, logits
 from .base import OnNonFinite, Selection, TrainsNothing, check_count, check_on_nonfinite, largest
-from .features import BatchSize, logits
 
 
 @dataclass

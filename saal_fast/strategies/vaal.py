@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, IterableDataset
 
+from ..features import BatchSize, device_of, each_batch, module_of
 from ..pools import Batch, Stream
 from .base import (
     OnNonFinite,
@@ -23,7 +24,6 @@ from .base import (
     drawing_from,
     or_fresh,
 )
-from .features import BatchSize, device_of, each_batch, module_of
 from .vae import Autoencoder, Discriminator, elbo_loss, fooling_loss, gaussian, reparameterise, telling_loss
 
 

@@ -1,4 +1,4 @@
-"""What these tests share lies in `small` beside this file; `models` lies in the folder above."""
+"""What these tests share lies in the folder above."""
 
 import sys
 from pathlib import Path

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from saal_fast.strategies.features import each_batch, last_layer, logits, penultimate
+from saal_fast.features import each_batch, last_layer, logits, penultimate
 
 FP64 = {"rtol": 1e-9, "atol": 1e-12}
 FUNCTIONAL = {"called_by_keyword", "parameter_as_input"}  # they use their layers' weights, and call no layer

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from .. import memory, perturbation
-from ..engines.problem import Problem
-from ..isolation import untouched, unwrap
-from ..objectives import Classification, class_logits
-from ..pools import Batch, Stream
+from . import memory, perturbation
+from .engines.problem import Problem
+from .isolation import untouched, unwrap
+from .objectives import Classification, class_logits
+from .pools import Batch, Stream
 
 T = TypeVar("T")
 BatchSize = int | Literal["auto"]
