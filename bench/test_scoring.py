@@ -11,7 +11,7 @@ import torch
 
 import saal_fast
 
-CASES = {"resnet18": (models.resnet18, 64, 4), "vit": (models.vit, 64, 8), "mlp": (models.mlp, 512, 16)}
+CASES = {"resnet18": (models.resnet18, 192, 4), "vit": (models.vit, 128, 8), "mlp": (models.mlp, 2048, 16)}
 RULES = {
     "adaptive": {"adaptive": True},
     "p=inf": {"norm": math.inf, "rho": 1e-4},
@@ -23,7 +23,7 @@ def race(benchmark, case, contestant, **rule):
     build, n, few = CASES[case]
     model, pool = build(n)
     if contestant in ("vmap", "reference"):
-        pool = pool[: 4 * few]
+        pool = pool[: n // 4]
 
     def forward():
         return torch.cat([model(x) for x in pool.split(64)])
@@ -44,7 +44,7 @@ def race(benchmark, case, contestant, **rule):
         beside.append(time.perf_counter() - start)
 
     benchmark.extra_info["samples"] = len(pool)
-    benchmark.pedantic(forward if contestant == "forward" else score, setup=lap, rounds=7, warmup_rounds=2)
+    benchmark.pedantic(forward if contestant == "forward" else score, setup=lap, rounds=5, warmup_rounds=1)
     del beside[: len(beside) - len(benchmark.stats.stats.data)]  # those before the warm-up
 
 

@@ -8,6 +8,7 @@ learner = saal_fast.ActiveLearner(MyModel, pool, initial=20, folder="run")  # as
 from . import strategies
 from .config import show_config
 from .engines import EngineError
+from .explaining import Explanation, explain
 from .isolation import keep_statistics
 from .kmeans import kmeans_plusplus
 from .learning import ActiveLearner, run
@@ -23,9 +24,11 @@ __all__ = [
     "ActiveLearner",
     "Classification",
     "EngineError",
+    "Explanation",
     "NonFiniteError",
     "Scores",
     "Task",
+    "explain",
     "keep_statistics",
     "kmeans_plusplus",
     "run",

@@ -22,22 +22,22 @@ CPU_TARGET = 960 * 2**20
 LARGEST = 1024
 
 
-def batch_size(problem: Problem, beside: int, example: Batch) -> int:
+def batch_size(problem: Problem, beside: int, example: Batch, most: int | None = None) -> int:
     """A batch size whose activations, and what the engine keeps beside them, fit the device.
 
     Args:
         problem: what is scored.
         beside: bytes a sample that the engine keeps beside the activations.
         example: a batch of one.
+        most: bytes a batch may take; None for `CPU_TARGET` on a CPU.
 
     Returns:
-        A size in [1, 1024]: on a CPU such that a batch stays within `CPU_TARGET` bytes and a quarter of the free memory,
-        on CUDA within a quarter of the free memory.
+        A size in [1, 1024], such that a batch stays within `most` bytes and a quarter of the free memory.
     """
     with torch.no_grad(), _Meter() as meter:
         problem.output(problem.params, example.args, example.kwargs)
     per_sample = 2 * meter.bytes + beside  # values, and their gradients
-    return int(max(1, min(LARGEST, _budget(problem.device) // max(1, per_sample))))
+    return int(max(1, min(LARGEST, _budget(problem.device, most) // max(1, per_sample))))
 
 
 @contextlib.contextmanager
@@ -62,13 +62,15 @@ def exhausted(error: BaseException) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
 
 
-def _budget(device: torch.device) -> int:
+def _budget(device: torch.device, most: int | None = None) -> int:
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0]) // 4
+        quarter = int(torch.cuda.mem_get_info(device)[0]) // 4
+        return quarter if most is None else min(most, quarter)
+    most = CPU_TARGET if most is None else most
     if hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return min(CPU_TARGET, max(free // 4, 2**20))
-    return CPU_TARGET
+        return min(most, max(free // 4, 2**20))
+    return most
 
 
 class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's own

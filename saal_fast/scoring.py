@@ -85,6 +85,7 @@ class Options(TypedDict, total=False):
     task: Task | None
     engine: EngineName
     batch_size: int | Literal["auto"]
+    max_memory: int | None
     device: torch.device | str | None
     progress: bool | None
     on_nonfinite: Literal["raise", "keep"]
@@ -126,6 +127,7 @@ def score(
     task: Task | None = None,
     engine: EngineName = "auto",
     batch_size: int | Literal["auto"] = "auto",
+    max_memory: int | None = None,
     device: torch.device | str | None = None,
     progress: bool | None = None,
     details: bool = False,
@@ -150,7 +152,10 @@ def score(
         task: pseudo-label and per-sample loss of an output; None for `Classification`.
         engine: "ghost" (factored gradients), "vmap" or "reference"; "auto" is ghost, and where `vmap` cannot run the model
             reference, which is logged and told in `Scores.fallback`. An engine asked for by name never falls back.
-        batch_size: samples at once, or "auto" for a size by the memory the model's activations take.
+        batch_size: samples at once, or "auto" for a size by the memory the model's activations take. Where memory runs out
+            all the same, batches are halved from there on, which is logged; what is scored already is kept.
+        max_memory: bytes that a batch may take, for "auto", by estimate; None for 960 MiB on a CPU. In any case no more than
+            a quarter of what is free.
         device: where to score; None for where the model is. The model itself is not moved.
         progress: True or False shows or hides a progress bar; None shows it on long work in a terminal or notebook.
         details: give `Scores`, not only the scores.
@@ -172,6 +177,8 @@ def score(
     _one_of("on_nonfinite", on_nonfinite, ("raise", "keep"))
     if batch_size != "auto" and (not is_whole(batch_size) or batch_size < 1):
         raise ValueError(f'expected batch_size to be "auto" or a whole number >= 1, got {batch_size!r}')
+    if max_memory is not None and (not is_whole(max_memory) or max_memory < 1):
+        raise ValueError(f"expected max_memory to be None or a whole number of bytes >= 1, got {max_memory!r}")
     if params is not None and not callable(params):
         raise TypeError(f"expected params to be a function of a parameter's name, or None; got {type(params).__name__}")
     if task is not None and (isinstance(task, type) or not isinstance(task, Task)):
@@ -198,13 +205,13 @@ def score(
             return nothing if details else nothing.perturbed_loss
         _check_task(problem, example, given)
         runner = _Runner(problem, engine)
-        size = runner.batch_size(example, stream.length) if batch_size == "auto" else batch_size
+        size = runner.batch_size(example, stream.length, max_memory) if batch_size == "auto" else batch_size
 
         with memory.freed_is_kept(problem.device), bar(stream.length, progress) as shown:
             for batch in stream.batches(size):
-                result = runner.run(batch, given.of(batch))
+                finite = runner.run(batch, given.of(batch))
                 if on_nonfinite == "raise":
-                    _check_finite(result, batch)
+                    _check_finite(finite, batch)
                 shown.update(batch.size)
         scores = runner.scores()
     given.check_length(len(scores))
@@ -219,22 +226,41 @@ class _Runner:
         self.name = "ghost" if asked == "auto" else asked
         self.engine = ENGINES[self.name](problem)
         self.fallback: str | None = None
+        self.largest: int | None = None  # batch that memory has been found to hold
         self.results: list[Result] = []
 
-    def batch_size(self, example: Batch, length: int | None) -> int:
-        """A size whose memory fits the device, for a pool of that length."""
+    def batch_size(self, example: Batch, length: int | None, max_memory: int | None) -> int:
+        """A size whose memory fits the device and `max_memory`, for a pool of that length."""
         beside = self._attempt(lambda engine: engine.sample_bytes(example), example, None)
-        size = memory.batch_size(self.problem, beside, example)
+        size = memory.batch_size(self.problem, beside, example, max_memory)
         if not length:
             return size
         return math.ceil(length / math.ceil(length / size))  # no small rest: all batches of one size, or nearly
 
-    def run(self, batch: Batch, labels: Any | None) -> Result:
-        """Scores a batch, and keeps the result."""
-        result = self._attempt(lambda engine: engine(batch, labels), batch, labels)
-        result = result._replace(finite=result.finite & result.grad_norm.isfinite())  # an overflowed norm pushes nowhere
-        self.results.append(result)
-        return result
+    def run(self, batch: Batch, labels: Any | None) -> Tensor:
+        """Scores a batch, in parts where memory does not hold it, and keeps the results; which are finite, bool [B]."""
+        finite = []
+        begin = 0
+        while begin < batch.size:
+            part, given = _part(batch, labels, begin, begin + (self.largest or batch.size))
+            try:
+                result = self._attempt(lambda engine: engine(part, given), part, given)  # noqa: B023 - used within this turn
+            except Exception as error:
+                if part.size == 1 or not memory.exhausted(error):
+                    raise
+                self._halve(part.size)
+                continue
+            result = result._replace(finite=result.finite & result.grad_norm.isfinite())  # an overflowed norm pushes nowhere
+            self.results.append(result)
+            finite.append(result.finite)
+            begin += part.size
+        return torch.cat(finite)
+
+    def _halve(self, size: int) -> None:
+        self.largest = size // 2
+        log.warning("memory ran out on a batch of %d samples: going on with batches of %d", size, self.largest)
+        if self.problem.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _attempt(self, work: Callable[[Engine], T], batch: Batch, labels: Any | None) -> T:
         """What the engine makes of a batch.
@@ -348,10 +374,21 @@ def _check_task(problem: Problem, example: Batch, given: _Labels) -> None:
         )
 
 
-def _check_finite(result: Result, batch: Batch) -> None:
-    if bool(result.finite.all()):
+def _part(batch: Batch, labels: Any | None, begin: int, end: int) -> tuple[Batch, Any | None]:
+    """Samples [begin, end) of a batch, and their labels."""
+    end = min(end, batch.size)
+    if (begin, end) == (0, batch.size):
+        return batch, labels
+    args, kwargs, given = tree_map(
+        lambda t: t[begin:end] if isinstance(t, Tensor) else t, (batch.args, batch.kwargs, labels)
+    )
+    return Batch(args, kwargs, end - begin, batch.start + begin), given
+
+
+def _check_finite(finite: Tensor, batch: Batch) -> None:
+    if bool(finite.all()):
         return
-    bad = (~result.finite).nonzero()[:, 0].tolist()
+    bad = (~finite).nonzero()[:, 0].tolist()
     first = ", ".join(str(batch.start + i) for i in bad[:5]) + (", ..." if len(bad) > 5 else "")
     raise NonFiniteError(
         f"expected finite outputs and scores, got NaN or inf for {len(bad)} of samples {batch.start} to "

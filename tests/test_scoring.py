@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import saal_fast
-from saal_fast import Scores, score
+from saal_fast import Scores, score, scoring
 
 ENGINES = ["ghost", "vmap", "reference"]
 FP64 = {"rtol": 1e-9, "atol": 1e-12}
@@ -312,3 +312,62 @@ def test_no_radius_gives_the_loss_to_the_last_bit(engine):
     model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 5))
     scores = score(model, torch.randn(6, 1, 8, 8), rho=0, engine=engine, details=True)
     assert torch.equal(scores.perturbed_loss, scores.loss)
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+class Greedy(nn.Module):
+    """Has memory for `most` samples of a batch, as a device would."""
+
+    def __init__(self, most):
+        super().__init__()
+        self.layer, self.most = nn.Linear(4, 3), most
+        self.sizes = []
+
+    def forward(self, x):
+        inner = x
+        while torch._C._functorch.is_functorch_wrapped_tensor(inner):
+            inner = torch._C._functorch.get_unwrapped(inner)
+        self.sizes.append(len(inner))
+        if len(inner) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.layer(x)
+
+
+@pytest.mark.parametrize("engine", ["ghost", "vmap"])
+def test_batches_are_halved_where_memory_runs_out_and_nothing_is_scored_twice(engine, caplog):
+    pool, labels = torch.randn(21, 4), torch.arange(21) % 3
+    model = Greedy(5)
+    scores = saal_fast.score(model, pool, engine=engine, batch_size=8, labels=labels)
+    assert "memory ran out on a batch of 8 samples: going on with batches of 4" in caplog.text
+    assert len(caplog.records) == 1
+    assert max(model.sizes[model.sizes.index(8) + 1 :]) == 4
+    model.most = 100
+    torch.testing.assert_close(scores, saal_fast.score(model, pool, engine=engine, labels=labels))
+
+
+def test_one_sample_that_memory_does_not_hold_raises():
+    with pytest.raises(torch.OutOfMemoryError):
+        saal_fast.score(Greedy(0), torch.randn(5, 4))
+
+
+def test_max_memory_bounds_the_batch(monkeypatch):
+    sizes = []
+    run = scoring._Runner.run
+    monkeypatch.setattr(
+        scoring._Runner, "run", lambda self, batch, labels: sizes.append(batch.size) or run(self, batch, labels)
+    )
+    model, pool = nn.Linear(1000, 3), torch.randn(40, 1000)
+    saal_fast.score(model, pool)
+    assert sizes == [40]
+    sizes.clear()
+    saal_fast.score(model, pool, max_memory=100_000)
+    assert len(sizes) > 1
+    few = max(sizes)
+    sizes.clear()
+    saal_fast.score(model, pool, max_memory=1)
+    assert sizes == [1] * 40 or max(sizes) < few
+    for bad in (0, -1, 1.5, "1 GB", True):
+        with pytest.raises(ValueError, match="expected max_memory to be None or a whole number of bytes >= 1, got"):
+            saal_fast.score(model, pool, max_memory=bad)

@@ -50,6 +50,9 @@ class Plan:
         object.__setattr__(self, "factored", tuple(dict.fromkeys(names)))
 
 
+Use = tuple[Call, tuple[int, ...]]  # of a weight, and the shape of its output
+
+
 class Watch(Sites):
     """Notes each use of a weight: the call and the shape of its output, or that it was used outside of any known layer."""
 
@@ -66,11 +69,25 @@ class Watch(Sites):
         self.elsewhere(call.input, out)  # a parameter may be a layer's input too
         return out
 
+    def uses(self) -> dict[str, list[Use]]:
+        """The calls of each weight, by its name."""
+        uses: dict[str, list[Use]] = defaultdict(list)
+        for call, shape in self.calls:
+            uses[self.names[id(call.weight)]].append((call, shape))
+        return uses
+
     def elsewhere(self, inputs: Any, out: Any) -> None:
         outs = [t for t in tree_leaves(out) if isinstance(t, Tensor)]  # none: it was asked for a shape or a dtype
         for t in tree_leaves(inputs):
             if id(t) in self.names and any(t is not o for o in outs):
                 self.loose.add(self.names[id(t)])
+
+
+def watched(problem: Problem, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Watch:
+    """What a pass of the model over a batch of one does with its weights."""
+    with torch.no_grad(), Watch({id(p): name for name, p in problem.params.items()}) as watch:
+        problem.output(problem.params, args, kwargs)
+    return watch
 
 
 def plan_for(problem: Problem, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:
@@ -82,13 +99,8 @@ def plan_for(problem: Problem, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         kwargs: keyword inputs, each [1, ...].
     """
     params = problem.params
-    names = {id(p): name for name, p in params.items()}
-    with torch.no_grad(), Watch(names) as watch:
-        problem.output(params, args, kwargs)
-
-    uses: dict[str, list[Use]] = defaultdict(list)
-    for call, shape in watch.calls:
-        uses[names[id(call.weight)]].append((call, shape))
+    watch = watched(problem, args, kwargs)
+    names, uses = watch.names, watch.uses()
     ways = {name: best_way(calls, problem.rule.linear) for name, calls in uses.items() if name not in watch.loose}
     ways = {name: way for name, way in ways.items() if way != "direct"}
     beside = _biases_beside(watch.calls, names, {name for name, way in ways.items() if way == "grams"})
@@ -101,8 +113,6 @@ def plan_for(problem: Problem, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     factored = Plan(sites, ()).factored
     return Plan(sites, tuple(n for n in params if n not in factored))
 
-
-Use = tuple[Call, tuple[int, ...]]  # of a weight, and the shape of its output
 
 MOVE = 32.0
 """Multiply-adds that take as long as moving one number through memory, on a CPU core with AVX-512."""
