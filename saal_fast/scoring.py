@@ -154,7 +154,7 @@ def score(
             reference, which is logged and told in `Scores.fallback`. An engine asked for by name never falls back.
         batch_size: samples at once, or "auto" for a size by the memory the model's activations take. Where memory runs out
             all the same, batches are halved from there on, which is logged; what is scored already is kept.
-        max_memory: bytes that a batch may take, for "auto", by estimate; None for 1,280 MiB on a CPU. In any case no more than
+        max_memory: bytes that a batch may take, for "auto", by estimate; None for 1,280 MiB on a CPU. It is never more than
             a quarter of what is free.
         device: where to score; None for where the model is. The model itself is not moved.
         progress: True or False shows or hides a progress bar; None shows it on long work in a terminal or notebook.

@@ -320,16 +320,16 @@ def test_no_radius_gives_the_loss_to_the_last_bit(engine):
 class Greedy(nn.Module):
     """Has memory for `most` samples of a batch, as a device would."""
 
-    def __init__(self, most):
+    def __init__(self, most, met=None):
         super().__init__()
         self.layer, self.most = nn.Linear(4, 3), most
-        self.sizes = []
+        self.meet = (met if met is not None else []).append  # scoring leaves a model's own lists as they were
 
     def forward(self, x):
         inner = x
         while torch._C._functorch.is_functorch_wrapped_tensor(inner):
             inner = torch._C._functorch.get_unwrapped(inner)
-        self.sizes.append(len(inner))
+        self.meet(len(inner))
         if len(inner) > self.most:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return self.layer(x)
@@ -338,11 +338,12 @@ class Greedy(nn.Module):
 @pytest.mark.parametrize("engine", ["ghost", "vmap"])
 def test_batches_are_halved_where_memory_runs_out_and_nothing_is_scored_twice(engine, caplog):
     pool, labels = torch.randn(21, 4), torch.arange(21) % 3
-    model = Greedy(5)
+    met = []
+    model = Greedy(5, met)
     scores = saal_fast.score(model, pool, engine=engine, batch_size=8, labels=labels)
     assert "memory ran out on a batch of 8 samples: going on with batches of 4" in caplog.text
     assert len(caplog.records) == 1
-    assert max(model.sizes[model.sizes.index(8) + 1 :]) == 4
+    assert max(met[met.index(8) + 1 :]) == 4
     model.most = 100
     torch.testing.assert_close(scores, saal_fast.score(model, pool, engine=engine, labels=labels))
 

@@ -85,7 +85,8 @@ class Watch(Sites):
 
 def watched(problem: Problem, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Watch:
     """What a pass of the model over a batch of one does with its weights."""
-    with torch.no_grad(), Watch({id(p): name for name, p in problem.params.items()}) as watch:
+    watch = Watch({id(p): name for name, p in problem.params.items()})
+    with torch.no_grad(), watch:
         problem.output(problem.params, args, kwargs)
     return watch
 
