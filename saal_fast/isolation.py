@@ -8,6 +8,7 @@ that changes them in place gives scores that depend on the order of the pool, so
 from __future__ import annotations
 
 import random
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -101,6 +102,16 @@ def keep_statistics(model: nn.Module) -> Iterator[None]:
             for module, name, buffer, copy in kept:
                 buffer.copy_(copy)  # whatever its version says: the kernels of batch norm don't count
                 setattr(module, name, buffer)
+
+
+@contextmanager
+def eager() -> Iterator[None]:
+    """Within it, what `torch.compile` has compiled inside of a model runs as it was written, for `vmap` to see."""
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and importing it takes seconds
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from . import memory, perturbation
 from .engines import ENGINES, NAMES, Engine, EngineError, Problem, Result
 from .engines.problem import constant, join
-from .isolation import untouched, unwrap
+from .isolation import eager, untouched, unwrap
 from .objectives import ChecksLabels, Classification, Task
 from .pools import Batch, Stream
 from .progress import bar
@@ -188,7 +188,7 @@ def score(
         raise TypeError(f"expected model to be an eager torch.nn.Module, got {type(model).__name__}")
 
     model = unwrap(model)
-    with untouched(model), torch.inference_mode(False), torch.no_grad():
+    with untouched(model), eager(), torch.inference_mode(False), torch.no_grad():
         problem = Problem.of(
             model,
             rule,
@@ -275,7 +275,8 @@ class _Runner:
                 raise
             reference = ENGINES["reference"](self.problem)
             reference(batch, labels)
-            reason = f"{self.name} cannot run {type(self.problem.model).__name__}: {type(error).__name__}: {error}"
+            first = str(error).strip().partition("\n")[0]  # torch's compiler tells its whole stack
+            reason = f"{self.name} cannot run {type(self.problem.model).__name__}: {type(error).__name__}: {first}"
             if self.asked != "auto":
                 raise EngineError(reason) from error
             self._fall_back(reference, reason if not self.results else f"from sample {batch.start} on: {reason}")
@@ -283,10 +284,8 @@ class _Runner:
 
     def _fall_back(self, reference: Engine, reason: str) -> None:
         self.name, self.engine, self.fallback = "reference", reference, reason
-        key = (type(self.problem.model).__qualname__, reason)
-        if key not in _told:
-            _told.add(key)
-            log.warning("scoring by the reference engine, many times slower: %s", reason)
+        told = f"scoring by the reference engine, many times slower: {reason}"
+        _warn_once(type(self.problem.model).__qualname__, told)
 
     def scores(self) -> Scores:
         """All results, joined, on the CPU."""
@@ -304,6 +303,12 @@ class _Runner:
             engine=self.name,
             fallback=self.fallback,
         )
+
+
+def _warn_once(model: str, message: str) -> None:
+    if (model, message) not in _told:
+        _told.add((model, message))
+        log.warning("%s", message)
 
 
 class _Labels:
@@ -367,10 +372,11 @@ def _check_task(problem: Problem, example: Batch, given: _Labels) -> None:
     theta = [p for p in params.values() if p.requires_grad]
     grads = torch.autograd.grad(loss, theta, allow_unused=True) if theta and loss.requires_grad else ()
     if theta and all(g is None for g in grads):
-        log.warning(
+        _warn_once(
+            type(problem.model).__qualname__,
             "the first sample's loss does not depend on the parameters to perturb, so that its score is its plain loss: is "
-            "%s run under no_grad, or its output detached, or does it not use the parameters that params= accepts?",
-            type(problem.model).__name__,
+            f"{type(problem.model).__name__} run under no_grad, or its output detached, or does it not use the parameters "
+            "that params= accepts?",
         )
 
 

@@ -62,19 +62,25 @@ class Taps(Sites):
         if self.sites[i].written or not out.requires_grad:
             tap = self.zero.to(out.dtype).expand(out.shape)
             out = out + tap
+        else:  # a hook that the model puts on its output must come before the tap on the way back, as it would on the output
+            out = out.view_as(out)
         self.inputs.append(call.input)
         self.taps.append(tap)
         self.versions.append((call.input._version, tap._version))
         return out
 
     def check(self) -> None:
-        """Raises where the model did not use its weights as planned, or wrote over a layer's input, as autograd would."""
+        """Raises where the model did not use its weights as planned."""
         if len(self.inputs) != len(self.sites):
             raise PlanError(f"{self.sites[len(self.inputs)].weight} was not used as in the pass of the plan")
-        for site, a, tap, (before, beside) in zip(self.sites, self.inputs, self.taps, self.versions, strict=True):
-            if tap._version != beside:
+        for site, tap, (_, version) in zip(self.sites, self.taps, self.versions, strict=True):
+            if tap._version != version:
                 raise PlanError(f"the output of {site.weight} was changed in place, as it was not in the pass of the plan")
-            if a._version != before:
+
+    def check_inputs(self, grads: Sequence[Tensor | None]) -> None:
+        """Raises where the model wrote over the input of a layer whose gradient needs it, as autograd would."""
+        for site, a, (version, _), g in zip(self.sites, self.inputs, self.versions, grads, strict=True):
+            if g is not None and a._version != version:
                 raise EngineError(f"the input of {site.weight} was changed in place, but its gradient needs it as it was")
 
 
@@ -105,9 +111,9 @@ class Ghost:
         try:
             plan = self.plan(batch)
             return over_samples(lambda *sample: self._one(plan, *sample), batch, labels)
-        except PlanError:  # an earlier batch of these shapes took another branch
+        except PlanError:  # an earlier batch of these shapes took another branch, or the model writes only under grad
             self._plans.clear()
-            plan = self.plan(batch)
+            plan = self.plan(batch).careful()
             return over_samples(lambda *sample: self._one(plan, *sample), batch, labels)
 
     def sample_bytes(self, example: Batch) -> int:
@@ -145,6 +151,7 @@ class Ghost:
             scale = gain(loss)
             points = [*direct.values(), *taps.taps]
             found = torch.autograd.grad(loss * scale + zero, points, allow_unused=True)  # frees what it has passed
+            taps.check_inputs(found[len(direct) :])
             grads = [torch.zeros_like(p) if g is None else g for p, g in zip(points, found, strict=True)]
             return zero, (loss, scale, y, finite(output, loss), taps.inputs, grads)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -48,6 +48,10 @@ class Plan:
         """Collects the names of all factored parameters: weights and the biases beside them."""
         names = [n for site in self.sites for n in (site.weight, site.bias) if n is not None]
         object.__setattr__(self, "factored", tuple(dict.fromkeys(names)))
+
+    def careful(self) -> Plan:
+        """The same for a model that may write over any layer's output."""
+        return replace(self, sites=tuple(replace(site, written=True) for site in self.sites))
 
 
 Use = tuple[Call, tuple[int, ...]]  # of a weight, and the shape of its output

@@ -128,6 +128,93 @@ def test_what_a_model_writes_over_is_seen_in_the_plan():
     torch.testing.assert_close(ghost.perturbed_loss, want.perturbed_loss)
 
 
+class Hooked(nn.Module):
+    """Changes a gradient on its way back, by a hook on a layer's output."""
+
+    def __init__(self, on_module):
+        super().__init__()
+        self.first, self.second, self.third = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.on_module = on_module
+        if on_module:
+            self.second.register_forward_hook(lambda _, args, out: self.hook(out))
+
+    @staticmethod
+    def hook(out):
+        if out.requires_grad:
+            out.register_hook(lambda g: g.clamp(-0.01, 0.01))
+
+    def forward(self, x):
+        h = self.second(self.first(x).relu())
+        if not self.on_module:
+            self.hook(h)
+        return self.third(h.relu())
+
+
+@pytest.mark.parametrize("rule", [{}, {"adaptive": True}])
+@pytest.mark.parametrize("on_module", [False, True])
+def test_hooks_on_outputs_act_on_the_gradient_of_the_layer(on_module, rule):
+    model, pool = Hooked(on_module).double(), torch.randn(5, 6, dtype=torch.float64)
+    ghost, want = (saal_fast.score(model, pool, engine=e, details=True, **rule) for e in ("ghost", "reference"))
+    torch.testing.assert_close(ghost.grad_norm, want.grad_norm, **CLOSE)
+    torch.testing.assert_close(ghost.perturbed_loss, want.perturbed_loss, **CLOSE)
+
+
+def test_a_model_that_writes_only_where_gradients_are_on():
+    """The plan is made without them; the model is taken with care then."""
+
+    class Writes(nn.Sequential):
+        def forward(self, x):
+            h = self[0](x)
+            return self[1](h.relu_() if torch.is_grad_enabled() else h.relu())
+
+    model, pool = Writes(nn.Linear(4, 8), nn.Linear(8, 3)), torch.randn(5, 4)
+    for rule in ({}, {"adaptive": True}):
+        ghost, want = (saal_fast.score(model, pool, engine=e, details=True, **rule) for e in ("ghost", "reference"))
+        torch.testing.assert_close(ghost.grad_norm, want.grad_norm)
+        torch.testing.assert_close(ghost.perturbed_loss, want.perturbed_loss)
+
+
+def test_an_input_that_is_written_over_where_no_gradient_needs_it():
+    class Aside(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.aside, self.b = nn.Linear(4, 8), nn.Linear(8, 2), nn.Linear(8, 3)
+
+        def forward(self, x):
+            h = self.a(x) * 2
+            aside = self.aside(h)
+            h.relu_()
+            return self.b(h), aside
+
+    model, pool = Aside(), torch.randn(5, 4)
+    ghost, want = (saal_fast.score(model, pool, engine=e) for e in ("ghost", "reference"))
+    torch.testing.assert_close(ghost, want)
+
+
+def test_what_is_compiled_inside_of_a_model_runs_as_written():
+    model, pool = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), torch.randn(5, 4)
+    want = saal_fast.score(model, pool, engine="reference")
+    model.compile(backend="eager")
+    torch.testing.assert_close(saal_fast.score(model, pool, engine="ghost"), want)
+    assert model(pool).shape == (5, 3)
+
+
+@pytest.mark.parametrize("rule", [{}, {"adaptive": True}])
+def test_embeddings_with_sparse_gradients(rule):
+    class Bag(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.head = nn.Embedding(9, 6, sparse=True), nn.Linear(6, 3)
+
+        def forward(self, x):
+            return self.head(self.table(x).mean(1))
+
+    model, pool = Bag(), torch.arange(20).reshape(5, 4) % 9
+    want = saal_fast.score(model, pool, engine="reference", **rule)
+    for engine in ("ghost", "vmap"):
+        torch.testing.assert_close(saal_fast.score(model, pool, engine=engine, **rule), want)
+
+
 def test_only_chosen_parameters_are_planned():
     case = models.build("mlp")
     found = planned(case.model, case.pool[:1], params=lambda n: n.startswith("4"))

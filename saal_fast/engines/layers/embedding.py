@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import Call, reads
+from .base import Call, reads, rewrites
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,20 @@ class Embedding:
     def gram_flops(self, x: Tensor, positions: int) -> float:
         """See `Layer`."""
         return float(positions**2)
+
+
+@rewrites(F.embedding)
+def dense(
+    input: Tensor,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Tensor:
+    """`F.embedding` whose gradient is no sparse tensor, which `vmap` cannot run."""
+    return F.embedding(input, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq)
 
 
 @reads(F.embedding)
