@@ -359,7 +359,11 @@ def _check_task(problem: Problem, example: Batch, given: _Labels) -> None:
     task = problem.task
     params = {name: p.detach().requires_grad_() for name, p in problem.params.items()}
     with torch.enable_grad():
-        output = problem.output(params, example.args, example.kwargs)
+        try:
+            output = problem.output(params, example.args, example.kwargs)
+        except RuntimeError as error:
+            _check_types(problem, example, error)
+            raise
         if given.given and isinstance(task, ChecksLabels):
             task.check_labels(given.labels, output)
         loss = task.loss(output, constant(task.pseudo_label(output)))
@@ -378,6 +382,15 @@ def _check_task(problem: Problem, example: Batch, given: _Labels) -> None:
             f"{type(problem.model).__name__} run under no_grad, or its output detached, or does it not use the parameters "
             "that params= accepts?",
         )
+
+
+def _check_types(problem: Problem, example: Batch, error: RuntimeError) -> None:
+    """Raises TypeError where a model fails because the pool holds numbers of another type than its weights."""
+    mine = {p.dtype for p in problem.params.values()}
+    theirs = {t.dtype for t in tree_leaves((example.args, example.kwargs)) if isinstance(t, Tensor)}
+    if "type" in str(error) and not theirs & mine:
+        got, expected = (", ".join(sorted(map(str, types))) for types in (theirs, mine))
+        raise TypeError(f"expected a pool of the model's type, {expected}, got {got}: {error}") from error
 
 
 def _part(batch: Batch, labels: Any | None, begin: int, end: int) -> tuple[Batch, Any | None]:

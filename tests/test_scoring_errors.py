@@ -301,8 +301,6 @@ def test_an_error_by_a_batch_is_raised_as_itself(engine, caplog):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_an_error_by_the_inputs_is_raised_as_itself(engine):
-    with pytest.raises(RuntimeError, match="same dtype"):
-        score(mlp(), inputs().double(), engine=engine)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         score(mlp(), inputs()[:, :3], engine=engine)
     with pytest.raises(TypeError, match=r"unexpected keyword argument 'pixels'"):
@@ -349,3 +347,12 @@ def test_want_of_memory_is_neither_a_fallback_nor_an_engine_error(engine, caplog
         score(Hungry(), inputs(20), engine=engine, batch_size=1)  # larger batches are halved
     assert not isinstance(error.value, EngineError)
     assert not caplog.records
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int64])
+def test_a_pool_of_another_type_than_the_model(dtype, engine):
+    with pytest.raises(
+        TypeError, match=r"a pool of the model's type, torch.float32, got torch.(float64|int64): .* same dtype"
+    ):
+        score(mlp(), inputs().to(dtype), engine=engine)
