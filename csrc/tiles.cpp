@@ -32,10 +32,10 @@ const KernelTable& table_of(const std::string& isa) {
         {
             &kernel_table_baseline,
 #if defined(SAAL_HAVE_AVX2)
-                &kernel_table_avx2,
+            &kernel_table_avx2,
 #endif
 #if defined(SAAL_HAVE_AVX512)
-                &kernel_table_avx512,
+            &kernel_table_avx512,
 #endif
         },
         isa);
