@@ -15,7 +15,7 @@ from ..scoring import is_whole
 from ..strategies import Strategy, make
 from .ledger import Ledger, Round
 from .phases import Phases, Train
-from .rows import length, pairs
+from .rows import alike, length, pairs
 from .seeds import Seeds, seeded
 from .store import Store
 from .train import Training
@@ -198,7 +198,9 @@ class ActiveLearner:
             labels: their labels, numbers or arrays of one shape; [n, ...].
 
         Raises:
-            ValueError: a sample was not asked for, is told already or twice, or there are more or fewer labels than samples.
+            TypeError: a label is no number.
+            ValueError: a sample was not asked for, is told already or twice; there are more or fewer labels than samples, or
+                some that are not finite, or of another shape or kind than those told before.
             LockedError: another process is at work in the folder.
             OSError: the record cannot be written; all before it are intact.
         """
@@ -209,6 +211,9 @@ class ActiveLearner:
             stray = sorted(i for i, times in Counter(told).items() if times > 1 or i not in pending)
             if stray:
                 raise ValueError(f"expected samples that are asked for and not told yet, each once; got {stray} beside them")
+            known = self._ledger.answers()
+            if known:
+                answers = alike(answers, known[0])
             before = self._ledger.current.get("tell", {"indices": [], "labels": []})
             number = self._ledger.number
             self._ledger.write("tell", {"indices": [*before["indices"], *told], "labels": [*before["labels"], *answers]})

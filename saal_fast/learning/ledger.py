@@ -126,6 +126,10 @@ class Ledger:
         answered = set(self.current.get("tell", {"indices": []})["indices"])
         return [i for i in self.current.get("ask", {"indices": []})["indices"] if i not in answered]
 
+    def answers(self) -> list[Any]:
+        """All labels told so far, also of a round that is told in part."""
+        return [label for record in self.records for label in record.get("tell", {"labels": []})["labels"]]
+
     def labelled(self) -> tuple[Tensor, Tensor]:
         """Positions and labels of the rounds that are told in full, in the order they were asked; int64 [n], [n, ...]."""
         whole = [self.round(n) for n in range(self.number)]

@@ -321,3 +321,33 @@ def test_bad_answers_are_told_and_change_nothing():
     made.tell(indices[2:], [0, 77])
     with pytest.raises(ValueError, match=f"expected labels in \\[0, {CLASSES}\\)"):
         made.fit()
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "words"),
+    [
+        ([[1, 2]] * 3, ValueError, r"expected labels of shape \[\], as those told before; got \[2\]"),
+        ([0.5, 1.0, 2.0], ValueError, r"expected labels of torch.int64, as those told before; got torch.float32"),
+        ([True, False, True], ValueError, "got torch.bool"),
+        ([0.0, float("nan"), 1.0], ValueError, r"expected finite labels, got NaN or inf for the samples \["),
+    ],
+)
+def test_labels_unlike_those_told_before_are_refused(tmp_path, labels, error, words):
+    made = learner(tmp_path)
+    indices = made.ask()
+    made.tell(indices[:1], [1])
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.json")}
+    with pytest.raises(error, match=words):
+        made.tell(indices[1:], labels)
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.json")} == before
+    made.tell(indices[1:], [0, 1, 2])
+    assert made.labelled[1].dtype == torch.int64
+    assert learner(tmp_path).fit().labelled == 13
+
+
+def test_whole_numbers_among_floats_are_floats():
+    made = learner(labelled=(range(3), [0.5, 1.0, 2.0]), strategy="random", train=lambda *_: None, evaluate=None)
+    made.tell(made.ask(), [1, 2, 0, 1])
+    assert made.labelled[1].tolist() == [0.5, 1.0, 2.0, 1.0, 2.0, 0.0, 1.0]
+    with pytest.raises(ValueError, match="expected finite labels"):
+        learner(labelled=([0, 1], [0.0, float("inf")]))
