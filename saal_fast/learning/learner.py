@@ -41,7 +41,7 @@ class ActiveLearner:
         labelled: positions in the pool, int64 [n], and labels, [n, ...], to begin with.
         initial: in place of `labelled`, how many samples drawn at random are asked for first.
         candidates: how many unlabelled samples, drawn at random each round, the strategy chooses from (Algorithm 1, line 3;
-            the paper: 2,000); None for all.
+            the paper: 2,000), k or more; None for all.
         train: `Training` with the paper's defaults, or any function like `Train`. It runs under a seed of its own in the
             global generators of torch, NumPy and Python.
         evaluate: gives numbers by name, such as `Accuracy`, of a trained model; or None.
@@ -85,6 +85,8 @@ class ActiveLearner:
                 raise TypeError(f"expected {name} to be a whole number, got {count!r}")
             if count is not None and count < 1:
                 raise ValueError(f"expected {name} >= 1, got {count}")
+        if candidates is not None and candidates < k:
+            raise ValueError(f"expected candidates >= k={k}, which are chosen from them; got {candidates}")
         if isinstance(model, nn.Module) or not callable(model):
             raise TypeError(f"expected model to be a function that makes a model, got {type(model).__name__}")
         if (labelled is None) == (initial is None):

@@ -252,6 +252,7 @@ def test_a_strategy_that_answers_nonsense_is_named(picks):
         ({"k": 0}, ValueError, "expected k >= 1, got 0"),
         ({"k": 1.5}, TypeError, "expected k to be a whole number, got 1.5"),
         ({"candidates": 0}, ValueError, "expected candidates >= 1"),
+        ({"candidates": 3}, ValueError, "expected candidates >= k=4, which are chosen from them; got 3"),
         ({"initial": 5}, ValueError, "expected either labelled, to begin with, or initial"),
         ({"labelled": None}, ValueError, "expected either labelled, to begin with, or initial"),
         ({"labelled": None, "initial": 61}, ValueError, "expected initial <= 60"),
