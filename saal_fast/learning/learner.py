@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..progress import bar
 from ..scoring import is_whole
 from ..strategies import Strategy, make
+from .checks import check_counts, check_parts
 from .ledger import Ledger, Round
 from .phases import Phases, Train
 from .rows import alike, length, pairs
@@ -34,7 +35,7 @@ class ActiveLearner:
     deterministic algorithms and a strategy with a fixed batch size.)
 
     Args:
-        model: makes a model, on its device, with weights from torch's global generator.
+        model: makes a new model, on its device, with weights from torch's global generator.
         pool: samples that can be indexed: a tensor, a mapping of tensors, a dataset, a list. Labels in it are never read.
         strategy: what to label next; an object, or a name for `saal_fast.strategies.make`.
         k: samples a round; the last round may have fewer.
@@ -80,22 +81,17 @@ class ActiveLearner:
         progress: bool | None = None,
     ) -> None:
         size = length(pool)
-        for name, count in {"k": k, "initial": initial, "candidates": candidates}.items():
-            if count is not None and not is_whole(count):
-                raise TypeError(f"expected {name} to be a whole number, got {count!r}")
-            if count is not None and count < 1:
-                raise ValueError(f"expected {name} >= 1, got {count}")
-        if candidates is not None and candidates < k:
-            raise ValueError(f"expected candidates >= k={k}, which are chosen from them; got {candidates}")
-        if isinstance(model, nn.Module) or not callable(model):
-            raise TypeError(f"expected model to be a function that makes a model, got {type(model).__name__}")
+        check_counts(size, k, initial, candidates)
+        check_parts(model, strategy, train, evaluate)
+        if not isinstance(warm_start, bool):
+            raise TypeError(f"expected warm_start to be True or False, got {warm_start!r}")
         if (labelled is None) == (initial is None):
             raise ValueError("expected either labelled, to begin with, or initial, how many to ask for first")
-        if initial is not None and initial > size:
-            raise ValueError(f"expected initial <= {size}, the size of the pool; got {initial}")
         if keep_models not in ("last", "all"):
             raise ValueError(f"expected keep_models to be 'last' or 'all', got {keep_models!r}")
         self._progress = progress
+        k, seed = int(k), int(seed) if is_whole(seed) else seed  # NumPy's own cannot be written down
+        initial, candidates = (None if count is None else int(count) for count in (initial, candidates))
         start = None if labelled is None else pairs(*labelled, size=size)
         self._ledger = Ledger(Store(folder), Seeds(seed), size)
         self._phases = Phases(
@@ -234,6 +230,8 @@ class ActiveLearner:
         """
         if not is_whole(rounds) or rounds < 0:
             raise ValueError(f"expected rounds to be a whole number >= 0, got {rounds!r}")
+        if not callable(oracle):
+            raise TypeError(f"expected oracle to be a function of positions, got {oracle!r}")
         with bar(rounds, self._progress, "rounds", " rounds") as shown:
             shown.update(min(self.acquired, rounds))
             while self._ledger.number == 0 or self.acquired < rounds:

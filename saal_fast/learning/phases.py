@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -43,6 +44,7 @@ class Phases:
 
     def __post_init__(self) -> None:
         self._model: tuple[int, nn.Module] | None = None
+        self._made: weakref.ref[nn.Module] | None = None
         self._fitted: int | None = None  # the round that this very object trained last
 
     @property
@@ -151,6 +153,12 @@ class Phases:
             model = self.factory()
         if not isinstance(model, nn.Module):
             raise TypeError(f"expected model to make an nn.Module, it made {type(model).__name__}")
+        if self._made is not None and self._made() is model:
+            raise ValueError(
+                "expected model to make a new model each time, got the same object as before: a round would go on from the "
+                "weights of the last. Build it inside the function; warm_start=True goes on from them"
+            )
+        self._made = weakref.ref(model)
         return model
 
     def _learnt(self, number: int) -> dict[str, Any]:

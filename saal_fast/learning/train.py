@@ -14,6 +14,7 @@ from ..features import device_of
 from ..isolation import keep_statistics
 from ..objectives import ChecksLabels, Classification, Task
 from ..progress import bar
+from ..scoring import is_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,8 +58,18 @@ class Training:
         """Refuses what cannot be trained.
 
         Raises:
+            TypeError: a count is no whole number, a function none, or the task no object with the methods of one.
             ValueError: epochs below 0 or batch_size below 1.
         """
+        for name, count in {"epochs": self.epochs, "batch_size": self.batch_size}.items():
+            if not is_whole(count):
+                raise TypeError(f"expected {name} to be a whole number, got {count!r}")
+        if not callable(self.optimiser):
+            raise TypeError(f"expected optimiser to be a function that makes one, got {self.optimiser!r}")
+        if self.scheduler is not None and not callable(self.scheduler):
+            raise TypeError(f"expected scheduler to be a function that makes one, or None; got {self.scheduler!r}")
+        if isinstance(self.task, type) or not isinstance(self.task, Task):
+            raise TypeError(f"expected task to be an object with methods pseudo_label and loss, got {self.task!r}")
         if self.epochs < 0:
             raise ValueError(f"expected epochs >= 0, got {self.epochs}")
         if self.batch_size < 1:

@@ -19,6 +19,7 @@ from .base import (
     Selection,
     TrainingHook,
     candidates,
+    check_batch_size,
     check_count,
     check_on_nonfinite,
     drawing_from,
@@ -62,6 +63,7 @@ class VAAL:
 
     def __post_init__(self) -> None:
         check_on_nonfinite(self.on_nonfinite)
+        check_batch_size(self.batch_size)
         if self.steps < 1:
             raise ValueError(f"expected steps >= 1, got {self.steps}")
 

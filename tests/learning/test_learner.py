@@ -253,6 +253,14 @@ def test_a_strategy_that_answers_nonsense_is_named(picks):
         ({"k": 1.5}, TypeError, "expected k to be a whole number, got 1.5"),
         ({"candidates": 0}, ValueError, "expected candidates >= 1"),
         ({"candidates": 3}, ValueError, "expected candidates >= k=4, which are chosen from them; got 3"),
+        ({"strategy": strategies.SAAL}, TypeError, "expected strategy to be a name, or an object with select"),
+        ({"strategy": None}, TypeError, "expected strategy to be a name, or an object with select"),
+        ({"train": 3}, TypeError, "expected train to be a function or None, got 3"),
+        ({"train": Training}, TypeError, "expected train to be a function or None, got <class"),
+        ({"evaluate": 3}, TypeError, "expected evaluate to be a function or None, got 3"),
+        ({"warm_start": "yes"}, TypeError, "expected warm_start to be True or False, got 'yes'"),
+        ({"seed": None}, TypeError, "expected seed to be a whole number, got None"),
+        ({"seed": "a"}, TypeError, "expected seed to be a whole number, got 'a'"),
         ({"initial": 5}, ValueError, "expected either labelled, to begin with, or initial"),
         ({"labelled": None}, ValueError, "expected either labelled, to begin with, or initial"),
         ({"labelled": None, "initial": 61}, ValueError, "expected initial <= 60"),
@@ -352,3 +360,23 @@ def test_whole_numbers_among_floats_are_floats():
     assert made.labelled[1].tolist() == [0.5, 1.0, 2.0, 1.0, 2.0, 0.0, 1.0]
     with pytest.raises(ValueError, match="expected finite labels"):
         learner(labelled=([0, 1], [0.0, float("inf")]))
+
+
+def test_an_oracle_that_is_none_is_told_before_anything_is_trained():
+    made = learner(train=lambda *_: pytest.fail("it was trained"))
+    with pytest.raises(TypeError, match="expected oracle to be a function of positions, got tensor"):
+        made.run(LABELS, 1)
+
+
+def test_numpys_numbers_are_numbers(tmp_path):
+    learner(tmp_path, k=np.int64(4), candidates=np.int32(20), seed=np.int64(3))
+    assert learner(tmp_path).acquired == 0  # the same run
+
+
+def test_the_same_model_every_round_is_refused():
+    one = network()
+    made = ActiveLearner(lambda: one, IMAGES, labelled=(range(9), LABELS[:9]), train=Training(epochs=1), strategy="random")
+    rows = made.ask()
+    made.tell(rows, LABELS[rows])
+    with pytest.raises(ValueError, match="expected model to make a new model each time, got the same object as before"):
+        made.fit()

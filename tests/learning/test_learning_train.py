@@ -190,3 +190,18 @@ def test_accuracy_takes_lists_and_arrays():
         Accuracy(IMAGES, LABELS, batch_size=0)
     with pytest.raises(TypeError, match=r"expected batch_size to be a whole number, got 2\.5"):
         Accuracy(IMAGES, LABELS, batch_size=2.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"epochs": 1.5}, r"expected epochs to be a whole number, got 1\.5"),
+        ({"batch_size": "ten"}, "expected batch_size to be a whole number, got 'ten'"),
+        ({"optimiser": 1e-3}, r"expected optimiser to be a function that makes one, got 0\.001"),
+        ({"scheduler": 3}, "expected scheduler to be a function that makes one, or None; got 3"),
+        ({"task": 3}, "expected task to be an object with methods pseudo_label and loss, got 3"),
+    ],
+)
+def test_a_training_of_other_types_is_told_at_once(options, words):
+    with pytest.raises(TypeError, match=words):
+        Training(**options)
