@@ -217,6 +217,39 @@ class ActiveLearner:
             self._ledger.write("tell", {"indices": [*before["indices"], *told], "labels": [*before["labels"], *answers]})
             self._ledger.store.log(event="tell", round=number, labels=len(told))
 
+    def correct(self, indices: Any, labels: Any) -> None:
+        """Puts other labels in place of those told, of samples that no model has learnt from yet.
+
+        Args:
+            indices: positions in the pool; [n].
+            labels: their labels, as those told before; [n, ...].
+
+        Raises:
+            TypeError: a label is no number.
+            ValueError: a sample is not told or twice, a model has learnt from its label, or labels are unlike the others.
+            LockedError: another process is at work in the folder.
+            OSError: the record cannot be written; all before it are intact.
+        """
+        rows, answers = pairs(indices, labels, size=self._ledger.size)
+        with self._ledger.store.locked():
+            self._ledger.catch_up()
+            told = {i: n for n, r in enumerate(self._ledger.records) for i in r.get("tell", {"indices": []})["indices"]}
+            first = self._ledger.number - ("fit" not in self._ledger.current)
+            stray = [i for i in rows if i not in told]
+            if stray:
+                raise ValueError(f"expected samples that are told, got {stray[:5]} which are not")
+            late = [i for i in rows if told[i] < first]
+            if late:
+                raise ValueError(
+                    f"a model has learnt from the labels of {late[:5]} already: saal_fast.learning.rewind(folder, "
+                    f"{min(told[i] for i in late) + 1}) removes it and what follows"
+                )
+            if rows:
+                answers = alike(answers, self._ledger.answers()[0])
+            for number in {told[i] for i in rows}:
+                self._ledger.amend(number, dict(zip(rows, answers, strict=True)))
+            self._ledger.store.log(event="correct", labels=len(rows))
+
     def run(self, oracle: Callable[[Tensor], Any], rounds: int) -> list[Round]:
         """Asks and tells until `rounds` rounds are acquired, or all is labelled; then trains once more (Algorithm 1).
 

@@ -97,6 +97,8 @@ class Ledger:
             DamagedRecordError: a record is not what was written, or one is missing between others.
             OSError: a record cannot be read.
         """
+        if self.number and "fit" not in self.current:
+            self._read_round(self.number - 1)  # its labels may have been corrected
         while self._read_round(len(self.records) - 1):
             self.records.append({})
         last = [record for round_ in self.records for record in round_.values()]
@@ -110,6 +112,14 @@ class Ledger:
         self.records[-1][phase] = content
         if self._told(self.records[-1]):
             self.records.append({})
+
+    def amend(self, number: int, answers: dict[int, Any]) -> None:
+        """Writes a round's labels anew, with those in `answers` (position: label) in place of what was told."""
+        tell = self.records[number]["tell"]
+        labels = [answers.get(i, label) for i, label in zip(tell["indices"], tell["labels"], strict=True)]
+        content = {**tell, "labels": labels}
+        self.store.write(f"{number:04d}-tell", content)
+        self.records[number]["tell"] = content
 
     @property
     def number(self) -> int:

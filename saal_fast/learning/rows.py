@@ -56,6 +56,7 @@ class Labelled(Dataset[tuple[Any, Tensor]]):
 
     def __init__(self, pool: Any, rows: Tensor, labels: Tensor) -> None:
         self.inputs = take(pool, rows)
+        self.rows = rows
         self.labels = labels
 
     def __len__(self) -> int:

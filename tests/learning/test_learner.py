@@ -380,3 +380,31 @@ def test_the_same_model_every_round_is_refused():
     made.tell(rows, LABELS[rows])
     with pytest.raises(ValueError, match="expected model to make a new model each time, got the same object as before"):
         made.fit()
+
+
+def test_a_wrong_label_is_named_and_can_be_corrected(tmp_path):
+    made = learner(tmp_path)
+    rows = made.ask()
+    made.tell(rows, [1, 0, 7, 1])
+    other = learner(tmp_path)
+    with pytest.raises(ValueError, match=rf"expected labels in \[0, 3\).*; of the pool sample {rows[2]} has 7\."):
+        made.ask()
+    with pytest.raises(ValueError, match=r"expected samples that are told, got \[59\]"):
+        made.correct([59], [0])
+    with pytest.raises(ValueError, match=r"learnt from the labels of \[3\] already: .*rewind\(folder, 1\)"):
+        made.correct([3], [0])
+    with pytest.raises(ValueError, match=r"got torch\.float32"):
+        made.correct(rows[2:3], [0.5])
+    made.correct(rows[2:3], [2])
+    assert made.labelled[1].tolist()[-4:] == [1, 0, 2, 1]
+    right = learner()
+    right.tell(right.ask(), [1, 0, 2, 1])
+    other.fit()  # a learner made before the correction sees it
+    right.fit()
+    same(other, right)
+    later = made.ask()
+    made.tell(later[:1], [1])
+    made.correct(later[:1], [2])  # also in a round that is told in part
+    made.tell(later[1:], [0, 0, 0])
+    assert made.labelled[1].tolist()[-4:] == [2, 0, 0, 0]
+    assert learner(tmp_path).labelled[1].tolist() == made.labelled[1].tolist()
