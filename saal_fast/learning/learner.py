@@ -49,7 +49,7 @@ class ActiveLearner:
         warm_start: go on from the last round's weights, instead of new ones.
         seed: of every draw, in [0, 2⁶³).
         folder: to keep records in; None for none.
-        keep_models: "last" or "all" rounds' models.
+        keep_models: "last" for the models of the last round and the one before, or "all" rounds' models.
         settings: anything more that a run in this folder must share; what JSON can hold.
         progress: as for `saal_fast.score`.
 

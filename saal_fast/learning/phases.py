@@ -14,6 +14,7 @@ from ..strategies import Strategy, TrainingHook
 from .ledger import Ledger
 from .rows import Labelled, take
 from .seeds import seeded
+from .store import DamagedRecordError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -96,8 +97,9 @@ class Phases:
         ledger.write("fit", {"labelled": len(rows), "training": training, "metrics": metrics, "model": checksum})
         self._model, self._fitted = (ledger.number, model), ledger.number
         if self.keep_models == "last":
+            before = f"{ledger.number - 1:04d}-fit.pt"  # what a warm start, or a rewind of this round, goes on from
             for file in ledger.store.names():
-                if file.endswith(".pt") and file != f"{name}.pt":
+                if file.endswith(".pt") and file not in (before, f"{name}.pt"):
                     ledger.store.remove(file)
         seconds = {"train": trained - started, "evaluate": time.perf_counter() - trained}
         ledger.store.log(
@@ -162,9 +164,24 @@ class Phases:
         return model
 
     def _learnt(self, number: int) -> dict[str, Any]:
-        """The model's and the strategy's state of a round: `model` and `hook`."""
-        checksum = self.ledger.records[number]["fit"]["model"]
-        return dict(self.ledger.store.read_tensors(f"{number:04d}-fit", checksum))
+        """The model's and the strategy's state of a round: `model` and `hook`.
+
+        Raises:
+            DamagedRecordError: it is gone or damaged. With labels told since, no rewind, which deletes them, is advised.
+        """
+        record = self.ledger.records[number]
+        try:
+            return dict(self.ledger.store.read_tensors(f"{number:04d}-fit", record["fit"]["model"]))
+        except DamagedRecordError as error:
+            if "tell" not in record:
+                raise
+            need = (
+                "A warm start goes on from it. Put it back, or begin a run in another folder with these labels"
+                if self.warm_start
+                else "The run can go on: fit or ask trains a new model"
+            )
+            why = str(error).partition(". Earlier rounds")[0]
+            raise DamagedRecordError(f"{why}. All labels are intact (`ActiveLearner.labelled`). {need}") from error
 
     def generator(self) -> torch.Generator:
         """A generator of the run's next seed."""

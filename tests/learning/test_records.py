@@ -113,7 +113,7 @@ def test_another_strategy_in_the_folder_is_refused(folder):
 def test_records_are_plain_and_models_are_kept_as_asked(tmp_path):
     made(tmp_path / "last")
     made(tmp_path / "all", keep_models="all")
-    assert [p.name for p in sorted((tmp_path / "last").glob("*.pt"))] == ["0003-fit.pt"]
+    assert [p.name for p in sorted((tmp_path / "last").glob("*.pt"))] == ["0002-fit.pt", "0003-fit.pt"]
     assert [p.name for p in sorted((tmp_path / "all").glob("*.pt"))] == [f"000{n}-fit.pt" for n in (1, 2, 3)]
     record = json.loads((tmp_path / "last" / "0002-fit.json").read_text())["record"]
     assert record["labelled"] == 13
@@ -276,3 +276,36 @@ def test_tensors_are_checked_in_memory_too(tmp_path):
             kept.read_tensors("0001-fit", checksum)
         assert kept.names() == ["0000-fit.pt"]
     assert Path(tmp_path / "0000-fit.pt").is_file()
+
+
+@pytest.mark.parametrize("record", ["0004-fit.json", "0004-ask.json", "0004-fit.pt"])
+def test_a_warm_start_survives_a_damaged_last_round(tmp_path, record):
+    one = made(tmp_path, rounds=3, warm_start=True)
+    one.ask()
+    before = contents(tmp_path)
+    (tmp_path / record).write_bytes(b"")
+    with pytest.raises(DamagedRecordError, match=r"rewind\(.*, 4\)"):
+        _ = made(tmp_path, rounds=3, warm_start=True).model
+    rewind(tmp_path, 4)
+    again = learner(tmp_path, train=Training(epochs=1), strategy="entropy", warm_start=True)
+    assert len(again.model.state_dict()) == len(one.model.state_dict())  # that of the round before
+    again.ask()
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("warm_start", [True, False])
+def test_a_model_that_is_gone_costs_no_labels(tmp_path, warm_start):
+    made(tmp_path, rounds=3, warm_start=warm_start)
+    rewind(tmp_path, 3)
+    kept = contents(tmp_path)
+    again = learner(tmp_path, train=Training(epochs=1), strategy="entropy", warm_start=warm_start)
+    with pytest.raises(DamagedRecordError, match=r"0002-fit\.pt .*it is gone\. All labels are intact") as caught:
+        _ = again.model
+    assert "rewind" not in str(caught.value)
+    if warm_start:
+        with pytest.raises(DamagedRecordError, match="A warm start goes on from it"):
+            again.fit()
+        assert contents(tmp_path) == kept
+        assert len(again.labelled[0]) == 17
+    else:
+        assert again.fit().labelled == 17
