@@ -93,6 +93,7 @@ class ActiveLearner:
         k, seed = int(k), int(seed) if is_whole(seed) else seed  # NumPy's own cannot be written down
         initial, candidates = (None if count is None else int(count) for count in (initial, candidates))
         start = None if labelled is None else pairs(*labelled, size=size)
+        self._start, self._initial = start, initial
         self._ledger = Ledger(Store(folder), Seeds(seed), size)
         self._phases = Phases(
             factory=model,
@@ -118,14 +119,9 @@ class ActiveLearner:
                 "more": None if settings is None else json.loads(json.dumps(settings)),
             }
             if self._ledger.settle(mine):
-                self._ledger.catch_up()
+                self._catch_up()
                 self._ledger.store.log(event="resume", round=self._ledger.number)
-            if start is not None and self._ledger.number == 0:
-                self._ledger.write("ask", {"indices": start[0], "scores": []})
-                self._ledger.write("tell", {"indices": start[0], "labels": start[1]})
-            elif initial is not None and not self._ledger.records[0]:
-                drawn = torch.randperm(size, generator=self._phases.generator())[:initial]
-                self._ledger.write("ask", {"indices": drawn.tolist(), "scores": [], "oracle": self._ledger.seeds.draw()})
+            self._catch_up()
 
     # --- what there is ----------------------------------------------------------------------------
 
@@ -167,7 +163,7 @@ class ActiveLearner:
             OSError: the record cannot be written; all before it are intact.
         """
         with self._ledger.store.locked():
-            self._ledger.catch_up()
+            self._catch_up()
             self._phases.fit()
             return self._ledger.round(self._ledger.number)
 
@@ -182,7 +178,7 @@ class ActiveLearner:
             OSError: the record cannot be written; all before it are intact.
         """
         with self._ledger.store.locked():
-            self._ledger.catch_up()
+            self._catch_up()
             if "ask" not in self._ledger.current:
                 self._phases.fit()
                 self._phases.choose()
@@ -204,7 +200,7 @@ class ActiveLearner:
         """
         told, answers = pairs(indices, labels)
         with self._ledger.store.locked():
-            self._ledger.catch_up()
+            self._catch_up()
             pending = self._ledger.pending()
             stray = sorted(i for i, times in Counter(told).items() if times > 1 or i not in pending)
             if stray:
@@ -232,7 +228,7 @@ class ActiveLearner:
         """
         rows, answers = pairs(indices, labels, size=self._ledger.size)
         with self._ledger.store.locked():
-            self._ledger.catch_up()
+            self._catch_up()
             told = {i: n for n, r in enumerate(self._ledger.records) for i in r.get("tell", {"indices": []})["indices"]}
             first = self._ledger.number - ("fit" not in self._ledger.current)
             stray = [i for i in rows if i not in told]
@@ -265,6 +261,8 @@ class ActiveLearner:
             raise ValueError(f"expected rounds to be a whole number >= 0, got {rounds!r}")
         if not callable(oracle):
             raise TypeError(f"expected oracle to be a function of positions, got {oracle!r}")
+        with self._ledger.store.locked():
+            self._catch_up()
         with bar(rounds, self._progress, "rounds", " rounds") as shown:
             shown.update(min(self.acquired, rounds))
             while self._ledger.number == 0 or self.acquired < rounds:
@@ -278,6 +276,17 @@ class ActiveLearner:
                 shown.update(not first)
         self.fit()
         return self.rounds
+
+    def _catch_up(self) -> None:
+        """Reads what is new in the folder, and begins the run where it has not begun, or was rewound to its beginning."""
+        ledger = self._ledger
+        ledger.catch_up()
+        if self._start is not None and ledger.number == 0:
+            ledger.write("ask", {"indices": self._start[0], "scores": []})
+            ledger.write("tell", {"indices": self._start[0], "labels": self._start[1]})
+        elif self._initial is not None and not ledger.records[0]:
+            drawn = torch.randperm(ledger.size, generator=self._phases.generator())[: self._initial]
+            ledger.write("ask", {"indices": drawn.tolist(), "scores": [], "oracle": ledger.seeds.draw()})
 
 
 def run(

@@ -91,12 +91,16 @@ class Ledger:
         return True
 
     def catch_up(self) -> None:
-        """Reads what was recorded since, if anything.
+        """Reads what was recorded since, if anything; of a run that was rewound, all that is left.
 
         Raises:
             DamagedRecordError: a record is not what was written, or one is missing between others.
             OSError: a record cannot be read.
         """
+        there = set(self.store.names())
+        known = (f"{n:04d}-{phase}.json" for n, record in enumerate(self.records) for phase in record)
+        if not there.issuperset(known):
+            self.records = [{}]  # somebody has rewound the run: what is left is read anew
         if self.number and "fit" not in self.current:
             self._read_round(self.number - 1)  # its labels may have been corrected
         while self._read_round(len(self.records) - 1):

@@ -44,9 +44,9 @@ class Phases:
     ledger: Ledger
 
     def __post_init__(self) -> None:
-        self._model: tuple[int, nn.Module] | None = None
+        self._model: tuple[str, nn.Module] | None = None
         self._made: weakref.ref[nn.Module] | None = None
-        self._fitted: int | None = None  # the round that this very object trained last
+        self._fitted: str | None = None  # the checksum of the model that this very object trained last
 
     @property
     def model(self) -> nn.Module:
@@ -58,10 +58,11 @@ class Phases:
         number = max((n for n, record in enumerate(self.ledger.records) if "fit" in record), default=None)
         if number is None:
             raise ValueError("there is no model yet: fit or ask first")
-        if self._model is None or self._model[0] != number:
+        checksum = self.ledger.records[number]["fit"]["model"]
+        if self._model is None or self._model[0] != checksum:
             model = self._make(0)
             model.load_state_dict(self._learnt(number)["model"])
-            self._model = number, model.eval()
+            self._model = checksum, model.eval()
         return self._model[1]
 
     def fit(self) -> None:
@@ -95,7 +96,7 @@ class Phases:
             metrics = _numbers(None if self.evaluate is None else self.evaluate(model), "evaluate")
         checksum = ledger.store.write_tensors(name, {"model": model.state_dict(), "hook": hook.state_dict()})
         ledger.write("fit", {"labelled": len(rows), "training": training, "metrics": metrics, "model": checksum})
-        self._model, self._fitted = (ledger.number, model), ledger.number
+        self._model, self._fitted = (checksum, model), checksum
         if self.keep_models == "last":
             before = f"{ledger.number - 1:04d}-fit.pt"  # what a warm start, or a rewind of this round, goes on from
             for file in ledger.store.names():
@@ -118,7 +119,9 @@ class Phases:
         if not len(rest):
             return
         model, labelled = self.model, take(self.pool, ledger.labelled()[0])
-        if self._fitted != ledger.number:  # by a process that is gone: the strategy learns again what it had learnt
+        if (
+            self._fitted != ledger.current["fit"]["model"]
+        ):  # by a process that is gone: the strategy learns again what it had learnt
             state = self._learnt(ledger.number)["hook"]
             if state:
                 self._hook(model, state, torch.Generator()).close()

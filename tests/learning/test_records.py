@@ -309,3 +309,21 @@ def test_a_model_that_is_gone_costs_no_labels(tmp_path, warm_start):
         assert len(again.labelled[0]) == 17
     else:
         assert again.fit().labelled == 17
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize("start", [{}, {"labelled": None, "initial": 5}])
+def test_a_learner_alive_notices_a_rewind(tmp_path, number, start):
+    one = learner(tmp_path, train=Training(epochs=1), strategy="entropy", **start)
+    one.run(oracle, 2)
+    before = contents(tmp_path)
+    rewind(tmp_path, number)
+    one.run(oracle, 2)
+    assert contents(tmp_path) == before
+    rewind(tmp_path, 2)
+    asked = one.ask()
+    one.tell(asked, [0, 1, 2, 0])  # other labels: another model of the same round
+    one.fit()
+    again = learner(tmp_path, train=Training(epochs=1), strategy="entropy", **start)
+    for mine, read in zip(one.model.state_dict().values(), again.model.state_dict().values(), strict=True):
+        assert torch.equal(mine, read)
