@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import fields, is_dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ..scoring import is_whole
 from ..strategies import Strategy
@@ -43,3 +47,29 @@ def check_parts(model: Any, strategy: Any, train: Any, evaluate: Any) -> None:
     for name, function in {"train": train, "evaluate": evaluate}.items():
         if function is not None and (isinstance(function, type) or not callable(function)):
             raise TypeError(f"expected {name} to be a function or None, got {function!r}")
+
+
+def plain_fields(thing: Any) -> dict[str, Any] | None:
+    """The fields of a dataclass's object that JSON can hold, but `progress`; None of anything else."""
+    if not is_dataclass(thing):
+        return None
+    found = {}
+    for one in fields(thing):
+        value = getattr(thing, one.name, None)
+        if not one.init or one.name == "progress":
+            continue
+        if isinstance(value, dict):
+            value = {
+                k: v for k, v in value.items() if k != "progress" and isinstance(v, (bool, int, float, str, type(None)))
+            }
+        if isinstance(value, (bool, int, float, str, list, tuple, dict, type(None))):
+            found[one.name] = value
+    return dict(json.loads(json.dumps(found, default=str)))
+
+
+def digest(pool: Any) -> str | None:
+    """SHA-256 of a tensor's bytes and shape; None of a pool of another kind."""
+    if not isinstance(pool, Tensor) or pool.layout != torch.strided:
+        return None
+    data = pool.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return hashlib.sha256(f"{pool.dtype} {list(pool.shape)}".encode() + data.tobytes()).hexdigest()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..progress import bar
 from ..scoring import is_whole
 from ..strategies import Strategy, make
-from .checks import check_counts, check_parts
+from .checks import check_counts, check_parts, digest, plain_fields
 from .ledger import Ledger, Round
 from .phases import Phases, Train
 from .rows import alike, length, pairs
@@ -116,6 +116,9 @@ class ActiveLearner:
                 "warm_start": warm_start,
                 "seed": seed,
                 "start": initial if start is None else hashlib.sha256(json.dumps(start).encode()).hexdigest(),
+                "strategy_options": plain_fields(self._phases.strategy),
+                "training": plain_fields(self._phases.train),
+                "pool_sha256": None if folder is None else digest(pool),
                 "more": None if settings is None else json.loads(json.dumps(settings)),
             }
             if self._ledger.settle(mine):

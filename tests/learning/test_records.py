@@ -16,6 +16,7 @@ from learners import contents, learner, oracle
 from saal_fast.learning import DamagedRecordError, LockedError, Training, rewind, store
 from saal_fast.learning.seeds import Seeds, seeded
 from saal_fast.learning.store import Store
+from saal_fast.strategies import SAAL
 
 RECORDS = ["0001-fit.json", "0001-ask.json", "0001-tell.json", "0002-fit.json", "0002-ask.json", "0003-fit.json"]
 
@@ -327,3 +328,33 @@ def test_a_learner_alive_notices_a_rewind(tmp_path, number, start):
     again = learner(tmp_path, train=Training(epochs=1), strategy="entropy", **start)
     for mine, read in zip(one.model.state_dict().values(), again.model.state_dict().values(), strict=True):
         assert torch.equal(mine, read)
+
+
+@pytest.mark.parametrize(
+    ("options", "difference"),
+    [
+        ({"strategy": SAAL(rho=0.1)}, "strategy_options was"),
+        ({"strategy": SAAL(objective="diff")}, "strategy_options was"),
+        ({"train": Training(epochs=2)}, "training was"),
+    ],
+)
+def test_other_options_in_the_folder_are_refused(tmp_path, options, difference):
+    given = {"strategy": SAAL(), "train": Training(epochs=1)}
+    learner(tmp_path, **given)
+    learner(tmp_path, **given)
+    learner(tmp_path, **(given | {"train": Training(epochs=1, progress=False)}))
+    with pytest.raises(ValueError, match=f"holds another run: {difference}"):
+        learner(tmp_path, **(given | options))
+
+
+def test_another_pool_is_refused_and_runs_of_before_go_on(tmp_path, monkeypatch):
+    one = learner(tmp_path)
+    pool = torch.zeros_like(one._phases.pool)
+    monkeypatch.setattr("learners.problem", lambda *_, **__: (pool, torch.arange(60) % 3))
+    with pytest.raises(ValueError, match="holds another run: pool_sha256 was"):
+        learner(tmp_path)
+    monkeypatch.undo()
+    kept = Store(tmp_path)
+    old = kept.read("settings")
+    kept.write("settings", {k: v for k, v in old.items() if k not in ("strategy_options", "training", "pool_sha256")})
+    assert learner(tmp_path).acquired == 0
