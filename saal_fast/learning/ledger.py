@@ -246,6 +246,8 @@ def rewind(folder: str | os.PathLike[str], number: int) -> None:
     """
     if number < 0:
         raise ValueError(f"expected a round's number >= 0, got {number}")
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"expected the folder of a run, got {folder}: there is none")
     store = Store(folder)
     with store.locked():
         files = [(int(match[1]), file) for file in store.names() if (match := FILE.fullmatch(file))]

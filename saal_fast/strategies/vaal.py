@@ -22,6 +22,7 @@ from .base import (
     check_batch_size,
     check_count,
     check_on_nonfinite,
+    check_whole,
     drawing_from,
     or_fresh,
 )
@@ -64,8 +65,7 @@ class VAAL:
     def __post_init__(self) -> None:
         check_on_nonfinite(self.on_nonfinite)
         check_batch_size(self.batch_size)
-        if self.steps < 1:
-            raise ValueError(f"expected steps >= 1, got {self.steps}")
+        check_whole(1, latent=self.latent, width=self.width, steps=self.steps)
 
     def select(
         self,

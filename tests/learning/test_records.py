@@ -358,3 +358,9 @@ def test_another_pool_is_refused_and_runs_of_before_go_on(tmp_path, monkeypatch)
     old = kept.read("settings")
     kept.write("settings", {k: v for k, v in old.items() if k not in ("strategy_options", "training", "pool_sha256")})
     assert learner(tmp_path).acquired == 0
+
+
+def test_rewind_makes_no_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match="expected the folder of a run"):
+        rewind(tmp_path / "none", 3)
+    assert not (tmp_path / "none").exists()
