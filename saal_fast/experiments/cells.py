@@ -127,6 +127,7 @@ def run_all(
     told: Callable[[str], None],
     device: str = "cpu",
     progress: bool | None = None,
+    failed: list[Cell] | None = None,
 ) -> list[Cell]:
     """Runs what is not whole yet; cells that another process is at are left to it.
 
@@ -137,20 +138,27 @@ def run_all(
         told: is told of every cell that is run, in a line.
         device: of the networks.
         progress: as for `saal_fast.score`.
+        failed: takes the cells that raised a ValueError or RuntimeError, which is told, and the others go on; None to raise.
 
     Returns:
         The cells that others were at, and that were not whole when this ended.
     """
     elsewhere = []
     for cell in cells:
-        if curve(cell, results) is not None:
-            continue
         started = time.perf_counter()
         try:
+            if curve(cell, results) is not None:
+                continue
             found = run(cell, data, results, device=device, progress=progress)
         except LockedError:
             elsewhere.append(cell)
             told(f"{cell}: another process is at it")
+            continue
+        except (ValueError, RuntimeError) as error:
+            if failed is None:
+                raise
+            failed.append(cell)
+            told(f"{cell}: {error}")
             continue
         seconds = time.perf_counter() - started
         over = f"{found.mean:.1f} % over the curve"

@@ -80,10 +80,13 @@ def table1(
         protocol = preset_of(preset.value, dataset.value, optimizer.value)
         wanted = [cells.Cell(protocol, name, seed) for seed in range(seeds) for name in names]
         elsewhere: list[cells.Cell] = []
-        if not draw_only and any(cells.curve(cell, results) is None for cell in wanted):
+        failed = [] if draw_only else _bad(wanted, results)
+        if not draw_only and any(cells.curve(cell, results) is None for cell in wanted if cell not in failed):
             data = load(dataset.value, data_root, download=download)
-            elsewhere = cells.run_all(wanted, data, results, told=_tell, device=device)
-        rows = table.gather(protocol, names, range(seeds), results)
+            elsewhere = cells.run_all(
+                [cell for cell in wanted if cell not in failed], data, results, told=_tell, device=device, failed=failed
+            )
+        rows = table.gather(protocol, names, range(seeds), results, failed)
         drawn = table.markdown(protocol, rows)
         out.mkdir(parents=True, exist_ok=True)
         stem = out / f"table1-{dataset.value}-{optimizer.value}-{preset.value}"
@@ -92,6 +95,9 @@ def table1(
     typer.echo(drawn)
     if elsewhere:
         typer.echo(f"other processes are at {len(elsewhere)} more cells", err=True)
+    if failed:
+        typer.echo(f"{len(failed)} cells failed", err=True)
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -144,6 +150,18 @@ def figure2(
         figure.write(protocol, times, stem)
     typer.echo(figure.table(times))
     typer.echo(f"wrote {stem}.png and {stem}.csv")
+
+
+def _bad(wanted: list[cells.Cell], results: Path) -> list[cells.Cell]:
+    """The cells whose records cannot be read; each is told."""
+    bad = []
+    for cell in wanted:
+        try:
+            cells.curve(cell, results)
+        except ValueError as error:  # noqa: PERF203 - cell by cell
+            _tell(f"{cell}: {error}")
+            bad.append(cell)
+    return bad
 
 
 def _tell(line: str) -> None:

@@ -43,15 +43,17 @@ class Row:
         return [found.mean for found in self.curves.values()]
 
 
-def gather(protocol: Protocol, strategies: Iterable[str], seeds: Sequence[int], results: Path) -> list[Row]:
-    """Rows of whatever cells are whole; a strategy without one has none.
+def gather(
+    protocol: Protocol, strategies: Iterable[str], seeds: Sequence[int], results: Path, but: Sequence[Cell] = ()
+) -> list[Row]:
+    """Rows of whatever cells are whole; a strategy without one has none; those in `but` are left out.
 
     Raises:
         ValueError: a cell's folder holds a run of another protocol, or damaged records.
     """
     rows = []
     for strategy in strategies:
-        found = {seed: curve(Cell(protocol, strategy, seed), results) for seed in seeds}
+        found = {seed: curve(cell, results) for seed in seeds if (cell := Cell(protocol, strategy, seed)) not in but}
         curves = {seed: one for seed, one in found.items() if one is not None}
         if curves:
             rows.append(Row(strategy, curves, paper.table1(protocol.optimizer, protocol.dataset, strategy)))

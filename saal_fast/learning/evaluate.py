@@ -10,9 +10,10 @@ import torch
 from ..features import device_of
 from ..objectives import logits_of
 from ..pools import Stream
+from ..scoring import is_whole
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,13 +22,31 @@ class Accuracy:
 
     Attributes:
         inputs: a pool, as for `saal_fast.score`.
-        labels: int64 [N].
+        labels: whole numbers; [N], a tensor or anything it can be made of.
         batch_size: samples at once.
     """
 
     inputs: Any
-    labels: Tensor
+    labels: Any
     batch_size: int = 250
+
+    def __post_init__(self) -> None:
+        """Makes the labels a tensor.
+
+        Raises:
+            TypeError: they are no whole numbers, or batch_size is none.
+            ValueError: they are of another shape than [N], or batch_size is below 1.
+        """
+        labels = torch.as_tensor(self.labels).cpu()
+        if labels.ndim != 1:
+            raise ValueError(f"expected labels of shape [N], a class for each sample; got {list(labels.shape)}")
+        if len(labels) and (labels.is_floating_point() or labels.is_complex()):
+            raise TypeError(f"expected labels as whole numbers, got {labels.dtype}")
+        if not is_whole(self.batch_size):
+            raise TypeError(f"expected batch_size to be a whole number, got {self.batch_size!r}")
+        if self.batch_size < 1:
+            raise ValueError(f"expected batch_size >= 1, got {self.batch_size}")
+        object.__setattr__(self, "labels", labels)
 
     @torch.no_grad()
     def __call__(self, model: nn.Module) -> dict[str, float]:

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from ..progress import bar
 from ..scoring import is_whole
 from ..strategies import Strategy, make
+from .checks import check_counts, check_parts, digest, plain_fields
 from .ledger import Ledger, Round
 from .phases import Phases, Train
-from .rows import length, pairs
+from .rows import alike, length, pairs
 from .seeds import Seeds, seeded
 from .store import Store
 from .train import Training
@@ -34,21 +35,21 @@ class ActiveLearner:
     deterministic algorithms and a strategy with a fixed batch size.)
 
     Args:
-        model: makes a model, on its device, with weights from torch's global generator.
+        model: makes a new model, on its device, with weights from torch's global generator.
         pool: samples that can be indexed: a tensor, a mapping of tensors, a dataset, a list. Labels in it are never read.
         strategy: what to label next; an object, or a name for `saal_fast.strategies.make`.
         k: samples a round; the last round may have fewer.
         labelled: positions in the pool, int64 [n], and labels, [n, ...], to begin with.
         initial: in place of `labelled`, how many samples drawn at random are asked for first.
         candidates: how many unlabelled samples, drawn at random each round, the strategy chooses from (Algorithm 1, line 3;
-            the paper: 2,000); None for all.
+            the paper: 2,000), k or more; None for all.
         train: `Training` with the paper's defaults, or any function like `Train`. It runs under a seed of its own in the
             global generators of torch, NumPy and Python.
         evaluate: gives numbers by name, such as `Accuracy`, of a trained model; or None.
         warm_start: go on from the last round's weights, instead of new ones.
         seed: of every draw, in [0, 2⁶³).
         folder: to keep records in; None for none.
-        keep_models: "last" or "all" rounds' models.
+        keep_models: "last" for the models of the last round and the one before, or "all" rounds' models.
         settings: anything more that a run in this folder must share; what JSON can hold.
         progress: as for `saal_fast.score`.
 
@@ -80,21 +81,19 @@ class ActiveLearner:
         progress: bool | None = None,
     ) -> None:
         size = length(pool)
-        for name, count in {"k": k, "initial": initial, "candidates": candidates}.items():
-            if count is not None and not is_whole(count):
-                raise TypeError(f"expected {name} to be a whole number, got {count!r}")
-            if count is not None and count < 1:
-                raise ValueError(f"expected {name} >= 1, got {count}")
-        if isinstance(model, nn.Module) or not callable(model):
-            raise TypeError(f"expected model to be a function that makes a model, got {type(model).__name__}")
+        check_counts(size, k, initial, candidates)
+        check_parts(model, strategy, train, evaluate)
+        if not isinstance(warm_start, bool):
+            raise TypeError(f"expected warm_start to be True or False, got {warm_start!r}")
         if (labelled is None) == (initial is None):
             raise ValueError("expected either labelled, to begin with, or initial, how many to ask for first")
-        if initial is not None and initial > size:
-            raise ValueError(f"expected initial <= {size}, the size of the pool; got {initial}")
         if keep_models not in ("last", "all"):
             raise ValueError(f"expected keep_models to be 'last' or 'all', got {keep_models!r}")
         self._progress = progress
+        k, seed = int(k), int(seed) if is_whole(seed) else seed  # NumPy's own cannot be written down
+        initial, candidates = (None if count is None else int(count) for count in (initial, candidates))
         start = None if labelled is None else pairs(*labelled, size=size)
+        self._start, self._initial = start, initial
         self._ledger = Ledger(Store(folder), Seeds(seed), size)
         self._phases = Phases(
             factory=model,
@@ -117,17 +116,15 @@ class ActiveLearner:
                 "warm_start": warm_start,
                 "seed": seed,
                 "start": initial if start is None else hashlib.sha256(json.dumps(start).encode()).hexdigest(),
+                "strategy_options": plain_fields(self._phases.strategy),
+                "training": plain_fields(self._phases.train),
+                "pool_sha256": None if folder is None else digest(pool),
                 "more": None if settings is None else json.loads(json.dumps(settings)),
             }
             if self._ledger.settle(mine):
-                self._ledger.catch_up()
+                self._catch_up()
                 self._ledger.store.log(event="resume", round=self._ledger.number)
-            if start is not None and self._ledger.number == 0:
-                self._ledger.write("ask", {"indices": start[0], "scores": []})
-                self._ledger.write("tell", {"indices": start[0], "labels": start[1]})
-            elif initial is not None and not self._ledger.records[0]:
-                drawn = torch.randperm(size, generator=self._phases.generator())[:initial]
-                self._ledger.write("ask", {"indices": drawn.tolist(), "scores": [], "oracle": self._ledger.seeds.draw()})
+            self._catch_up()
 
     # --- what there is ----------------------------------------------------------------------------
 
@@ -169,7 +166,7 @@ class ActiveLearner:
             OSError: the record cannot be written; all before it are intact.
         """
         with self._ledger.store.locked():
-            self._ledger.catch_up()
+            self._catch_up()
             self._phases.fit()
             return self._ledger.round(self._ledger.number)
 
@@ -184,7 +181,7 @@ class ActiveLearner:
             OSError: the record cannot be written; all before it are intact.
         """
         with self._ledger.store.locked():
-            self._ledger.catch_up()
+            self._catch_up()
             if "ask" not in self._ledger.current:
                 self._phases.fit()
                 self._phases.choose()
@@ -198,21 +195,59 @@ class ActiveLearner:
             labels: their labels, numbers or arrays of one shape; [n, ...].
 
         Raises:
-            ValueError: a sample was not asked for, is told already or twice, or there are more or fewer labels than samples.
+            TypeError: a label is no number.
+            ValueError: a sample was not asked for, is told already or twice; there are more or fewer labels than samples, or
+                some that are not finite, or of another shape or kind than those told before.
             LockedError: another process is at work in the folder.
             OSError: the record cannot be written; all before it are intact.
         """
         told, answers = pairs(indices, labels)
         with self._ledger.store.locked():
-            self._ledger.catch_up()
+            self._catch_up()
             pending = self._ledger.pending()
             stray = sorted(i for i, times in Counter(told).items() if times > 1 or i not in pending)
             if stray:
                 raise ValueError(f"expected samples that are asked for and not told yet, each once; got {stray} beside them")
+            known = self._ledger.answers()
+            if known:
+                answers = alike(answers, known[0])
             before = self._ledger.current.get("tell", {"indices": [], "labels": []})
             number = self._ledger.number
             self._ledger.write("tell", {"indices": [*before["indices"], *told], "labels": [*before["labels"], *answers]})
             self._ledger.store.log(event="tell", round=number, labels=len(told))
+
+    def correct(self, indices: Any, labels: Any) -> None:
+        """Puts other labels in place of those told, of samples that no model has learnt from yet.
+
+        Args:
+            indices: positions in the pool; [n].
+            labels: their labels, as those told before; [n, ...].
+
+        Raises:
+            TypeError: a label is no number.
+            ValueError: a sample is not told or twice, a model has learnt from its label, or labels are unlike the others.
+            LockedError: another process is at work in the folder.
+            OSError: the record cannot be written; all before it are intact.
+        """
+        rows, answers = pairs(indices, labels, size=self._ledger.size)
+        with self._ledger.store.locked():
+            self._catch_up()
+            told = {i: n for n, r in enumerate(self._ledger.records) for i in r.get("tell", {"indices": []})["indices"]}
+            first = self._ledger.number - ("fit" not in self._ledger.current)
+            stray = [i for i in rows if i not in told]
+            if stray:
+                raise ValueError(f"expected samples that are told, got {stray[:5]} which are not")
+            late = [i for i in rows if told[i] < first]
+            if late:
+                raise ValueError(
+                    f"a model has learnt from the labels of {late[:5]} already: saal_fast.learning.rewind(folder, "
+                    f"{min(told[i] for i in late) + 1}) removes it and what follows"
+                )
+            if rows:
+                answers = alike(answers, self._ledger.answers()[0])
+            for number in {told[i] for i in rows}:
+                self._ledger.amend(number, dict(zip(rows, answers, strict=True)))
+            self._ledger.store.log(event="correct", labels=len(rows))
 
     def run(self, oracle: Callable[[Tensor], Any], rounds: int) -> list[Round]:
         """Asks and tells until `rounds` rounds are acquired, or all is labelled; then trains once more (Algorithm 1).
@@ -227,6 +262,10 @@ class ActiveLearner:
         """
         if not is_whole(rounds) or rounds < 0:
             raise ValueError(f"expected rounds to be a whole number >= 0, got {rounds!r}")
+        if not callable(oracle):
+            raise TypeError(f"expected oracle to be a function of positions, got {oracle!r}")
+        with self._ledger.store.locked():
+            self._catch_up()
         with bar(rounds, self._progress, "rounds", " rounds") as shown:
             shown.update(min(self.acquired, rounds))
             while self._ledger.number == 0 or self.acquired < rounds:
@@ -240,6 +279,17 @@ class ActiveLearner:
                 shown.update(not first)
         self.fit()
         return self.rounds
+
+    def _catch_up(self) -> None:
+        """Reads what is new in the folder, and begins the run where it has not begun, or was rewound to its beginning."""
+        ledger = self._ledger
+        ledger.catch_up()
+        if self._start is not None and ledger.number == 0:
+            ledger.write("ask", {"indices": self._start[0], "scores": []})
+            ledger.write("tell", {"indices": self._start[0], "labels": self._start[1]})
+        elif self._initial is not None and not ledger.records[0]:
+            drawn = torch.randperm(ledger.size, generator=self._phases.generator())[: self._initial]
+            ledger.write("ask", {"indices": drawn.tolist(), "scores": [], "oracle": ledger.seeds.draw()})
 
 
 def run(

@@ -23,6 +23,7 @@ from torch import Tensor
 from .seeds import Seeds
 from .store import VERSION, Store
 
+LATER = ("strategy_options", "training", "pool_sha256")  # of the settings: runs of before have none, and go on
 FILE = re.compile(r"(\d{4,})-(fit|ask|tell)\.(json|pt)")
 
 
@@ -81,7 +82,7 @@ class Ledger:
         differing = [
             f"{key} was {old.get(key)!r} and is {settings.get(key)!r}"
             for key in sorted({*old, *settings})
-            if old.get(key) != settings.get(key)
+            if old.get(key) != settings.get(key) and (key in old or key not in LATER)
         ]
         if differing:
             raise ValueError(
@@ -91,12 +92,18 @@ class Ledger:
         return True
 
     def catch_up(self) -> None:
-        """Reads what was recorded since, if anything.
+        """Reads what was recorded since, if anything; of a run that was rewound, all that is left.
 
         Raises:
             DamagedRecordError: a record is not what was written, or one is missing between others.
             OSError: a record cannot be read.
         """
+        there = set(self.store.names())
+        known = (f"{n:04d}-{phase}.json" for n, record in enumerate(self.records) for phase in record)
+        if not there.issuperset(known):
+            self.records = [{}]  # somebody has rewound the run: what is left is read anew
+        if self.number and "fit" not in self.current:
+            self._read_round(self.number - 1)  # its labels may have been corrected
         while self._read_round(len(self.records) - 1):
             self.records.append({})
         last = [record for round_ in self.records for record in round_.values()]
@@ -110,6 +117,14 @@ class Ledger:
         self.records[-1][phase] = content
         if self._told(self.records[-1]):
             self.records.append({})
+
+    def amend(self, number: int, answers: dict[int, Any]) -> None:
+        """Writes a round's labels anew, with those in `answers` (position: label) in place of what was told."""
+        tell = self.records[number]["tell"]
+        labels = [answers.get(i, label) for i, label in zip(tell["indices"], tell["labels"], strict=True)]
+        content = {**tell, "labels": labels}
+        self.store.write(f"{number:04d}-tell", content)
+        self.records[number]["tell"] = content
 
     @property
     def number(self) -> int:
@@ -125,6 +140,10 @@ class Ledger:
         """Positions that were asked for and are not told, the best first."""
         answered = set(self.current.get("tell", {"indices": []})["indices"])
         return [i for i in self.current.get("ask", {"indices": []})["indices"] if i not in answered]
+
+    def answers(self) -> list[Any]:
+        """All labels told so far, also of a round that is told in part."""
+        return [label for record in self.records for label in record.get("tell", {"labels": []})["labels"]]
 
     def labelled(self) -> tuple[Tensor, Tensor]:
         """Positions and labels of the rounds that are told in full, in the order they were asked; int64 [n], [n, ...]."""
@@ -227,6 +246,8 @@ def rewind(folder: str | os.PathLike[str], number: int) -> None:
     """
     if number < 0:
         raise ValueError(f"expected a round's number >= 0, got {number}")
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"expected the folder of a run, got {folder}: there is none")
     store = Store(folder)
     with store.locked():
         files = [(int(match[1]), file) for file in store.names() if (match := FILE.fullmatch(file))]

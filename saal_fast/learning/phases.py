@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -13,6 +14,7 @@ from ..strategies import Strategy, TrainingHook
 from .ledger import Ledger
 from .rows import Labelled, take
 from .seeds import seeded
+from .store import DamagedRecordError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -42,8 +44,9 @@ class Phases:
     ledger: Ledger
 
     def __post_init__(self) -> None:
-        self._model: tuple[int, nn.Module] | None = None
-        self._fitted: int | None = None  # the round that this very object trained last
+        self._model: tuple[str, nn.Module] | None = None
+        self._made: weakref.ref[nn.Module] | None = None
+        self._fitted: str | None = None  # the checksum of the model that this very object trained last
 
     @property
     def model(self) -> nn.Module:
@@ -55,10 +58,11 @@ class Phases:
         number = max((n for n, record in enumerate(self.ledger.records) if "fit" in record), default=None)
         if number is None:
             raise ValueError("there is no model yet: fit or ask first")
-        if self._model is None or self._model[0] != number:
+        checksum = self.ledger.records[number]["fit"]["model"]
+        if self._model is None or self._model[0] != checksum:
             model = self._make(0)
             model.load_state_dict(self._learnt(number)["model"])
-            self._model = number, model.eval()
+            self._model = checksum, model.eval()
         return self._model[1]
 
     def fit(self) -> None:
@@ -92,10 +96,11 @@ class Phases:
             metrics = _numbers(None if self.evaluate is None else self.evaluate(model), "evaluate")
         checksum = ledger.store.write_tensors(name, {"model": model.state_dict(), "hook": hook.state_dict()})
         ledger.write("fit", {"labelled": len(rows), "training": training, "metrics": metrics, "model": checksum})
-        self._model, self._fitted = (ledger.number, model), ledger.number
+        self._model, self._fitted = (checksum, model), checksum
         if self.keep_models == "last":
+            before = f"{ledger.number - 1:04d}-fit.pt"  # what a warm start, or a rewind of this round, goes on from
             for file in ledger.store.names():
-                if file.endswith(".pt") and file != f"{name}.pt":
+                if file.endswith(".pt") and file not in (before, f"{name}.pt"):
                     ledger.store.remove(file)
         seconds = {"train": trained - started, "evaluate": time.perf_counter() - trained}
         ledger.store.log(
@@ -114,7 +119,9 @@ class Phases:
         if not len(rest):
             return
         model, labelled = self.model, take(self.pool, ledger.labelled()[0])
-        if self._fitted != ledger.number:  # by a process that is gone: the strategy learns again what it had learnt
+        if (
+            self._fitted != ledger.current["fit"]["model"]
+        ):  # by a process that is gone: the strategy learns again what it had learnt
             state = self._learnt(ledger.number)["hook"]
             if state:
                 self._hook(model, state, torch.Generator()).close()
@@ -151,12 +158,33 @@ class Phases:
             model = self.factory()
         if not isinstance(model, nn.Module):
             raise TypeError(f"expected model to make an nn.Module, it made {type(model).__name__}")
+        if self._made is not None and self._made() is model:
+            raise ValueError(
+                "expected model to make a new model each time, got the same object as before: a round would go on from the "
+                "weights of the last. Build it inside the function; warm_start=True goes on from them"
+            )
+        self._made = weakref.ref(model)
         return model
 
     def _learnt(self, number: int) -> dict[str, Any]:
-        """The model's and the strategy's state of a round: `model` and `hook`."""
-        checksum = self.ledger.records[number]["fit"]["model"]
-        return dict(self.ledger.store.read_tensors(f"{number:04d}-fit", checksum))
+        """The model's and the strategy's state of a round: `model` and `hook`.
+
+        Raises:
+            DamagedRecordError: it is gone or damaged. With labels told since, no rewind, which deletes them, is advised.
+        """
+        record = self.ledger.records[number]
+        try:
+            return dict(self.ledger.store.read_tensors(f"{number:04d}-fit", record["fit"]["model"]))
+        except DamagedRecordError as error:
+            if "tell" not in record:
+                raise
+            need = (
+                "A warm start goes on from it. Put it back, or begin a run in another folder with these labels"
+                if self.warm_start
+                else "The run can go on: fit or ask trains a new model"
+            )
+            why = str(error).partition(". Earlier rounds")[0]
+            raise DamagedRecordError(f"{why}. All labels are intact (`ActiveLearner.labelled`). {need}") from error
 
     def generator(self) -> torch.Generator:
         """A generator of the run's next seed."""

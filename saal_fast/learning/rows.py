@@ -56,6 +56,7 @@ class Labelled(Dataset[tuple[Any, Tensor]]):
 
     def __init__(self, pool: Any, rows: Tensor, labels: Tensor) -> None:
         self.inputs = take(pool, rows)
+        self.rows = rows
         self.labels = labels
 
     def __len__(self) -> int:
@@ -83,7 +84,8 @@ def pairs(indices: Any, labels: Any, *, size: int | None = None) -> tuple[list[i
 
     Raises:
         TypeError: a position is no whole number, or labels are no numbers.
-        ValueError: more or fewer labels than positions, labels of several shapes, or a position out of range or twice.
+        ValueError: more or fewer labels than positions, labels of several shapes or not finite, or a position out of
+            range or twice.
     """
     at = torch.as_tensor(indices)
     if at.numel() == 0:
@@ -99,8 +101,29 @@ def pairs(indices: Any, labels: Any, *, size: int | None = None) -> tuple[list[i
     if answers.ndim < 1 or len(answers) != len(at):
         raise ValueError(f"expected labels for {len(at)} samples, got {list(answers.shape)}")
     given = at.tolist()
+    lost = [i for i, good in zip(given, answers.isfinite()[:, None].flatten(1).all(1).tolist(), strict=True) if not good]
+    if lost:
+        raise ValueError(f"expected finite labels, got NaN or inf for the samples {lost[:5]}")
     if size is not None:
         stray = sorted(i for i, times in Counter(given).items() if times > 1 or not 0 <= i < size)
         if stray:
             raise ValueError(f"expected different positions in [0, {size}), got {stray[:5]} among them")
     return given, answers.tolist()
+
+
+def alike(labels: list[Any], told: Any) -> list[Any]:
+    """Labels, as `pairs` gives them, of the kind of one that is told already; whole numbers become floats beside floats.
+
+    Raises:
+        ValueError: they are of another shape or kind; labels of one run can be stacked.
+    """
+    given, known = torch.tensor(labels), torch.tensor(told)
+    if not labels:
+        return labels
+    if given.shape[1:] != known.shape:
+        raise ValueError(f"expected labels of shape {list(known.shape)}, as those told before; got {list(given.shape[1:])}")
+    if known.is_floating_point() and not given.is_floating_point() and given.dtype != torch.bool:
+        return list(given.to(known.dtype).tolist())
+    if given.dtype != known.dtype:
+        raise ValueError(f"expected labels of {known.dtype}, as those told before; got {given.dtype}")
+    return labels

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ..scoring import is_whole
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -20,10 +22,13 @@ class Seeds:
         seed: the first of all, in [0, 2⁶³).
 
     Raises:
+        TypeError: the seed is no whole number.
         ValueError: the seed is out of range.
     """
 
     def __init__(self, seed: int) -> None:
+        if not is_whole(seed):
+            raise TypeError(f"expected seed to be a whole number, got {seed!r}")
         if not 0 <= seed < 2**63:
             raise ValueError(f"expected a seed in [0, 2⁶³), got {seed}")
         self._generator = np.random.Generator(np.random.PCG64(seed))

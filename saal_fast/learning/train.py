@@ -14,6 +14,7 @@ from ..features import device_of
 from ..isolation import keep_statistics
 from ..objectives import ChecksLabels, Classification, Task
 from ..progress import bar
+from ..scoring import is_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,8 +58,18 @@ class Training:
         """Refuses what cannot be trained.
 
         Raises:
+            TypeError: a count is no whole number, a function none, or the task no object with the methods of one.
             ValueError: epochs below 0 or batch_size below 1.
         """
+        for name, count in {"epochs": self.epochs, "batch_size": self.batch_size}.items():
+            if not is_whole(count):
+                raise TypeError(f"expected {name} to be a whole number, got {count!r}")
+        if not callable(self.optimiser):
+            raise TypeError(f"expected optimiser to be a function that makes one, got {self.optimiser!r}")
+        if self.scheduler is not None and not callable(self.scheduler):
+            raise TypeError(f"expected scheduler to be a function that makes one, or None; got {self.scheduler!r}")
+        if isinstance(self.task, type) or not isinstance(self.task, Task):
+            raise TypeError(f"expected task to be an object with methods pseudo_label and loss, got {self.task!r}")
         if self.epochs < 0:
             raise ValueError(f"expected epochs >= 0, got {self.epochs}")
         if self.batch_size < 1:
@@ -94,13 +105,34 @@ class Training:
                 for positions in torch.randperm(len(labelled)).tensor_split(steps):
                     batch, y = labelled.batch(positions, device)
                     x = batch.args[0] if len(batch.args) == 1 and not batch.kwargs else batch.kwargs or batch.args
-                    loss = _step(model, batch.args, batch.kwargs, x, y, optimiser, self.task, hook)
+                    try:
+                        loss = _step(model, batch.args, batch.kwargs, x, y, optimiser, self.task, hook)
+                    except _UnfitLabelsError as error:
+                        raise ValueError(_unfit(error, labelled, self.task)) from error.__cause__
                     hook.after_step(x, y)
                     total += loss * batch.size
                     shown.update(batch.size)
                 if scheduler is not None:
                     scheduler.step()
         return {"loss": total / len(labelled)}
+
+
+class _UnfitLabelsError(Exception):
+    """A label of a batch does not fit the output, which is its argument."""
+
+
+def _unfit(error: _UnfitLabelsError, labelled: Labelled, task: Task) -> str:
+    """Which of all labels do not fit, by position in the pool."""
+    assert isinstance(task, ChecksLabels)
+    bad = []
+    for row, label in zip(labelled.rows.tolist(), labelled.labels.tensor_split(len(labelled)), strict=True):
+        try:
+            task.check_labels(label, error.args[0])
+        except ValueError:  # noqa: PERF203 - label by label
+            bad.append(f"sample {row} has {label[0].tolist()}")
+    more = f" and {len(bad) - 10} more" if len(bad) > 10 else ""
+    what = str(error.__cause__).partition(";")[0]
+    return f"{what}; of the pool {', '.join(bad[:10])}{more}. ActiveLearner.correct(indices, labels) mends what was told"
 
 
 def _step(
@@ -131,7 +163,10 @@ def _step(
 def _loss(output: Any, x: Any, y: Tensor, task: Task, hook: TrainingHook) -> tuple[Tensor, float]:
     """What is minimised, with its graph, and the task's part of it."""
     if isinstance(task, ChecksLabels):
-        task.check_labels(y, output)
+        try:
+            task.check_labels(y, output)
+        except ValueError as error:
+            raise _UnfitLabelsError(output) from error
     losses = task.loss(output, y)
     own, mean = hook.loss(x, y, losses), losses.mean()
     return mean if own is None else mean + own, float(mean.detach())

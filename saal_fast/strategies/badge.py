@@ -11,7 +11,16 @@ from torch import nn
 from ..badge import gradient_factors, residuals
 from ..features import BatchSize
 from ..kmeans import kmeans_plusplus
-from .base import OnNonFinite, Selection, TrainsNothing, candidates, check_count, check_on_nonfinite, or_fresh
+from .base import (
+    OnNonFinite,
+    Selection,
+    TrainsNothing,
+    candidates,
+    check_batch_size,
+    check_count,
+    check_on_nonfinite,
+    or_fresh,
+)
 
 
 @dataclass
@@ -33,6 +42,7 @@ class BADGE(TrainsNothing):
 
     def __post_init__(self) -> None:
         check_on_nonfinite(self.on_nonfinite)
+        check_batch_size(self.batch_size)
 
     def select(
         self,

@@ -175,6 +175,21 @@ def check_on_nonfinite(value: str) -> None:
         raise ValueError(f"expected on_nonfinite to be 'raise' or 'keep', got {value!r}")
 
 
+def check_batch_size(value: Any) -> None:
+    """Raises where `value` is neither "auto" nor a number of samples."""
+    if value != "auto" and (not is_whole(value) or value < 1):
+        raise ValueError(f'expected batch_size to be "auto" or a whole number >= 1, got {value!r}')
+
+
+def check_whole(least: int, **values: Any) -> None:
+    """Raises where one of the values is no whole number, or below `least`."""
+    for name, value in values.items():
+        if not is_whole(value):
+            raise TypeError(f"expected {name} to be a whole number, got {value!r}")
+        if value < least:
+            raise ValueError(f"expected {name} >= {least}, got {value}")
+
+
 def candidates(finite: Tensor, k: int, on_nonfinite: OnNonFinite) -> Tensor:
     """Positions of the samples to choose from: those that are finite.
 

@@ -9,7 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from ..features import BatchSize, is_empty, penultimate
-from .base import OnNonFinite, Selection, TrainsNothing, candidates, check_count, check_on_nonfinite, or_fresh
+from .base import (
+    OnNonFinite,
+    Selection,
+    TrainsNothing,
+    candidates,
+    check_batch_size,
+    check_count,
+    check_on_nonfinite,
+    or_fresh,
+)
 
 ROWS = 4096
 """Rows of labelled features whose distances to the pool are held at once."""
@@ -44,6 +53,7 @@ class Coreset(TrainsNothing):
 
     def __post_init__(self) -> None:
         check_on_nonfinite(self.on_nonfinite)
+        check_batch_size(self.batch_size)
         if not 0 <= self.outliers < 1:
             raise ValueError(f"expected outliers as a share of the pool in [0, 1), got {self.outliers}")
         if not self.time_limit > 0:

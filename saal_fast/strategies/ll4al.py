@@ -12,7 +12,17 @@ from torch import Tensor, nn
 from ..features import BatchSize, each_batch, first_output, module_of, tap, tapped
 from ..isolation import unwrap
 from ..objectives import logits_of
-from .base import OnNonFinite, Selection, TrainingHook, check_count, check_on_nonfinite, drawing_from, largest
+from .base import (
+    OnNonFinite,
+    Selection,
+    TrainingHook,
+    check_batch_size,
+    check_count,
+    check_on_nonfinite,
+    check_whole,
+    drawing_from,
+    largest,
+)
 from .hidden import Pooled, find, pooled
 
 
@@ -89,6 +99,10 @@ class LL4AL:
 
     def __post_init__(self) -> None:
         check_on_nonfinite(self.on_nonfinite)
+        check_batch_size(self.batch_size)
+        check_whole(1, width=self.width)
+        if self.stop is not None:
+            check_whole(0, stop=self.stop)
         if isinstance(self.layers, str) or (self.layers is not None and not self.layers):
             raise ValueError(f"expected layers as a list of at least one name, or None; got {self.layers!r}")
 

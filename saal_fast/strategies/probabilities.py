@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..features import BatchSize, logits
-from .base import OnNonFinite, Selection, TrainsNothing, check_count, check_on_nonfinite, largest
+from .base import OnNonFinite, Selection, TrainsNothing, check_batch_size, check_count, check_on_nonfinite, largest
 
 
 @dataclass
@@ -33,6 +33,7 @@ class _ByProbabilities(TrainsNothing, ABC):
 
     def __post_init__(self) -> None:
         check_on_nonfinite(self.on_nonfinite)
+        check_batch_size(self.batch_size)
 
     @staticmethod
     @abstractmethod

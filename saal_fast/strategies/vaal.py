@@ -19,8 +19,10 @@ from .base import (
     Selection,
     TrainingHook,
     candidates,
+    check_batch_size,
     check_count,
     check_on_nonfinite,
+    check_whole,
     drawing_from,
     or_fresh,
 )
@@ -62,8 +64,8 @@ class VAAL:
 
     def __post_init__(self) -> None:
         check_on_nonfinite(self.on_nonfinite)
-        if self.steps < 1:
-            raise ValueError(f"expected steps >= 1, got {self.steps}")
+        check_batch_size(self.batch_size)
+        check_whole(1, latent=self.latent, width=self.width, steps=self.steps)
 
     def select(
         self,

@@ -157,3 +157,16 @@ def test_unknown_choices_are_refused(run, arguments):
     result = run("table1", *arguments)
     assert result.exit_code == 2
     assert arguments[0] in result.stderr
+
+
+def test_a_bad_cell_stops_no_other(run, tmp_path, small):
+    results = tmp_path / "saal-fast-results"
+    bad = Cell(small(), "random", 0).folder(results)
+    bad.mkdir(parents=True)
+    (bad / "settings.json").write_text("{}")
+    result = run("table1", "--dataset", "digits", "--strategies", "random,entropy", "--seeds", "1")
+    assert result.exit_code == 1
+    assert "random, seed 0: " in result.stderr
+    assert "1 cells failed" in result.stderr
+    assert "| entropy |" in result.stdout
+    assert "| random |" not in result.stdout

@@ -166,3 +166,42 @@ def test_bad_trainings_and_evaluations_are_told():
         Accuracy(IMAGES, LABELS[:-1])(network())
     with pytest.raises(ValueError, match="0 samples"):
         Accuracy(IMAGES[:0], LABELS[:0])(network())
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "words"),
+    [
+        (LABELS[:, None], ValueError, r"expected labels of shape \[N\], a class for each sample; got \[60, 1\]"),
+        (LABELS.float(), TypeError, "expected labels as whole numbers, got torch.float32"),
+    ],
+)
+def test_accuracy_refuses_labels_that_are_no_classes(labels, error, words):
+    with pytest.raises(error, match=words):
+        Accuracy(IMAGES, labels)
+
+
+def test_accuracy_takes_lists_and_arrays():
+    model = network().eval()
+    expected = Accuracy(IMAGES, LABELS)(model)
+    assert 0 <= expected["accuracy"] <= 1
+    for labels in (LABELS.tolist(), LABELS.numpy(), LABELS.to(torch.uint8)):
+        assert Accuracy(IMAGES, labels)(model) == expected
+    with pytest.raises(ValueError, match="expected batch_size >= 1, got 0"):
+        Accuracy(IMAGES, LABELS, batch_size=0)
+    with pytest.raises(TypeError, match=r"expected batch_size to be a whole number, got 2\.5"):
+        Accuracy(IMAGES, LABELS, batch_size=2.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"epochs": 1.5}, r"expected epochs to be a whole number, got 1\.5"),
+        ({"batch_size": "ten"}, "expected batch_size to be a whole number, got 'ten'"),
+        ({"optimiser": 1e-3}, r"expected optimiser to be a function that makes one, got 0\.001"),
+        ({"scheduler": 3}, "expected scheduler to be a function that makes one, or None; got 3"),
+        ({"task": 3}, "expected task to be an object with methods pseudo_label and loss, got 3"),
+    ],
+)
+def test_a_training_of_other_types_is_told_at_once(options, words):
+    with pytest.raises(TypeError, match=words):
+        Training(**options)

@@ -16,6 +16,7 @@ from learners import contents, learner, oracle
 from saal_fast.learning import DamagedRecordError, LockedError, Training, rewind, store
 from saal_fast.learning.seeds import Seeds, seeded
 from saal_fast.learning.store import Store
+from saal_fast.strategies import SAAL
 
 RECORDS = ["0001-fit.json", "0001-ask.json", "0001-tell.json", "0002-fit.json", "0002-ask.json", "0003-fit.json"]
 
@@ -113,7 +114,7 @@ def test_another_strategy_in_the_folder_is_refused(folder):
 def test_records_are_plain_and_models_are_kept_as_asked(tmp_path):
     made(tmp_path / "last")
     made(tmp_path / "all", keep_models="all")
-    assert [p.name for p in sorted((tmp_path / "last").glob("*.pt"))] == ["0003-fit.pt"]
+    assert [p.name for p in sorted((tmp_path / "last").glob("*.pt"))] == ["0002-fit.pt", "0003-fit.pt"]
     assert [p.name for p in sorted((tmp_path / "all").glob("*.pt"))] == [f"000{n}-fit.pt" for n in (1, 2, 3)]
     record = json.loads((tmp_path / "last" / "0002-fit.json").read_text())["record"]
     assert record["labelled"] == 13
@@ -276,3 +277,90 @@ def test_tensors_are_checked_in_memory_too(tmp_path):
             kept.read_tensors("0001-fit", checksum)
         assert kept.names() == ["0000-fit.pt"]
     assert Path(tmp_path / "0000-fit.pt").is_file()
+
+
+@pytest.mark.parametrize("record", ["0004-fit.json", "0004-ask.json", "0004-fit.pt"])
+def test_a_warm_start_survives_a_damaged_last_round(tmp_path, record):
+    one = made(tmp_path, rounds=3, warm_start=True)
+    one.ask()
+    before = contents(tmp_path)
+    (tmp_path / record).write_bytes(b"")
+    with pytest.raises(DamagedRecordError, match=r"rewind\(.*, 4\)"):
+        _ = made(tmp_path, rounds=3, warm_start=True).model
+    rewind(tmp_path, 4)
+    again = learner(tmp_path, train=Training(epochs=1), strategy="entropy", warm_start=True)
+    assert len(again.model.state_dict()) == len(one.model.state_dict())  # that of the round before
+    again.ask()
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("warm_start", [True, False])
+def test_a_model_that_is_gone_costs_no_labels(tmp_path, warm_start):
+    made(tmp_path, rounds=3, warm_start=warm_start)
+    rewind(tmp_path, 3)
+    kept = contents(tmp_path)
+    again = learner(tmp_path, train=Training(epochs=1), strategy="entropy", warm_start=warm_start)
+    with pytest.raises(DamagedRecordError, match=r"0002-fit\.pt .*it is gone\. All labels are intact") as caught:
+        _ = again.model
+    assert "rewind" not in str(caught.value)
+    if warm_start:
+        with pytest.raises(DamagedRecordError, match="A warm start goes on from it"):
+            again.fit()
+        assert contents(tmp_path) == kept
+        assert len(again.labelled[0]) == 17
+    else:
+        assert again.fit().labelled == 17
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize("start", [{}, {"labelled": None, "initial": 5}])
+def test_a_learner_alive_notices_a_rewind(tmp_path, number, start):
+    one = learner(tmp_path, train=Training(epochs=1), strategy="entropy", **start)
+    one.run(oracle, 2)
+    before = contents(tmp_path)
+    rewind(tmp_path, number)
+    one.run(oracle, 2)
+    assert contents(tmp_path) == before
+    rewind(tmp_path, 2)
+    asked = one.ask()
+    one.tell(asked, [0, 1, 2, 0])  # other labels: another model of the same round
+    one.fit()
+    again = learner(tmp_path, train=Training(epochs=1), strategy="entropy", **start)
+    for mine, read in zip(one.model.state_dict().values(), again.model.state_dict().values(), strict=True):
+        assert torch.equal(mine, read)
+
+
+@pytest.mark.parametrize(
+    ("options", "difference"),
+    [
+        ({"strategy": SAAL(rho=0.1)}, "strategy_options was"),
+        ({"strategy": SAAL(objective="diff")}, "strategy_options was"),
+        ({"train": Training(epochs=2)}, "training was"),
+    ],
+)
+def test_other_options_in_the_folder_are_refused(tmp_path, options, difference):
+    given = {"strategy": SAAL(), "train": Training(epochs=1)}
+    learner(tmp_path, **given)
+    learner(tmp_path, **given)
+    learner(tmp_path, **(given | {"train": Training(epochs=1, progress=False)}))
+    with pytest.raises(ValueError, match=f"holds another run: {difference}"):
+        learner(tmp_path, **(given | options))
+
+
+def test_another_pool_is_refused_and_runs_of_before_go_on(tmp_path, monkeypatch):
+    one = learner(tmp_path)
+    pool = torch.zeros_like(one._phases.pool)
+    monkeypatch.setattr("learners.problem", lambda *_, **__: (pool, torch.arange(60) % 3))
+    with pytest.raises(ValueError, match="holds another run: pool_sha256 was"):
+        learner(tmp_path)
+    monkeypatch.undo()
+    kept = Store(tmp_path)
+    old = kept.read("settings")
+    kept.write("settings", {k: v for k, v in old.items() if k not in ("strategy_options", "training", "pool_sha256")})
+    assert learner(tmp_path).acquired == 0
+
+
+def test_rewind_makes_no_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match="expected the folder of a run"):
+        rewind(tmp_path / "none", 3)
+    assert not (tmp_path / "none").exists()

@@ -247,3 +247,17 @@ def test_an_unknown_option_is_an_error():
 def test_a_way_to_take_nonfinite_that_there_is_not_is_an_error(name):
     with pytest.raises(ValueError, match="'raise' or 'keep', got 'drop'"):
         strategies.make(name, on_nonfinite="drop")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "error"),
+    [
+        ("vaal", {"latent": 0}, ValueError),
+        ("vaal", {"width": 0}, ValueError),
+        ("ll4al", {"width": 0}, ValueError),
+        ("ll4al", {"stop": "x"}, TypeError),
+    ],
+)
+def test_numbers_that_no_network_has_are_refused_when_it_is_made(name, options, error):
+    with pytest.raises(error, match=f"expected {next(iter(options))}"):
+        strategies.make(name, **options)

@@ -30,3 +30,21 @@ def test_an_option_that_is_its_own_argument_is_an_error():
 def test_what_select_refuses_is_refused(own, words):
     with pytest.raises(ValueError, match=words):
         SAAL(**own).select(small.network(), small.images(3), 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"rho": -1}, ValueError, "expected a finite rho >= 0"),
+        ({"rho": "big"}, TypeError, "expected rho to be a number"),
+        ({"norm": 0.5}, ValueError, "expected norm"),
+        ({"diversity": "foo"}, ValueError, "expected diversity to be one of None, 'kmeans\\+\\+', 'badge'; got 'foo'"),
+        ({"objective": "foo"}, ValueError, "expected objective to be one of 'max', 'diff'; got 'foo'"),
+        ({"options": {"enigne": "ghost"}}, TypeError, "expected options of saal_fast.score, among .*; got enigne"),
+        ({"options": {"engine": "gohst"}}, ValueError, "expected engine to be one of .*; got 'gohst'"),
+        ({"options": {"batch_size": 0}}, ValueError, "expected batch_size"),
+    ],
+)
+def test_what_cannot_be_scored_is_told_when_it_is_made(options, error, words):
+    with pytest.raises(error, match=words):
+        SAAL(**options)
