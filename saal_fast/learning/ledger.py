@@ -23,7 +23,7 @@ from torch import Tensor
 from .seeds import Seeds
 from .store import VERSION, Store
 
-LATER = ("strategy_options", "training", "pool_sha256")  # of the settings: runs of before have none, and go on
+LATER = ("strategy_options", "training", "pool_sha256")  # of the settings: None where not known, as in older runs
 FILE = re.compile(r"(\d{4,})-(fit|ask|tell)\.(json|pt)")
 
 
@@ -82,7 +82,7 @@ class Ledger:
         differing = [
             f"{key} was {old.get(key)!r} and is {settings.get(key)!r}"
             for key in sorted({*old, *settings})
-            if old.get(key) != settings.get(key) and (key in old or key not in LATER)
+            if old.get(key) != settings.get(key) and (key not in LATER or None not in (old.get(key), settings.get(key)))
         ]
         if differing:
             raise ValueError(
