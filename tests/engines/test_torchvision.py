@@ -88,7 +88,7 @@ def measure(norm, inputs):
 def test_ghost_agrees_and_does_not_fall_back(name):
     model, images = built(name)
     normed = any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
-    if normed and not name.startswith("vgg"):  # deep networks with random weights amplify rounding
+    if normed:  # deep networks with random weights amplify rounding, up to a maximum or a ReLU that falls the other way
         model, images = model.double(), images.double()
     rho, tolerances = RHO[images.dtype], TOLERANCE[images.dtype]
     params = None
