@@ -9,6 +9,7 @@
 
 #include "bindings.h"
 #include "tiles.h"
+#include "winograd.h"
 
 namespace py = pybind11;
 
@@ -138,7 +139,27 @@ void held_apply(const Array<T>& held, const Array<T>& x, const py::array_t<T, py
 }
 
 template <class T>
+void winograd_conv(const Array<T>& x, const py::array_t<T, py::array::c_style>& weight, Array<T>& out,
+                   const Pair& before, bool back, int threads, const std::string& isa) {
+    const auto images = read(x, "x");
+    const auto outputs = as_images(out.mutable_data(), out, "out");
+    const auto layer = as_layer(weight, {3, 3}, {1, 1}, before, {1, 1}, 1, images.channels, outputs.channels);
+    if (!saal::winograd_fits(layer, images.channels, outputs.channels))
+        throw std::invalid_argument("expected channels in multiples of 16");
+    if (images.count != outputs.count || !saal::channels_last(images) || !saal::channels_last(outputs))
+        throw std::invalid_argument("expected as many images in x as in out, channels side by side");
+    const py::gil_scoped_release release;
+    saal::winograd_conv(images, layer, back, threads, isa, outputs);
+}
+
+template <class T>
 void define(py::module_& m) {
+    m.def("winograd_conv", &winograd_conv<T>, py::arg("x").noconvert(), py::arg("weight").noconvert(),
+          py::arg("out").noconvert(), py::arg("before"), py::arg("back") = false, py::arg("threads") = 1,
+          py::arg("isa") = "",
+          "Fills out with a 3x3 convolution of x, or where back with the gradient at its inputs, of x as the "
+          "one at its "
+          "outputs.");
     m.def("tile_norm", &norm<T>, py::arg("a").noconvert(), py::arg("g").noconvert(),
           py::arg("weight").noconvert(), py::arg("kernel"), py::arg("stride"), py::arg("before"),
           py::arg("dilation"), py::arg("groups"), py::arg("map"), py::arg("q"), py::arg("held") = py::none(),

@@ -1,7 +1,7 @@
 #include "diagonal_sums.h"
 
 #include "isa.h"
-#include "team.h"
+#include "workers.h"
 
 namespace saal {
 namespace {
@@ -40,8 +40,8 @@ void diagonal_sums(const T* pixels, T* out, std::int64_t batch, const Window& wi
     const std::int64_t positions = window.out_height * window.out_width, rows = batch * positions;
     const std::int64_t additions = rows * positions * window.kernel_y * window.kernel_x;
     const std::int64_t useful = additions / kAdditionsPerThread + 1;
-    Team team(static_cast<int>(useful < threads ? useful : threads));
-    team.run(rows, [&](std::int64_t begin, std::int64_t end) { sums(pixels, out, window, begin, end); });
+    Workers workers(static_cast<int>(useful < threads ? useful : threads));
+    workers.run(rows, [&](std::int64_t begin, std::int64_t end) { sums(pixels, out, window, begin, end); });
 }
 
 template void diagonal_sums<float>(const float*, float*, std::int64_t, const Window&, int,

@@ -12,12 +12,12 @@
 
 #include <optional>
 #include <stdexcept>
-#include <type_traits>
 #include <vector>
 
-#include "isa.h"
-#include "team.h"
+#include "tiles_isa.h"
 #include "tiles_pack.h"
+#include "winograd.h"
+#include "workers.h"
 
 namespace saal {
 namespace {
@@ -26,29 +26,6 @@ constexpr std::int64_t kPositions = 256;       // of a chunk of samples, at leas
 constexpr std::int64_t kBlockBytes = 3 << 17;  // of a block's strips: with G and the push they fit L2
 constexpr std::int64_t kStrips = 16;           // of a block, at most: its step stays in L1
 constexpr double kWorkPerThread = 1 << 20;     // multiply-adds: below, a thread costs more than it does
-
-const KernelTable& table_of(const std::string& isa) {
-    return find_table<KernelTable>(
-        {
-            &kernel_table_baseline,
-#if defined(SAAL_HAVE_AVX2)
-            &kernel_table_avx2,
-#endif
-#if defined(SAAL_HAVE_AVX512)
-            &kernel_table_avx512,
-#endif
-        },
-        isa);
-}
-
-template <class T>
-const Kernels<T>& kernels_of(const std::string& isa) {
-    const KernelTable& table = table_of(isa);
-    if constexpr (std::is_same_v<T, float>)
-        return table.f32;
-    else
-        return table.f64;
-}
 
 void check(bool fits, const char* expected) {
     if (!fits) throw std::invalid_argument(std::string("expected ") + expected);
@@ -115,12 +92,12 @@ class Call {
 
     /// The norm's sums, or the step's effect.
     void run() {
-        Team team(sample_parts_ * unit_parts_);
+        Workers workers(sample_parts_ * unit_parts_);
         if (reads_weight())
-            team.run(units_, [this](std::int64_t begin, std::int64_t end) {
+            workers.run(units_, [this](std::int64_t begin, std::int64_t end) {
                 for (std::int64_t unit = begin; unit < end; ++unit) pack_weight_of(unit);
             });
-        team.run(sample_parts_ * unit_parts_, [&](std::int64_t begin, std::int64_t end) {
+        workers.run(sample_parts_ * unit_parts_, [&](std::int64_t begin, std::int64_t end) {
             for (std::int64_t part = begin; part < end; ++part) {
                 const std::int64_t i = part / unit_parts_;
                 const std::int64_t j = part % unit_parts_;
@@ -300,6 +277,9 @@ template <class T>
 void tile_norm(const Images<const T>& a, const Images<const T>& g, const Convolution<T>& layer,
                const Rule& rule, int threads, const std::string& isa, T* norms, T* held) {
     check_layer(a, g, layer);
+    if (channels_last(a) && channels_last(g) && winograd_fits(layer, a.channels, g.channels) &&
+        winograd_gains(g.height, g.width))
+        return winograd_norm(a, g, layer, rule, threads, isa, norms, held);
     Call<T> call(kernels_of<T>(isa), {&a, &g, held, nullptr, nullptr, {nullptr, false}}, layer, rule,
                  threads);
     call.run();
@@ -321,6 +301,9 @@ template <class T>
 void held_apply(const T* held, const Images<const T>& x, const Convolution<T>& layer, const Rule& rule,
                 const Step<T>& step, int threads, const std::string& isa, const Images<T>& out) {
     check_step(x, layer, out);
+    if (channels_last(x) && channels_last(out) && step.whole &&
+        winograd_fits(layer, x.channels, out.channels) && winograd_gains(out.height, out.width))
+        return winograd_apply(held, x, layer, rule, step, threads, isa, out);
     T* const kept = const_cast<T*>(held);  // a step only reads it
     Call<T>(kernels_of<T>(isa), {nullptr, nullptr, kept, &x, &out, step}, layer, rule, threads).run();
 }

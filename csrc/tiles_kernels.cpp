@@ -5,6 +5,7 @@
 // it is mapped, and summed or written to a buffer in L1 that the push reads at once.
 #include "tiles_kernels.h"
 
+#include "tiles_rules.h"
 #include "tiles_vector.h"
 
 #define SAAL_JOIN_(a, b) a##b
@@ -38,34 +39,6 @@ SAAL_INLINE void form(std::int64_t positions, const T* inputs, const T* outputs,
             const T a = inputs[t * kStrip + r];
             for (int v = 0; v < kVectors; ++v) block.rows[r][v] += g[v] * a;
         }
-    }
-}
-
-template <Map kMap, class T>
-SAAL_INLINE Vector<T> contribution(Vector<T> m, const T* weight, double q) {
-    if constexpr (kMap == Map::kSquare) {
-        return m * m;
-    } else if constexpr (kMap == Map::kAdaptive) {
-        const Vector<T> wm = load<T>(weight) * m;
-        return wm * wm;
-    } else if constexpr (kMap == Map::kAbsolute) {
-        return absolute<T>(m);
-    } else {
-        return power<T>(absolute<T>(m), q);
-    }
-}
-
-template <Map kMap, class T>
-SAAL_INLINE Vector<T> mapped(Vector<T> m, const T* weight, double q) {
-    if constexpr (kMap == Map::kSquare) {
-        return m;
-    } else if constexpr (kMap == Map::kAdaptive) {
-        const Vector<T> w = load<T>(weight);
-        return w * w * m;
-    } else if constexpr (kMap == Map::kAbsolute) {
-        return sign<T>(m);
-    } else {
-        return sign<T>(m) * power<T>(absolute<T>(m), q - 1);
     }
 }
 

@@ -155,6 +155,10 @@ SAAL_INLINE Vector<T> operator+(const Vector<T>& a, const Vector<T>& b) {
     SAAL_LANES(a[lane] + b[lane]);
 }
 template <class T>
+SAAL_INLINE Vector<T> operator-(const Vector<T>& a, const Vector<T>& b) {
+    SAAL_LANES(a[lane] - b[lane]);
+}
+template <class T>
 SAAL_INLINE Vector<T> operator*(const Vector<T>& a, const Vector<T>& b) {
     SAAL_LANES(a[lane] * b[lane]);
 }

@@ -8,6 +8,8 @@ compiler: str
 flags: str
 cuda: str
 
+def use_openmp_of(folder: str) -> bool: ...
+def keep_freed_memory(keep: bool) -> None: ...
 def built_isas() -> list[str]: ...
 def usable_isas() -> list[str]: ...
 def kmeans_plusplus(
@@ -58,6 +60,7 @@ def tile_norm(
     groups: int,
     map: str,
     q: float,
+    held: NDArray[Any] | None = None,
     threads: int = 1,
     isa: str = "",
 ) -> NDArray[Any]: ...
@@ -75,6 +78,34 @@ def tile_apply(
     groups: int,
     map: str,
     q: float,
+    whole: bool = False,
+    threads: int = 1,
+    isa: str = "",
+) -> None: ...
+def held_size(outputs: int, inputs: int, groups: int) -> int: ...
+def held_apply(
+    held: NDArray[Any],
+    x: NDArray[Any],
+    weight: NDArray[Any],
+    scales: NDArray[Any],
+    out: NDArray[Any],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    before: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    map: str,
+    q: float,
+    whole: bool = False,
+    threads: int = 1,
+    isa: str = "",
+) -> None: ...
+def winograd_conv(
+    x: NDArray[Any],
+    weight: NDArray[Any],
+    out: NDArray[Any],
+    before: Sequence[int],
+    back: bool = False,
     threads: int = 1,
     isa: str = "",
 ) -> None: ...

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from types import ModuleType
+
+import torch
 
 
 @functools.cache
@@ -20,6 +23,7 @@ def core() -> ModuleType:
             f"saal_fast's C++ core doesn't load ({error}). Build it from a checkout with `pip install .`, or "
             "`pip install -e .` to import the package from the checkout itself; both need a C++17 compiler."
         ) from error
+    _core.use_openmp_of(str(Path(torch.__file__).parent))
     return _core
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from ..perturbation import Perturbation
-from .layers import Call, Layer, Tiled
+from .layers import Call, Layer, Tiled, output_of
 from .plan import Site
 
 
@@ -40,7 +40,7 @@ class Grams:
 
     def output(self, call: Call, run: Callable[[], Tensor], scale: Tensor) -> Tensor:
         """`out + scale · Σ_i G_i (A_iᵀ X')`."""
-        out = run()
+        out = output_of(call, run)
         pushes = [(scale * u.g) @ u.gram(call.layer, call.input) for u in self.uses]
         return out + call.layer.unrows(sum(pushes[1:], pushes[0]), out)
 

@@ -26,7 +26,7 @@ from ..perturbation import total_of
 from ..pools import Batch
 from .branches import by_branches
 from .factors import Factored, Grams, Held, Tiles
-from .layers import Call, Sites, Tiled
+from .layers import Call, Sites, Tiled, output_of
 from .plan import Plan, Site, plan_for
 from .problem import EngineError, Problem, Result, constant, finite, gain, nbytes, settled
 from .vmap import over_samples
@@ -55,7 +55,7 @@ class Taps(Sites):
         self.versions: list[tuple[int, int]] = []
 
     def at(self, name: str, call: Call, run: Callable[[], Tensor]) -> Tensor:
-        i, out = len(self.inputs), run()
+        i, out = len(self.inputs), output_of(call, run)
         if i == len(self.sites) or (self.sites[i].weight, self.sites[i].shape) != (name, out.shape):
             raise PlanError(f"{name} was not used as in the pass of the plan")
         tap = out

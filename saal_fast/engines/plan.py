@@ -147,13 +147,14 @@ def ways_of(calls: list[Use], linear: bool) -> dict[str, float]:
       three, where the rule is linear.
     - grams: forms two Gram matrices of the input (one for the norm, one between the passes) and multiplies with G twice.
     - tiles: forms `G Aᵀ` twice, without memory.
-    - held: forms it once, writes and reads it.
+    - held: forms it once, perhaps with fewer multiplications, writes and reads it.
     """
     weight = calls[0][0].weight
     outputs, inputs = weight.shape[0], weight[0].numel()
     forming = grams = 0.0
     for call, shape in calls:
-        groups, outputs_of_group, t = call.layer.rows(torch.empty(shape, device="meta")).shape
+        layer = call.layer
+        groups, outputs_of_group, t = layer.rows(torch.empty(shape, device="meta")).shape
         forming += groups * outputs_of_group * inputs * t
         grams += 2 * call.layer.gram_flops(call.input, t) + 2 * groups * outputs_of_group * t * t
     moved = MOVE * outputs * inputs
@@ -161,12 +162,11 @@ def ways_of(calls: list[Use], linear: bool) -> dict[str, float]:
     # An embedding tied to a linear head: their factors do not join. Else every use meets the factors of every other.
     if linear and len({type(call.layer) for call, _ in calls}) == 1:
         ways["grams"] = grams * len(calls)
-    layer = calls[0][0].layer
-    if len(calls) == 1 and isinstance(layer, Tiled) and layer.tiles(calls[0][0].input) and outputs_of_group >= LANES:
+    if len(calls) == 1 and isinstance(layer, Tiled) and layer.tiles(call.input) and outputs_of_group >= LANES:
         if not linear:
             ways["tiles"] = 2 * forming
         if weight.device.type == "cpu":  # elsewhere it has no twin of its own
-            ways["held"] = forming + 2 * moved
+            ways["held"] = layer.holding_flops(call, t) + 2 * moved
     return ways
 
 

@@ -29,9 +29,10 @@ def test_tiles_under_sanitizers(sanitizer: str, vectors: str, tmp_path: Path) ->
     if can.returncode != 0 or subprocess.run([program], capture_output=True, check=False).returncode != 0:
         pytest.skip(f"{COMPILER} builds nothing that runs with -fsanitize={sanitizer}")
     flags += ["-DSAAL_PLAIN_VECTORS"] if vectors == "plain arrays" else []
-    sources = [HERE / "tiles_check.cpp", CSRC / "tiles.cpp", CSRC / "tiles_kernels.cpp"]
+    names = ["tiles.cpp", "tiles_kernels.cpp", "winograd.cpp", "winograd_kernels.cpp", "workers.cpp"]
+    sources = [HERE / "tiles_check.cpp", *(CSRC / name for name in names)]
     built = subprocess.run(
-        [COMPILER, *flags, f"-I{CSRC}", "-DSAAL_ISA=baseline", *sources, "-o", program],
+        [COMPILER, *flags, f"-I{CSRC}", "-DSAAL_ISA=baseline", *sources, "-o", program, "-ldl"],
         capture_output=True,
         text=True,
         check=False,

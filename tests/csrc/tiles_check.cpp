@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "tiles.h"
+#include "winograd.h"
 
 namespace {
 
@@ -71,6 +72,13 @@ bool right(const Shape& s, Map map, double q, int threads) {
     saal::tile_norm<T>(a.read(), g.read(), layer, {map, q}, threads, "", norms.data());
     saal::tile_apply<T>(a.read(), g.read(), x.read(), layer, {map, q}, {scales.numbers.data(), false},
                         threads, "", out.images);
+    std::vector<T> held_norms(norms.size());
+    std::vector<T> held(static_cast<std::size_t>(
+        s.samples * saal::held_size(outputs, s.channels * s.kernel[0] * s.kernel[1], s.groups)));
+    Filled<T> moved(s.samples, outputs, h2, w2, s.channels_last, 6);
+    saal::tile_norm<T>(a.read(), g.read(), layer, {map, q}, threads, "", held_norms.data(), held.data());
+    saal::held_apply<T>(held.data(), x.read(), layer, {map, q}, {scales.numbers.data(), true}, threads, "",
+                        moved.images);
 
     double worst = 0.0;
     const auto compare = [&](double got, double expected) {
@@ -81,6 +89,7 @@ bool right(const Shape& s, Map map, double q, int threads) {
     for (std::int64_t n = 0; n < s.samples; ++n) {
         double norm = 0.0;
         std::vector<double> expected(static_cast<std::size_t>(outputs * h2 * w2), 0.0);
+        std::vector<double> unmoved(expected.size(), 0.0);
         for (std::int64_t o = 0; o < outputs; ++o)
             for (std::int64_t c = 0; c < s.channels; ++c)
                 for (std::int64_t i = 0; i < s.kernel[0]; ++i)
@@ -97,20 +106,64 @@ bool right(const Shape& s, Map map, double q, int threads) {
                         const double exponent = map == Map::kAbsolute ? 1.0 : map == Map::kPower ? q : 2.0;
                         norm += power(weighed * m, exponent);
                         const double step = weighed * weighed * std::copysign(power(m, exponent - 1.0), m);
-                        for (std::int64_t y = 0; m != 0.0 && y < h2; ++y)
-                            for (std::int64_t z = 0; z < w2; ++z)
-                                expected[static_cast<std::size_t>((o * h2 + y) * w2 + z)] +=
-                                    step * pixel(x, y, z);
+                        for (std::int64_t y = 0; y < h2; ++y)
+                            for (std::int64_t z = 0; z < w2; ++z) {
+                                const auto to = static_cast<std::size_t>((o * h2 + y) * w2 + z);
+                                unmoved[to] += weight.at(o, c, i, j) * pixel(x, y, z);
+                                if (m != 0.0) expected[to] += step * pixel(x, y, z);
+                            }
                     }
         compare(static_cast<double>(norms[static_cast<std::size_t>(n)]), norm);
+        compare(static_cast<double>(held_norms[static_cast<std::size_t>(n)]), norm);
         const double scale = scales.at(n, 0, 0, 0);
         for (std::int64_t o = 0; o < outputs; ++o)
             for (std::int64_t y = 0; y < h2; ++y)
-                for (std::int64_t z = 0; z < w2; ++z)
-                    compare(out.at(n, o, y, z),
-                            scale * expected[static_cast<std::size_t>((o * h2 + y) * w2 + z)]);
+                for (std::int64_t z = 0; z < w2; ++z) {
+                    const auto from = static_cast<std::size_t>((o * h2 + y) * w2 + z);
+                    compare(out.at(n, o, y, z), scale * expected[from]);
+                    compare(moved.at(n, o, y, z), unmoved[from] + scale * expected[from]);
+                }
     }
     return worst < (sizeof(T) == 4 ? 2e-3 : 1e-9);  // sums may cancel
+}
+
+/// A convolution by minimal filtering, and its way back.
+template <class T>
+bool winograd_right(std::int64_t samples, std::int64_t channels, std::int64_t outputs, std::int64_t height,
+                    std::int64_t width, std::int64_t before, int threads) {
+    const std::int64_t h = height + before - 1, w = width + 2 * before - 2;  // one row of zeros below
+    const Filled<T> x(samples, channels, height, width, true, 1);
+    const Filled<T> g(samples, outputs, h, w, true, 2);
+    const Filled<T> weight(outputs, channels, 3, 3, false, 3);
+    Filled<T> out(samples, outputs, h, w, true, 4), back(samples, channels, height, width, true, 5);
+    saal::Convolution<T> layer{weight.numbers.data(), {3, 3}, {1, 1}, {before, before}, {1, 1}, 1};
+    saal::winograd_conv<T>(x.read(), layer, false, threads, "", out.images);
+    layer.before[0] = layer.before[1] = 2 - before;
+    saal::winograd_conv<T>(g.read(), layer, true, threads, "", back.images);
+    double worst = 0.0;
+    for (std::int64_t n = 0; n < samples; ++n) {
+        for (std::int64_t o = 0; o < outputs; ++o)
+            for (std::int64_t y = 0; y < h; ++y)
+                for (std::int64_t z = 0; z < w; ++z) {
+                    double sum = 0.0;
+                    for (std::int64_t c = 0; c < channels; ++c)
+                        for (std::int64_t tap = 0; tap < 9; ++tap)
+                            sum += weight.at(o, c, tap / 3, tap % 3) *
+                                   x.at(n, c, y + tap / 3 - before, z + tap % 3 - before);
+                    worst = std::fmax(worst, std::fabs(out.at(n, o, y, z) - sum));
+                }
+        for (std::int64_t c = 0; c < channels; ++c)
+            for (std::int64_t y = 0; y < height; ++y)
+                for (std::int64_t z = 0; z < width; ++z) {
+                    double sum = 0.0;
+                    for (std::int64_t o = 0; o < outputs; ++o)
+                        for (std::int64_t tap = 0; tap < 9; ++tap)
+                            sum += weight.at(o, c, tap / 3, tap % 3) *
+                                   g.at(n, o, y - tap / 3 + before, z - tap % 3 + before);
+                    worst = std::fmax(worst, std::fabs(back.at(n, c, y, z) - sum));
+                }
+    }
+    return worst < (sizeof(T) == 4 ? 1e-2 : 1e-10);
 }
 
 }  // namespace
@@ -125,6 +178,8 @@ int main() {
         {2, 1, 1, 6, 8, 8, 0, {3, 3}, {1, 1}, {1, 1}, {1, 1}, {1, 1}, false},
         {5, 24, 40, 1, 6, 6, 1, {3, 3}, {1, 1}, {1, 1}, {1, 1}, {1, 1}, false},  // several threads
         {1, 24, 100, 1, 9, 9, 0, {3, 3}, {1, 1}, {1, 1}, {1, 1}, {1, 1}, false},
+        {3, 16, 48, 1, 7, 8, 1, {3, 3}, {1, 1}, {1, 0}, {1, 2}, {1, 1}, true},  // by minimal filtering
+        {1, 16, 16, 1, 19, 17, 0, {3, 3}, {1, 1}, {1, 1}, {1, 1}, {1, 1}, true},
     };
     int wrong = 0;
     for (const Shape& shape : shapes)
@@ -139,5 +194,13 @@ int main() {
                                 static_cast<int>(&shape - shapes), static_cast<int>(map), threads,
                                 is_double ? "double" : "float");
                 }
+    for (const int threads : {1, 3})
+        for (const std::int64_t before : {0, 1, 2}) {
+            const bool ok = winograd_right<float>(2, 16, 48, 5, 4, before, threads) &&
+                            winograd_right<double>(3, 48, 16, 20, 19, before, threads);
+            if (!ok)
+                std::printf("wrong: winograd, %d threads, padding %d\n", threads, static_cast<int>(before));
+            wrong += !ok;
+        }
     return wrong;
 }

@@ -1,7 +1,7 @@
 """Which calls factor, and how: a file a layer family. Importing a family registers it."""
 
 from . import attention, batchnorm, conv, embedding, linear, pooling, recurrent, weightnorm
-from .base import Call, Layer, Rewritten, Sites, Tiled, opens, reads, rewrites
+from .base import Call, Layer, Rewritten, Sites, Tiled, opens, output_of, reads, rewrites
 
 __all__ = [
     "Call",
@@ -15,6 +15,7 @@ __all__ = [
     "embedding",
     "linear",
     "opens",
+    "output_of",
     "pooling",
     "reads",
     "recurrent",

@@ -53,6 +53,21 @@ class Layer(Protocol):
 
 
 @runtime_checkable
+class Shares(Protocol):
+    """A layer with a faster way to its output where the batch shares the weight, and no gradient at it is asked for."""
+
+    def shared(self, call: Call) -> Tensor | None:
+        """The layer's output; None where the layer's own function is as fast."""
+        ...
+
+
+def output_of(call: Call, run: Callable[[], Tensor]) -> Tensor:
+    """The output of a layer whose weight the batch shares; `run` is the layer's own function."""
+    out = call.layer.shared(call) if isinstance(call.layer, Shares) else None
+    return run() if out is None else out
+
+
+@runtime_checkable
 class Tiled(Layer, Protocol):
     """A layer whose weight gradient can be formed tile by tile, for rules that act on it element by element."""
 
@@ -70,6 +85,10 @@ class Tiled(Layer, Protocol):
 
     def hold(self, a: Tensor, g: Tensor, weight: Tensor, code: Code) -> tuple[Tensor, Tensor]:
         """`tile_norm`, and `G Aᵀ` kept for `held_step`, in whatever order suits it."""
+        ...
+
+    def holding_flops(self, call: Call, positions: int) -> float:
+        """Multiply-adds of `hold`'s forming `G Aᵀ` for `positions` = T."""
         ...
 
     def held_step(self, held: Tensor, x: Tensor, weight: Tensor, scale: Tensor, code: Code) -> Tensor:

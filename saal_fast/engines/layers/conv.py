@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...ops import held as ops_held
+from ...ops import winograd
 from ...ops.conv_tiles import conv_tile_apply, conv_tile_norm
 from ...ops.diagonal_sums import diagonal_sums
 from .base import Call, Code, reads, rewrites
@@ -84,6 +85,22 @@ class Conv:
             return float(pixels**2 * x.shape[1] + positions**2 * kernel * self.groups)
         return float(positions**2 * x.shape[1] * kernel)
 
+    def shared(self, call: Call) -> Tensor | None:
+        """See `Shares`."""
+        if not self._by_winograd(call):
+            return None
+        out = winograd.differentiable(call.input, call.weight, [n for pair in self.padding for n in pair])
+        return out if call.bias is None else self.biased(out, call.bias)
+
+    def holding_flops(self, call: Call, positions: int) -> float:
+        plain = float(positions * call.weight.numel())
+        return plain * winograd.SHARE if self._by_winograd(call) else plain
+
+    def _by_winograd(self, call: Call) -> bool:
+        plain = self.dims == 2 and (self.stride, self.dilation, self.groups) == ((1, 1), (1, 1), 1)
+        padding = [n for pair in self.padding for n in pair]
+        return plain and call.input.shape[0] == 1 and winograd.gains(call.input[0], call.weight, padding)
+
     def tiles(self, x: Tensor) -> bool:
         return self.dims <= 2 and x.shape[0] == 1
 
@@ -103,6 +120,7 @@ class Conv:
 
     def held_step(self, held: Tensor, x: Tensor, weight: Tensor, scale: Tensor, code: Code) -> Tensor:
         x, weight = self._images(x), self._images(weight)
+        x = _channels_last(x) if _is_large(x) else x
         out: Tensor = ops_held.held_apply(held, x, weight, scale[None], *self._window(), *code)
         return out if self.dims == 2 else out.squeeze(2)
 
@@ -174,6 +192,15 @@ def _back(images: Tensor) -> Tensor:
     return images.movedim(-1, 1)
 
 
+def _channels_last(images: Tensor) -> Tensor:
+    """Laid out with channels side by side, also under `vmap`."""
+    return _back(_last(images).contiguous())
+
+
+def _is_large(images: Tensor) -> bool:
+    return images.device.type == "cpu" and math.prod(images.shape[2:]) >= LAST
+
+
 def _rewritten(convolution: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """The same convolution, in a form whose passes are faster on a CPU.
 
@@ -193,9 +220,9 @@ def _rewritten(convolution: Callable[..., Tensor]) -> Callable[..., Tensor]:
         if input.ndim != weight.ndim:
             return convolution(input, weight, bias, stride, padding, dilation, groups)
         dims = weight.ndim - 2
-        large = dims == 2 and input.device.type == "cpu" and math.prod(input.shape[2:]) >= LAST
+        large = dims == 2 and _is_large(input)
         if large:  # the weight too: of the input, the pass back is not told the layout
-            input, weight = (_back(_last(t).contiguous()) for t in (input, weight))
+            input, weight = _channels_last(input), _channels_last(weight)
         steps = _each(stride, dims)
         unpadded = padding == "valid" or not (isinstance(padding, str) or any(_each(padding, dims)))
         if math.prod(weight.shape[2:]) == 1 and max(steps) > 1 and unpadded:

@@ -52,6 +52,9 @@ class Linear:
         norm, held = ops_held.hold(_image(a), _image(g), weight[..., None, None], *_POINTS, *code)
         return norm[0], held
 
+    def holding_flops(self, call: Call, positions: int) -> float:
+        return float(positions * call.weight.numel())
+
     def held_step(self, held: Tensor, x: Tensor, weight: Tensor, scale: Tensor, code: Code) -> Tensor:
         out: Tensor = ops_held.held_apply(held, _image(x), weight[..., None, None], scale[None], *_POINTS, *code)
         return out.squeeze(2).mT.reshape(*x.shape[:-1], -1)
