@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..learning import ActiveLearner, LockedError, Round, read
-from ..learning.store import hold
+from ..learning.locks import hold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
