@@ -11,5 +11,8 @@ def home_of(path: str | os.PathLike[str]) -> Path:
 
     Raises:
         TypeError: it is no path.
+        ValueError: it is empty.
     """
+    if path == "":
+        raise ValueError("expected the name of a folder, got an empty one; the current folder is '.'")
     return Path(os.path.expanduser(path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,6 @@ from ..strategies import Strategy
 from .plain import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from .phases import Phases
 
 
@@ -59,13 +58,17 @@ def check_options(warm_start: Any, labelled: Any, initial: Any, keep_models: Any
     """Raises where an option is none, or both ways to begin are given, or neither.
 
     Raises:
-        TypeError: warm_start is no flag.
+        TypeError: warm_start is no flag, or labelled no pair.
         ValueError: the others are not as expected.
     """
     if not isinstance(warm_start, bool):
         raise TypeError(f"expected warm_start to be True or False, got {warm_start!r}")
     if (labelled is None) == (initial is None):
         raise ValueError("expected either labelled, to begin with, or initial, how many to ask for first")
+    if labelled is not None and not (isinstance(labelled, (tuple, list)) and len(labelled) == 2):
+        raise TypeError(f"expected labelled to be a pair, positions and their labels; got {type(labelled).__name__}")
+    if labelled is not None and not len(labelled[0]):
+        raise ValueError("expected at least one label to begin with; initial asks for some that are drawn")
     if keep_models not in ("last", "all"):
         raise ValueError(f"expected keep_models to be 'last' or 'all', got {keep_models!r}")
 
@@ -94,8 +97,18 @@ def settings_of(phases: Phases, seed: int, start: Any, more: Mapping[str, Any] |
         "strategy_options": plain_fields(phases.strategy),
         "training": plain_fields(phases.train),
         "pool_sha256": digest(phases.pool) if stored else None,
-        "more": None if more is None else plain(json.loads(json.dumps(more))),
+        "more": None if more is None else _spelled(more),
     }
+
+
+def _spelled(more: Mapping[str, Any]) -> Any:
+    """The user's settings, as they come back from a file."""
+    if not isinstance(more, Mapping):
+        raise TypeError(f"expected settings to be a mapping, got {type(more).__name__}")
+    try:
+        return plain(json.loads(json.dumps(more)))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"expected settings of numbers, strings, lists and mappings of these: {error}") from error
 
 
 def plain_fields(thing: Any) -> dict[str, Any] | None:

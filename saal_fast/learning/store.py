@@ -143,7 +143,8 @@ class Store:
         if self.folder is None:
             return
         path = self.folder / LOG
-        line = spell(plain({"time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"), **event}))
+        event = plain({"time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"), **event})
+        line = json.dumps(event, allow_nan=False)
         try:
             with path.open("a+b") as file:
                 if file.tell():
