@@ -38,6 +38,7 @@ from .options import (
     ToRun,
     ToTime,
     Width,
+    check_device,
 )
 from .protocol import STRATEGIES, Protocol
 from .protocol import protocol as preset_of
@@ -72,6 +73,7 @@ def table1(
         protocol = preset_of(preset.value, dataset.value, optimizer.value, **changes)
         names = None if strategies is None else _names(strategies)
         if not draw_only:
+            check_device(device)
             results.mkdir(parents=True, exist_ok=True)
             each = [cells.Cell(protocol, name, seed) for seed in range(seeds or 3) for name in names or _names(USUAL)]
             before = cells.standing(each, results, _tell)
@@ -144,6 +146,7 @@ def figure2(
     from . import figure2 as figure  # noqa: PLC0415 - draws with the optional matplotlib
 
     with _told("figure2"):
+        check_device(device)
         names = _names(strategies)
         changes = {"width": width, "rounds": rounds, "epochs": epochs, "candidates": candidates}
         protocol = preset_of(preset.value, dataset.value, "adam", **changes)

@@ -6,6 +6,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 
 from ..folders import home_of
@@ -61,3 +62,16 @@ ToDraw = Annotated[str | None, typer.Option(help=_NAMES, show_default=_ALL)]
 ToTime = Annotated[str, typer.Option(help=_NAMES)]
 SeedsToRun = Annotated[int | None, typer.Option(min=1, help=_RUNS, show_default=f"run 3; draw {_ALL}")]
 SeedsToDraw = Annotated[int | None, typer.Option(min=1, help=_RUNS, show_default=_ALL)]
+
+
+def check_device(name: str) -> None:
+    """Raises where torch has no such device here.
+
+    Raises:
+        ValueError: so it is.
+    """
+    try:
+        torch.empty(0, device=name)
+    except (AssertionError, RuntimeError) as error:
+        what = str(error).partition("\n")[0]
+        raise ValueError(f"expected a device that torch has here (cpu, cuda, cuda:1, ...), got {name!r}: {what}") from error

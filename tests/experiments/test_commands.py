@@ -136,6 +136,8 @@ def test_figure6_draws_one_seed_and_many(tmp_path, small):
     [
         (["table1", "--strategies", "saal,luck"], "expected strategies among random, entropy"),
         (["figure2", "--strategies", "luck"], "got 'luck'"),
+        (["figure2", "--device", "abacus"], "expected a device that torch has here (cpu, cuda, cuda:1, ...), got 'abacus'"),
+        (["table1", "--device", "cuda:99"], "got 'cuda:99'"),
         (["figure6", "--dataset", "digits"], "holds no whole cell of these: run table1 first"),
         (["table1", "--dataset", "svhn"], "svhn does not lie whole in the folder data"),
         (["table1", "--dataset", "digits", "--results", "file/results"], "Not a directory"),
