@@ -52,6 +52,7 @@ def dataset(name: DatasetName, root: str | os.PathLike[str] | None = None, *, do
     Raises:
         ValueError: an unknown name, or files that are not what they should be.
         FileNotFoundError: it does not lie there.
+        OSError: it cannot be read, or downloaded.
     """
     if name not in get_args(DatasetName):
         raise ValueError(f"unknown data set {name!r}: expected one of {', '.join(get_args(DatasetName))}")
@@ -88,6 +89,8 @@ def _torchvision(name: str, folder: Path, train: bool, download: bool) -> tuple[
             f"{name} does not lie whole in the folder {folder}, as torchvision's {kind.__name__} keeps it: give its folder "
             "as the data root, or let it be downloaded"
         ) from error
+    except OSError as error:
+        raise OSError(f"cannot {'download' if download else 'read'} {name} in the folder {folder}: {error}") from error
     pixels = torch.from_numpy(read.data)
     if name != "svhn":
         pixels = pixels.permute(0, 3, 1, 2)
