@@ -21,7 +21,7 @@ from torch import Tensor
 from .plain import number as read_number
 from .plain import numbers, plain
 from .seeds import Seeds
-from .store import FILE, VERSION, Store
+from .store import FILE, VERSION, Stamp, Store
 
 LATER = ("strategy_options", "training", "pool_sha256")  # of the settings: None where not known, as in older runs
 
@@ -62,6 +62,7 @@ class Ledger:
         self.store, self.seeds, self.size = store, seeds, size
         self._fresh = seeds.state
         self.records: list[dict[str, dict[str, Any]]] = [{}]
+        self._stamps: dict[str, Stamp] = {}  # of the files that the records were read from, or written to
 
     def settle(self, settings: dict[str, Any]) -> bool:
         """Writes down the run's settings, or holds them against those written down; False where they are new.
@@ -97,13 +98,10 @@ class Ledger:
             DamagedRecordError: a record is not what was written, or one is missing between others.
             OSError: a record cannot be read.
         """
-        there = set(self.store.names())
-        known = (f"{n:04d}-{phase}.json" for n, record in enumerate(self.records) for phase in record)
-        if not there.issuperset(known):
-            self.records = [{}]  # somebody has rewound the run: what is left is read anew
-        if self.number and "fit" not in self.current:
-            self._read_round(self.number - 1)  # its labels may have been corrected
-        while self._read_round(len(self.records) - 1):
+        there = self.store.stamps()
+        if any(there.get(file) != stamp for file, stamp in self._stamps.items()):
+            self.records, self._stamps = [{}], {}  # somebody has corrected or rewound the run: all is read anew
+        while self._read_round(len(self.records) - 1, there):
             self.records.append({})
         last = [record for round_ in self.records for record in round_.values()]
         self.seeds.restore(last[-1]["seeds"] if last else self._fresh)  # also after a phase that drew, and failed
@@ -111,9 +109,7 @@ class Ledger:
 
     def write(self, phase: str, content: dict[str, Any]) -> None:
         """Records a phase of the round at hand, in the store and then here; a round that is told in full makes way."""
-        content = plain({**content, "seeds": self.seeds.state})
-        self.store.write(f"{self.number:04d}-{phase}", content)
-        self.records[-1][phase] = content
+        self._write(self.number, phase, {**content, "seeds": self.seeds.state})
         if self._told(self.records[-1]):
             self.records.append({})
 
@@ -121,15 +117,11 @@ class Ledger:
         """Writes a round's labels anew, with those in `answers` (position: label) in place of what was told."""
         tell = self.records[number]["tell"]
         labels = [answers.get(i, label) for i, label in zip(tell["indices"], tell["labels"], strict=True)]
-        content = {**tell, "labels": labels}
-        self.store.write(f"{number:04d}-tell", content)
-        self.records[number]["tell"] = content
+        self._write(number, "tell", {**tell, "labels": labels})
 
     def replace_fit(self, number: int, content: dict[str, Any]) -> None:
         """Writes a round's fit anew, with `content` in place of what it held, the state of the seeds left."""
-        content = plain({**self.records[number]["fit"], **content})
-        self.store.write(f"{number:04d}-fit", content)
-        self.records[number]["fit"] = content
+        self._write(number, "fit", {**self.records[number]["fit"], **content})
 
     def seeds_before(self, number: int) -> dict[str, Any]:
         """The state of the seeds that the training of round `number` >= 1 began with."""
@@ -193,15 +185,21 @@ class Ledger:
             labels=_in_order(ask["indices"], record["tell"]) if ask is not None and self._told(record) else None,
         )
 
-    def _read_round(self, number: int) -> bool:
+    def _write(self, number: int, phase: str, content: dict[str, Any]) -> None:
+        content, name = plain(content), f"{number:04d}-{phase}"
+        self.store.write(name, content)
+        self.records[number][phase] = content
+        self._stamps[f"{name}.json"] = self.store.stamp(f"{name}.json")
+
+    def _read_round(self, number: int, stamps: dict[str, Stamp]) -> bool:
         """Reads what is new of a round; True when it is complete."""
         record = self.records[number]
         for phase in ("fit", "ask", "tell"):
-            if phase != "tell" and phase in record:
-                continue
-            content = self.store.read(f"{number:04d}-{phase}")
+            name = f"{number:04d}-{phase}"
+            content = record.get(phase) or self.store.read(name)
             if content is not None:
                 record[phase] = content
+                self._stamps.setdefault(f"{name}.json", stamps.get(f"{name}.json"))
             elif number or phase != "fit":
                 break
         return self._told(record)

@@ -30,6 +30,7 @@ CHECKSUM = "sha256"
 LOG, LOCK = "log.jsonl", "lock"
 FILE = re.compile(r"(\d{4,})-(fit|ask|tell)\.(json|pt)")
 """A file of a round: its number, its phase, its kind."""
+Stamp = tuple[int, int, int] | None
 
 
 class DamagedRecordError(ValueError):
@@ -122,6 +123,20 @@ class Store:
         if self.folder is None:
             return sorted(self._memory)
         return sorted(path.name for path in self.folder.iterdir() if path.suffix in (".json", ".pt"))
+
+    def stamp(self, file: str) -> Stamp:
+        """What differs when a file is written anew, by whomever; None where it is not there, or kept in memory."""
+        if self.folder is None:
+            return None
+        try:
+            found = (self.folder / file).stat()
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size
+
+    def stamps(self) -> dict[str, Stamp]:
+        """The stamps of all files, by name."""
+        return {file: self.stamp(file) for file in self.names()}
 
     def remove(self, file: str) -> None:
         """Removes a file, if it is there.

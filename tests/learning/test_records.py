@@ -366,6 +366,25 @@ def test_a_learner_alive_notices_a_rewind(tmp_path, number, start):
         assert torch.equal(mine, read)
 
 
+@pytest.mark.parametrize("phase", ["tell", "ask", "fit"])
+def test_a_learner_alive_notices_a_round_done_again_by_another(tmp_path, phase):
+    """The same files are there, of other content."""
+    one = learner(tmp_path, train=Training(epochs=1), strategy="entropy")
+    one.run(oracle, 2)
+    rewind(tmp_path, 1, phase)
+    other = learner(tmp_path, train=Training(epochs=1), strategy="entropy")
+    other.retrain()
+    for _ in range(2):
+        rows = other.ask()
+        other.tell(rows, [0, 0, 1, 2])
+    other.fit()
+    one.ask()
+    assert one.labelled[1].tolist() == other.labelled[1].tolist()
+    assert one.rounds[2].training == other.rounds[2].training
+    for mine, theirs in zip(one.model.parameters(), other.model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
 @pytest.mark.parametrize(
     ("options", "difference"),
     [
