@@ -4,8 +4,8 @@
 """
 
 from . import linear, convolutions, networks, attention, text, partial  # noqa: F401, I001 - each adds its cases, in this order
-from .cases import CASES, Case, Function, build, factor_everything
+from .cases import CASES, CLASSES, SAMPLES, Case, Function, build, factor_everything
 
-__all__ = ["NAMES", "Case", "Function", "build", "factor_everything"]
+__all__ = ["CLASSES", "NAMES", "SAMPLES", "Case", "Function", "build", "factor_everything"]
 
 NAMES = tuple(CASES)
