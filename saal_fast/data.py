@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 
+from .folders import home_of
+
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable
@@ -175,7 +177,7 @@ def _load_fashion_mnist(folder: Path, part: Part) -> ImageData:
 def _fashion_folders(root: str | os.PathLike[str] | None) -> list[Path]:
     if root is None:
         return [Path("data/FashionMNIST/raw"), Path("data"), DEBIAN_FOLDER]
-    root = Path(root)
+    root = home_of(root)
     if not root.is_dir():
         raise NotADirectoryError(f"the data root is not a folder: {root}")
     return [root / "FashionMNIST" / "raw", root]

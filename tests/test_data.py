@@ -146,3 +146,11 @@ def test_unknown_names_are_refused():
         load("digits", part="validation")
     with pytest.raises(ValueError, match="hold some of it out"):
         load("digits", part="test")
+
+
+def test_a_root_may_begin_with_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
+        load("fashion-mnist", "~")
+    with pytest.raises(NotADirectoryError, match=str(tmp_path / "none")):
+        load("fashion-mnist", "~/none")

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ..folders import home_of
+
 if TYPE_CHECKING:
     from ..data import DataName
 
@@ -43,12 +45,13 @@ class Settings:
     reference_samples: int = 64
 
     def __post_init__(self) -> None:
-        """Refuse what no data set could serve.
+        """Refuse what no data set could serve, and find the user's home where `out` names it by ~.
 
         Raises:
             ValueError: a count below 1, a `rho` that is negative or not finite, a `seed` out of range, or an
                 unknown `diversity`.
         """
+        object.__setattr__(self, "out", home_of(self.out))
         for name in ("labels", "pool", "k", "epochs", "reference_samples"):
             count = getattr(self, name)
             if count is not None and count < 1:

@@ -1,6 +1,7 @@
 """A results folder of cells: one run each, of one strategy with one seed, shared by any number of processes.
 
-    results/fashion-mnist/adam-cpu/saal/seed-0/      the records of a learner
+    results/fashion-mnist/adam-cpu/saal/seed-0/                the records of a learner
+    results/fashion-mnist/adam-cpu-width8/saal/seed-0/         of another width than the preset's
 
 A cell is whole, under way, or not begun; a killed one is resumed by whoever comes next.
 """
@@ -11,8 +12,10 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..folders import home_of
 from ..learning import ActiveLearner, LockedError, Round, read
-from ..learning.store import hold
+from ..learning.locks import hold
+from .protocol import STRATEGIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -20,6 +23,10 @@ if TYPE_CHECKING:
 
     from .data import Images
     from .protocol import Protocol
+
+
+PROBLEMS = (ValueError, RuntimeError, OSError, TypeError)
+"""What may be wrong with a cell, and nothing with the others."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +44,11 @@ class Cell:
     seed: int
 
     def __str__(self) -> str:
-        p = self.protocol
-        return f"{p.dataset}, {p.optimizer}, {p.preset}: {self.strategy}, seed {self.seed}"
+        return f"{self.protocol.dataset}, {self.protocol.name}: {self.strategy}, seed {self.seed}"
 
     def folder(self, results: Path) -> Path:
         """Where its records lie."""
-        p = self.protocol
-        return results / p.dataset / f"{p.optimizer}-{p.preset}" / self.strategy / f"seed-{self.seed}"
+        return home_of(results) / self.protocol.dataset / self.protocol.name / self.strategy / f"seed-{self.seed}"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -72,6 +77,48 @@ class Curve:
     def mean(self) -> float:
         """Mean accuracy over the curve, in percent."""
         return sum(self.accuracy) / len(self.accuracy)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How cells stand.
+
+    Attributes:
+        curves: of those that are whole.
+        missing: those that are not.
+        bad: those whose records cannot be read, or are another run's.
+    """
+
+    curves: dict[Cell, Curve]
+    missing: list[Cell]
+    bad: list[Cell]
+
+
+def there(protocol: Protocol, results: Path) -> list[Cell]:
+    """The cells of a protocol that have a folder, whole or not: by strategy, as in `protocol.STRATEGIES`, and seed."""
+    found = []
+    for strategy in STRATEGIES:
+        seeds = [path.name for path in Cell(protocol, strategy, 0).folder(results).parent.glob("seed-*") if path.is_dir()]
+        numbers = sorted(int(name[5:]) for name in seeds if name[5:].isdecimal())
+        found += [Cell(protocol, strategy, seed) for seed in numbers]
+    return found
+
+
+def standing(cells: Iterable[Cell], results: Path, told: Callable[[str], None]) -> Standing:
+    """How cells stand; each that is bad is told, in a line."""
+    found = Standing({}, [], [])
+    for cell in cells:
+        try:
+            one = curve(cell, results)
+        except PROBLEMS as error:
+            found.bad.append(cell)
+            told(f"{cell}: {error}")
+            continue
+        if one is None:
+            found.missing.append(cell)
+        else:
+            found.curves[cell] = one
+    return found
 
 
 def curve(cell: Cell, results: Path) -> Curve | None:
@@ -127,43 +174,40 @@ def run_all(
     told: Callable[[str], None],
     device: str = "cpu",
     progress: bool | None = None,
-    failed: list[Cell] | None = None,
-) -> list[Cell]:
-    """Runs what is not whole yet; cells that another process is at are left to it.
+) -> Standing:
+    """Runs what is not whole yet; cells that another process is at are left to it, and one that fails stops no other.
 
     Args:
         cells: in the order to run them.
         data: the data set of all of them.
         results: the results folder.
-        told: is told of every cell that is run, in a line.
+        told: is told of every cell that is run, or fails, in a line.
         device: of the networks.
         progress: as for `saal_fast.score`.
-        failed: takes the cells that raised a ValueError or RuntimeError, which is told, and the others go on; None to raise.
 
     Returns:
-        The cells that others were at, and that were not whole when this ended.
+        How they stand: missing are those that others are at, bad those that failed.
     """
+    found = Standing({}, [], [])
     elsewhere = []
     for cell in cells:
         started = time.perf_counter()
         try:
-            if curve(cell, results) is not None:
-                continue
-            found = run(cell, data, results, device=device, progress=progress)
+            one = curve(cell, results)
+            if one is None:
+                one = run(cell, data, results, device=device, progress=progress)
+                seconds = time.perf_counter() - started
+                over = f"{one.mean:.1f} % over the curve"
+                told(f"{cell}: {one.last:.1f} % after {one.labelled[-1]:,} labels, {over} ({seconds:.0f} s)")
+            found.curves[cell] = one
         except LockedError:
             elsewhere.append(cell)
             told(f"{cell}: another process is at it")
-            continue
-        except (ValueError, RuntimeError) as error:
-            if failed is None:
-                raise
-            failed.append(cell)
+        except PROBLEMS as error:
+            found.bad.append(cell)
             told(f"{cell}: {error}")
-            continue
-        seconds = time.perf_counter() - started
-        over = f"{found.mean:.1f} % over the curve"
-        told(f"{cell}: {found.last:.1f} % after {found.labelled[-1]:,} labels, {over} ({seconds:.0f} s)")
-    return [cell for cell in elsewhere if curve(cell, results) is None]
+    late = standing(elsewhere, results, told)
+    return Standing({**found.curves, **late.curves}, late.missing, [*found.bad, *late.bad])
 
 
 def _whole(rounds: list[Round], wanted: int) -> bool:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from ..data import load
+from ..folders import home_of
 
 if TYPE_CHECKING:
     import os
+    from pathlib import Path
 
 DatasetName = Literal["fashion-mnist", "svhn", "cifar10", "cifar100", "digits"]
 CLASSES: dict[str, int] = {"fashion-mnist": 10, "svhn": 10, "cifar10": 10, "cifar100": 100, "digits": 10}
@@ -51,6 +52,7 @@ def dataset(name: DatasetName, root: str | os.PathLike[str] | None = None, *, do
     Raises:
         ValueError: an unknown name, or files that are not what they should be.
         FileNotFoundError: it does not lie there.
+        OSError: it cannot be read, or downloaded.
     """
     if name not in get_args(DatasetName):
         raise ValueError(f"unknown data set {name!r}: expected one of {', '.join(get_args(DatasetName))}")
@@ -61,7 +63,7 @@ def dataset(name: DatasetName, root: str | os.PathLike[str] | None = None, *, do
     if name == "fashion-mnist":
         train, held_out = load(name, root, "train"), load(name, root, "test")
         return Images(name, train.images, train.labels, held_out.images, held_out.labels, CLASSES[name])
-    folder = Path("data" if root is None else root)
+    folder = home_of("data" if root is None else root)
     (pixels, labels), (test_pixels, test_labels) = (_torchvision(name, folder, part, download) for part in (True, False))
     mean, std = pixels.mean((0, 2, 3), keepdim=True), pixels.std((0, 2, 3), keepdim=True)
     for images in (pixels, test_pixels):
@@ -87,6 +89,8 @@ def _torchvision(name: str, folder: Path, train: bool, download: bool) -> tuple[
             f"{name} does not lie whole in the folder {folder}, as torchvision's {kind.__name__} keeps it: give its folder "
             "as the data root, or let it be downloaded"
         ) from error
+    except OSError as error:
+        raise OSError(f"cannot {'download' if download else 'read'} {name} in the folder {folder}: {error}") from error
     pixels = torch.from_numpy(read.data)
     if name != "svhn":
         pixels = pixels.permute(0, 3, 1, 2)

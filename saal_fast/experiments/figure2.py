@@ -141,7 +141,7 @@ def write(protocol: Protocol, times: Sequence[Time], stem: Path) -> None:
     ax.margins(x=0.12)
     ax.set_yticks(places, [f"{t.kind}: {t.name}" for t in times], fontsize=9)
     ax.set_xlabel(f"seconds, {torch.get_num_threads()} thread(s)", color=INK)
-    title = f"{protocol.dataset}, preset {protocol.preset}: one training, one acquisition"
+    title = f"{protocol.dataset}, {protocol.title}: one training, one acquisition"
     ax.set_title(title, fontsize=12, color=INK, loc="left")
     tidy(ax, "x")
     drawn.savefig(stem.with_suffix(".png"), dpi=DPI, format="png")

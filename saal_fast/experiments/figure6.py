@@ -46,7 +46,7 @@ def write(protocol: Protocol, rows: Sequence[Row], stem: Path) -> None:
             spread = [stdev(values) for values in columns]
             low, high = ([m + sign * s for m, s in zip(middle, spread, strict=True)] for sign in (-1, 1))
             ax.fill_between(labels, low, high, color=colour, alpha=0.12, linewidth=0)
-    ax.set_title(f"{protocol.dataset}, {protocol.optimizer}, preset {protocol.preset}", fontsize=12, color=INK, loc="left")
+    ax.set_title(f"{protocol.dataset}, {protocol.optimizer}, {protocol.title}", fontsize=12, color=INK, loc="left")
     ax.set_xlabel("labels", color=INK)
     ax.set_ylabel("test accuracy (%)", color=INK)
     tidy(ax)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
@@ -84,6 +84,23 @@ class Protocol:
     at_once: int = 40
     vae_width: int = 128
 
+    @property
+    def changed(self) -> dict[str, Any]:
+        """The settings that are not the preset's."""
+        given = protocol(self.preset, self.dataset, self.optimizer)
+        mine = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in mine.items() if value != getattr(given, name)}
+
+    @property
+    def name(self) -> str:
+        """Optimiser, preset and what is changed of it, to name folders and files: "adam-cpu-width8"."""
+        return "-".join([self.optimizer, self.preset, *(f"{name}{value}" for name, value in self.changed.items())])
+
+    @property
+    def title(self) -> str:
+        """The same in words, of the preset on: "preset cpu, width 8"."""
+        return ", ".join([f"preset {self.preset}", *(f"{name} {value}" for name, value in self.changed.items())])
+
     def model(self, data: Images, device: str = "cpu") -> Callable[[], nn.Module]:
         """Makes networks for `data` on `device`; their weights are drawn on the CPU."""
         channels = data.images.shape[1]
@@ -127,8 +144,8 @@ class Protocol:
         return rows, data.labels[rows]
 
 
-def protocol(preset: str, dataset: str, optimizer: str) -> Protocol:
-    """The protocol of a preset.
+def protocol(preset: str, dataset: str, optimizer: str, **changes: int | None) -> Protocol:
+    """The protocol of a preset, or one that differs from it.
 
     "paper": 20 labels, 10 a round of 2,000 candidates, 100 rounds, 50 epochs, ResNet-18, rate 1e-3; CIFAR-100: 1,000 labels,
     100 a round, and SAM's rate 1e-1 (Section 4.1). Batches of 10 and the 3×3 stem are the published code's.
@@ -137,8 +154,14 @@ def protocol(preset: str, dataset: str, optimizer: str) -> Protocol:
     half of the epochs, 12 rounds, 4,000 test images; CIFAR-100 begins with 200 labels and asks for 20. The batch size and
     the rates are the paper's.
 
+    Args:
+        preset: its name.
+        dataset: name of the data set.
+        optimizer: "adam" or "sam".
+        **changes: settings of `Protocol` in place of the preset's; None leaves the preset's.
+
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, a setting below 1, or fewer candidates than are chosen.
     """
     for what, value, known in (
         ("preset", preset, get_args(PresetName)),
@@ -165,4 +188,12 @@ def protocol(preset: str, dataset: str, optimizer: str) -> Protocol:
         settings |= {"initial": 200, "k": 20} if hundred else {}
         if dataset == "digits":  # of 8×8 pixels: another halving would leave none
             settings |= {"stem_stride": 1}
-    return Protocol(preset, dataset, optimizer, **settings)  # type: ignore[arg-type] # the names were checked above
+    made = Protocol(preset, dataset, optimizer, **settings)  # type: ignore[arg-type] # the names were checked above
+    wanted: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
+    for name, value in wanted.items():
+        if value < 1:
+            raise ValueError(f"expected {name} >= 1, got {value}")
+    made = replace(made, **wanted)
+    if made.candidates < made.k:
+        raise ValueError(f"expected candidates >= {made.k}, which are chosen from them each round; got {made.candidates}")
+    return made

@@ -9,12 +9,12 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
 from . import paper
-from .cells import Cell, Curve, curve
+from .protocol import STRATEGIES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
+    from .cells import Cell, Curve
     from .protocol import Protocol
 
 
@@ -43,20 +43,20 @@ class Row:
         return [found.mean for found in self.curves.values()]
 
 
-def gather(
-    protocol: Protocol, strategies: Iterable[str], seeds: Sequence[int], results: Path, but: Sequence[Cell] = ()
-) -> list[Row]:
-    """Rows of whatever cells are whole; a strategy without one has none; those in `but` are left out.
+def gather(curves: Mapping[Cell, Curve], order: Sequence[str] = tuple(STRATEGIES)) -> list[Row]:
+    """Rows of cells of one protocol; a strategy without one has none.
 
-    Raises:
-        ValueError: a cell's folder holds a run of another protocol, or damaged records.
+    Args:
+        curves: what they found.
+        order: of the strategies.
     """
     rows = []
-    for strategy in strategies:
-        found = {seed: curve(cell, results) for seed in seeds if (cell := Cell(protocol, strategy, seed)) not in but}
-        curves = {seed: one for seed, one in found.items() if one is not None}
-        if curves:
-            rows.append(Row(strategy, curves, paper.table1(protocol.optimizer, protocol.dataset, strategy)))
+    for strategy in order:
+        mine = {cell: found for cell, found in curves.items() if cell.strategy == strategy}
+        if mine:
+            p = next(iter(mine)).protocol
+            by_seed = {cell.seed: mine[cell] for cell in sorted(mine, key=lambda cell: cell.seed)}
+            rows.append(Row(strategy, by_seed, paper.table1(p.optimizer, p.dataset, strategy)))
     return rows
 
 
@@ -66,7 +66,7 @@ def markdown(protocol: Protocol, rows: Sequence[Row]) -> str:
     first = next((found for row in rows for found in row.curves.values()), None)
     labels = "" if first is None else f", {first.labelled[0]:,} to {first.labelled[-1]:,} labels"
     lines = [
-        f"Test accuracy (%), {p.dataset}, {p.optimizer}, preset {p.preset}{labels}",
+        f"Test accuracy (%), {p.dataset}, {p.optimizer}, {p.title}{labels}",
         "",
         "| strategy | after the last round | mean over the curve | seeds | the paper's own, by its protocol |",
         "| --- | --- | --- | --- | --- |",

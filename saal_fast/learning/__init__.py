@@ -1,11 +1,14 @@
 """The active learning loop (Algorithm 1): training, asking and telling, each phase on disk when it is over."""
 
 from .evaluate import Accuracy
-from .learner import ActiveLearner, run
-from .ledger import Round, read, rewind
+from .history import read, rewind
+from .learner import ActiveLearner
+from .ledger import Round
+from .locks import LockedError
 from .phases import Train
 from .rows import Labelled
-from .store import DamagedRecordError, LockedError
+from .simulation import run
+from .store import DamagedRecordError
 from .train import Training
 
 __all__ = [

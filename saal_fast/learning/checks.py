@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from ..scoring import is_whole
 from ..strategies import Strategy
+from .plain import plain
+
+if TYPE_CHECKING:
+    from .phases import Phases
 
 
 def check_counts(size: int, k: Any, initial: Any, candidates: Any) -> None:
@@ -49,6 +54,63 @@ def check_parts(model: Any, strategy: Any, train: Any, evaluate: Any) -> None:
             raise TypeError(f"expected {name} to be a function or None, got {function!r}")
 
 
+def check_options(warm_start: Any, labelled: Any, initial: Any, keep_models: Any) -> None:
+    """Raises where an option is none, or both ways to begin are given, or neither.
+
+    Raises:
+        TypeError: warm_start is no flag, or labelled no pair.
+        ValueError: the others are not as expected.
+    """
+    if not isinstance(warm_start, bool):
+        raise TypeError(f"expected warm_start to be True or False, got {warm_start!r}")
+    if (labelled is None) == (initial is None):
+        raise ValueError("expected either labelled, to begin with, or initial, how many to ask for first")
+    if labelled is not None and not (isinstance(labelled, (tuple, list)) and len(labelled) == 2):
+        raise TypeError(f"expected labelled to be a pair, positions and their labels; got {type(labelled).__name__}")
+    if labelled is not None and not len(labelled[0]):
+        raise ValueError("expected at least one label to begin with; initial asks for some that are drawn")
+    if keep_models not in ("last", "all"):
+        raise ValueError(f"expected keep_models to be 'last' or 'all', got {keep_models!r}")
+
+
+def settings_of(phases: Phases, seed: int, start: Any, more: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What all who go on with a run must agree on.
+
+    Args:
+        phases: what the run computes.
+        seed: of every draw.
+        start: positions and labels to begin with, or how many to ask for first.
+        more: the user's own settings, or None.
+
+    Raises:
+        TypeError: JSON cannot hold the user's settings.
+    """
+    stored = phases.ledger.store.folder is not None
+    return {
+        "pool": phases.ledger.size,
+        "strategy": phases.strategy.name,
+        "k": phases.k,
+        "candidates": phases.candidates,
+        "warm_start": phases.warm_start,
+        "seed": seed,
+        "start": start if isinstance(start, int) else hashlib.sha256(json.dumps(start).encode()).hexdigest(),
+        "strategy_options": plain_fields(phases.strategy),
+        "training": plain_fields(phases.train),
+        "pool_sha256": digest(phases.pool) if stored else None,
+        "more": None if more is None else _spelled(more),
+    }
+
+
+def _spelled(more: Mapping[str, Any]) -> Any:
+    """The user's settings, as they come back from a file."""
+    if not isinstance(more, Mapping):
+        raise TypeError(f"expected settings to be a mapping, got {type(more).__name__}")
+    try:
+        return plain(json.loads(json.dumps(more)))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"expected settings of numbers, strings, lists and mappings of these: {error}") from error
+
+
 def plain_fields(thing: Any) -> dict[str, Any] | None:
     """The fields of a dataclass's object that JSON can hold, but `progress`; None of anything else."""
     if not is_dataclass(thing):
@@ -64,7 +126,7 @@ def plain_fields(thing: Any) -> dict[str, Any] | None:
             }
         if isinstance(value, (bool, int, float, str, list, tuple, dict, type(None))):
             found[one.name] = value
-    return dict(json.loads(json.dumps(found, default=str)))
+    return dict(plain(json.loads(json.dumps(found, default=str))))
 
 
 def digest(pool: Any) -> str | None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -13,10 +10,12 @@ from torch import Tensor, nn
 from ..progress import bar
 from ..scoring import is_whole
 from ..strategies import Strategy, make
-from .checks import check_counts, check_parts, digest, plain_fields
+from .answers import correct, tell
+from .checks import check_counts, check_options, check_parts, settings_of
 from .ledger import Ledger, Round
 from .phases import Phases, Train
-from .rows import alike, length, pairs
+from .retraining import retrain
+from .rows import length, pairs
 from .seeds import Seeds, seeded
 from .store import Store
 from .train import Training
@@ -48,7 +47,7 @@ class ActiveLearner:
         evaluate: gives numbers by name, such as `Accuracy`, of a trained model; or None.
         warm_start: go on from the last round's weights, instead of new ones.
         seed: of every draw, in [0, 2⁶³).
-        folder: to keep records in; None for none.
+        folder: to keep records in, "~" for the user's home; None for none.
         keep_models: "last" for the models of the last round and the one before, or "all" rounds' models.
         settings: anything more that a run in this folder must share; what JSON can hold.
         progress: as for `saal_fast.score`.
@@ -83,12 +82,7 @@ class ActiveLearner:
         size = length(pool)
         check_counts(size, k, initial, candidates)
         check_parts(model, strategy, train, evaluate)
-        if not isinstance(warm_start, bool):
-            raise TypeError(f"expected warm_start to be True or False, got {warm_start!r}")
-        if (labelled is None) == (initial is None):
-            raise ValueError("expected either labelled, to begin with, or initial, how many to ask for first")
-        if keep_models not in ("last", "all"):
-            raise ValueError(f"expected keep_models to be 'last' or 'all', got {keep_models!r}")
+        check_options(warm_start, labelled, initial, keep_models)
         self._progress = progress
         k, seed = int(k), int(seed) if is_whole(seed) else seed  # NumPy's own cannot be written down
         initial, candidates = (None if count is None else int(count) for count in (initial, candidates))
@@ -108,19 +102,7 @@ class ActiveLearner:
             ledger=self._ledger,
         )
         with self._ledger.store.locked():
-            mine = {
-                "pool": size,
-                "strategy": self._phases.strategy.name,
-                "k": k,
-                "candidates": candidates,
-                "warm_start": warm_start,
-                "seed": seed,
-                "start": initial if start is None else hashlib.sha256(json.dumps(start).encode()).hexdigest(),
-                "strategy_options": plain_fields(self._phases.strategy),
-                "training": plain_fields(self._phases.train),
-                "pool_sha256": None if folder is None else digest(pool),
-                "more": None if settings is None else json.loads(json.dumps(settings)),
-            }
+            mine = settings_of(self._phases, seed, initial if start is None else start, settings)
             if self._ledger.settle(mine):
                 self._catch_up()
                 self._ledger.store.log(event="resume", round=self._ledger.number)
@@ -204,17 +186,7 @@ class ActiveLearner:
         told, answers = pairs(indices, labels)
         with self._ledger.store.locked():
             self._catch_up()
-            pending = self._ledger.pending()
-            stray = sorted(i for i, times in Counter(told).items() if times > 1 or i not in pending)
-            if stray:
-                raise ValueError(f"expected samples that are asked for and not told yet, each once; got {stray} beside them")
-            known = self._ledger.answers()
-            if known:
-                answers = alike(answers, known[0])
-            before = self._ledger.current.get("tell", {"indices": [], "labels": []})
-            number = self._ledger.number
-            self._ledger.write("tell", {"indices": [*before["indices"], *told], "labels": [*before["labels"], *answers]})
-            self._ledger.store.log(event="tell", round=number, labels=len(told))
+            tell(self._ledger, told, answers)
 
     def correct(self, indices: Any, labels: Any) -> None:
         """Puts other labels in place of those told, of samples that no model has learnt from yet.
@@ -232,22 +204,29 @@ class ActiveLearner:
         rows, answers = pairs(indices, labels, size=self._ledger.size)
         with self._ledger.store.locked():
             self._catch_up()
-            told = {i: n for n, r in enumerate(self._ledger.records) for i in r.get("tell", {"indices": []})["indices"]}
-            first = self._ledger.number - ("fit" not in self._ledger.current)
-            stray = [i for i in rows if i not in told]
-            if stray:
-                raise ValueError(f"expected samples that are told, got {stray[:5]} which are not")
-            late = [i for i in rows if told[i] < first]
-            if late:
-                raise ValueError(
-                    f"a model has learnt from the labels of {late[:5]} already: saal_fast.learning.rewind(folder, "
-                    f"{min(told[i] for i in late) + 1}) removes it and what follows"
-                )
-            if rows:
-                answers = alike(answers, self._ledger.answers()[0])
-            for number in {told[i] for i in rows}:
-                self._ledger.amend(number, dict(zip(rows, answers, strict=True)))
-            self._ledger.store.log(event="correct", labels=len(rows))
+            correct(self._ledger, rows, answers)
+
+    def retrain(self, *, exact: bool = True) -> list[int]:
+        """Trains the last model anew if its file is gone or damaged, and with a warm start those before it that it needs.
+
+        Records, labels too, are as they were. The same labels and seeds give the same model, as far as the operations
+        repeat; which is checked.
+
+        Args:
+            exact: False takes a model that came out otherwise (on another machine, say) in place of the one recorded, with
+                its metrics.
+
+        Returns:
+            The rounds whose models were trained; none where all is there.
+
+        Raises:
+            DamagedRecordError: a model came out otherwise than recorded.
+            LockedError: another process is at work in the folder.
+            OSError: a file cannot be written.
+        """
+        with self._ledger.store.locked():
+            self._catch_up()
+            return retrain(self._phases, exact=exact)
 
     def run(self, oracle: Callable[[Tensor], Any], rounds: int) -> list[Round]:
         """Asks and tells until `rounds` rounds are acquired, or all is labelled; then trains once more (Algorithm 1).
@@ -290,23 +269,3 @@ class ActiveLearner:
         elif self._initial is not None and not ledger.records[0]:
             drawn = torch.randperm(ledger.size, generator=self._phases.generator())[: self._initial]
             ledger.write("ask", {"indices": drawn.tolist(), "scores": [], "oracle": ledger.seeds.draw()})
-
-
-def run(
-    model: Callable[[], nn.Module], pool: Any, *, oracle: Callable[[Tensor], Any], rounds: int, **options: Any
-) -> ActiveLearner:
-    """Active learning from beginning to end (Algorithm 1): makes an `ActiveLearner` and lets it run.
-
-    Args:
-        model: as for `ActiveLearner`.
-        pool: as for `ActiveLearner`.
-        oracle: gives the labels [n, ...] of positions in the pool, int64 [n].
-        rounds: how many acquisitions.
-        **options: of `ActiveLearner`.
-
-    Returns:
-        The learner, with its `rounds` and its `model`.
-    """
-    learner = ActiveLearner(model, pool, **options)
-    learner.run(oracle, rounds)
-    return learner

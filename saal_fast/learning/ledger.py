@@ -12,19 +12,18 @@ Each holds the state of the run's seeds after it, so a run goes on from its last
 
 from __future__ import annotations
 
-import os
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .plain import number as read_number
+from .plain import numbers, plain
 from .seeds import Seeds
-from .store import VERSION, Store
+from .store import FILE, VERSION, Stamp, Store
 
 LATER = ("strategy_options", "training", "pool_sha256")  # of the settings: None where not known, as in older runs
-FILE = re.compile(r"(\d{4,})-(fit|ask|tell)\.(json|pt)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +62,7 @@ class Ledger:
         self.store, self.seeds, self.size = store, seeds, size
         self._fresh = seeds.state
         self.records: list[dict[str, dict[str, Any]]] = [{}]
+        self._stamps: dict[str, Stamp] = {}  # of the files that the records were read from, or written to
 
     def settle(self, settings: dict[str, Any]) -> bool:
         """Writes down the run's settings, or holds them against those written down; False where they are new.
@@ -72,7 +72,7 @@ class Ledger:
             DamagedRecordError: the settings, or a record, are not what was written.
             OSError: they cannot be written.
         """
-        settings = {"version": VERSION, **settings}
+        settings = plain({"version": VERSION, **settings})
         old = self.store.read("settings")
         if old is None:
             if any(FILE.fullmatch(file) for file in self.store.names()):
@@ -98,13 +98,10 @@ class Ledger:
             DamagedRecordError: a record is not what was written, or one is missing between others.
             OSError: a record cannot be read.
         """
-        there = set(self.store.names())
-        known = (f"{n:04d}-{phase}.json" for n, record in enumerate(self.records) for phase in record)
-        if not there.issuperset(known):
-            self.records = [{}]  # somebody has rewound the run: what is left is read anew
-        if self.number and "fit" not in self.current:
-            self._read_round(self.number - 1)  # its labels may have been corrected
-        while self._read_round(len(self.records) - 1):
+        there = self.store.stamps()
+        if any(there.get(file) != stamp for file, stamp in self._stamps.items()):
+            self.records, self._stamps = [{}], {}  # somebody has corrected or rewound the run: all is read anew
+        while self._read_round(len(self.records) - 1, there):
             self.records.append({})
         last = [record for round_ in self.records for record in round_.values()]
         self.seeds.restore(last[-1]["seeds"] if last else self._fresh)  # also after a phase that drew, and failed
@@ -112,9 +109,7 @@ class Ledger:
 
     def write(self, phase: str, content: dict[str, Any]) -> None:
         """Records a phase of the round at hand, in the store and then here; a round that is told in full makes way."""
-        content = {**content, "seeds": self.seeds.state}
-        self.store.write(f"{self.number:04d}-{phase}", content)
-        self.records[-1][phase] = content
+        self._write(self.number, phase, {**content, "seeds": self.seeds.state})
         if self._told(self.records[-1]):
             self.records.append({})
 
@@ -122,9 +117,15 @@ class Ledger:
         """Writes a round's labels anew, with those in `answers` (position: label) in place of what was told."""
         tell = self.records[number]["tell"]
         labels = [answers.get(i, label) for i, label in zip(tell["indices"], tell["labels"], strict=True)]
-        content = {**tell, "labels": labels}
-        self.store.write(f"{number:04d}-tell", content)
-        self.records[number]["tell"] = content
+        self._write(number, "tell", {**tell, "labels": labels})
+
+    def replace_fit(self, number: int, content: dict[str, Any]) -> None:
+        """Writes a round's fit anew, with `content` in place of what it held, the state of the seeds left."""
+        self._write(number, "fit", {**self.records[number]["fit"], **content})
+
+    def seeds_before(self, number: int) -> dict[str, Any]:
+        """The state of the seeds that the training of round `number` >= 1 began with."""
+        return dict(self.records[number - 1]["tell"]["seeds"])
 
     @property
     def number(self) -> int:
@@ -145,18 +146,22 @@ class Ledger:
         """All labels told so far, also of a round that is told in part."""
         return [label for record in self.records for label in record.get("tell", {"labels": []})["labels"]]
 
-    def labelled(self) -> tuple[Tensor, Tensor]:
-        """Positions and labels of the rounds that are told in full, in the order they were asked; int64 [n], [n, ...]."""
-        whole = [self.round(n) for n in range(self.number)]
+    def labelled(self, before: int | None = None) -> tuple[Tensor, Tensor]:
+        """Positions and labels of the rounds that are told in full, in the order they were asked; int64 [n], [n, ...].
+
+        Args:
+            before: of the rounds before this one only.
+        """
+        whole = [self.round(n) for n in range(self.number if before is None else before)]
         return (
             torch.cat([r.asked for r in whole if r.asked is not None] or [torch.zeros(0, dtype=torch.int64)]),
             torch.cat([r.labels for r in whole if r.labels is not None] or [torch.zeros(0, dtype=torch.int64)]),
         )
 
-    def unlabelled(self) -> Tensor:
+    def unlabelled(self, before: int | None = None) -> Tensor:
         """The other positions, ascending; int64."""
         rest = torch.ones(self.size, dtype=torch.bool)
-        rest[self.labelled()[0]] = False
+        rest[self.labelled(before)[0]] = False
         return rest.nonzero()[:, 0]
 
     def rounds(self) -> list[Round]:
@@ -171,22 +176,30 @@ class Ledger:
         return Round(
             number=number,
             labelled=fit.get("labelled", 0),
-            training=fit.get("training", {}),
-            metrics=fit.get("metrics", {}),
+            training=numbers(fit.get("training", {})),
+            metrics=numbers(fit.get("metrics", {})),
             asked=None if ask is None else torch.tensor(ask["indices"], dtype=torch.int64),
-            scores=None if ask is None else torch.tensor(ask["scores"], dtype=torch.float64),
+            scores=None
+            if ask is None
+            else torch.tensor([read_number(score) for score in ask["scores"]], dtype=torch.float64),
             labels=_in_order(ask["indices"], record["tell"]) if ask is not None and self._told(record) else None,
         )
 
-    def _read_round(self, number: int) -> bool:
+    def _write(self, number: int, phase: str, content: dict[str, Any]) -> None:
+        content, name = plain(content), f"{number:04d}-{phase}"
+        self.store.write(name, content)
+        self.records[number][phase] = content
+        self._stamps[f"{name}.json"] = self.store.stamp(f"{name}.json")
+
+    def _read_round(self, number: int, stamps: dict[str, Stamp]) -> bool:
         """Reads what is new of a round; True when it is complete."""
         record = self.records[number]
         for phase in ("fit", "ask", "tell"):
-            if phase != "tell" and phase in record:
-                continue
-            content = self.store.read(f"{number:04d}-{phase}")
+            name = f"{number:04d}-{phase}"
+            content = record.get(phase) or self.store.read(name)
             if content is not None:
                 record[phase] = content
+                self._stamps.setdefault(f"{name}.json", stamps.get(f"{name}.json"))
             elif number or phase != "fit":
                 break
         return self._told(record)
@@ -208,53 +221,6 @@ class Ledger:
     @staticmethod
     def _told(record: dict[str, dict[str, Any]]) -> bool:
         return "tell" in record and len(record["tell"]["indices"]) == len(record["ask"]["indices"])
-
-
-def read(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Round]]:
-    """Reads a run's records, while it is at work or not, and changes nothing.
-
-    Args:
-        folder: the run's.
-
-    Returns:
-        Its settings, empty where there is no run; and its rounds, of which the last may be under way.
-
-    Raises:
-        DamagedRecordError: a record is not what was written.
-        OSError: a record cannot be read.
-    """
-    if not os.path.isdir(folder):
-        return {}, []
-    store = Store(folder)
-    ledger = Ledger(store, Seeds(0), 0)
-    settings = store.read("settings")
-    ledger.catch_up()
-    return settings or {}, ledger.rounds()
-
-
-def rewind(folder: str | os.PathLike[str], number: int) -> None:
-    """Removes round `number` of a run and what follows; the learner then goes on from the round before.
-
-    Args:
-        folder: the run's.
-        number: the first round to remove, 0 or more.
-
-    Raises:
-        ValueError: number is negative.
-        LockedError: the run is at work.
-        OSError: a file cannot be removed.
-    """
-    if number < 0:
-        raise ValueError(f"expected a round's number >= 0, got {number}")
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(f"expected the folder of a run, got {folder}: there is none")
-    store = Store(folder)
-    with store.locked():
-        files = [(int(match[1]), file) for file in store.names() if (match := FILE.fullmatch(file))]
-        order = {"tell.json": 0, "ask.json": 1, "fit.json": 2, "fit.pt": 3}  # the last record first
-        for found, file in sorted(files, key=lambda f: (-f[0], order[f[1].partition("-")[2]])):
-            if found >= number:
-                store.remove(file)
 
 
 def _in_order(indices: list[int], tell: dict[str, Any]) -> Tensor:

@@ -14,7 +14,6 @@ from ..strategies import Strategy, TrainingHook
 from .ledger import Ledger
 from .rows import Labelled, take
 from .seeds import seeded
-from .store import DamagedRecordError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,6 +25,28 @@ class Train(Protocol):
     def __call__(self, model: nn.Module, labelled: Labelled, hook: TrainingHook, /) -> Mapping[str, float] | None:
         """Trains `model`, given in training mode, in place; may call the strategy's `hook`, and tell numbers to record."""
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class Learnt:
+    """What a training gave.
+
+    Attributes:
+        model: in eval mode.
+        hook: the state of the strategy's own.
+        training: what training told of itself, by name.
+        labelled: how many labels it learnt from.
+    """
+
+    model: nn.Module
+    hook: dict[str, Any]
+    training: dict[str, float]
+    labelled: int
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What is written to a file."""
+        return {"model": self.model.state_dict(), "hook": self.hook}
 
 
 @dataclass(eq=False)
@@ -61,7 +82,7 @@ class Phases:
         checksum = self.ledger.records[number]["fit"]["model"]
         if self._model is None or self._model[0] != checksum:
             model = self._make(0)
-            model.load_state_dict(self._learnt(number)["model"])
+            model.load_state_dict(self.learnt(number)["model"])
             self._model = checksum, model.eval()
         return self._model[1]
 
@@ -77,35 +98,56 @@ class Phases:
             raise ValueError(f"there are no labels yet: tell those of the {len(ledger.pending())} samples asked for first")
         if "fit" in ledger.current:
             return
-        started, name = time.perf_counter(), f"{ledger.number:04d}-fit"
-        previous = self._learnt(ledger.number - 1) if self.warm_start and ledger.number > 1 else None
-        rows, labels = ledger.labelled()
+        started, number = time.perf_counter(), ledger.number
+        learnt = self.train_round(number)
+        trained = time.perf_counter()
+        metrics = self.measure(learnt.model)
+        self.keep(number, learnt, metrics)
+        seconds = {"train": trained - started, "evaluate": time.perf_counter() - trained}
+        ledger.store.log(
+            event="fit", round=number, labelled=learnt.labelled, training=learnt.training, metrics=metrics, seconds=seconds
+        )
+
+    def train_round(self, number: int) -> Learnt:
+        """Trains the model of round `number` on what was told before, from the seeds as they stand.
+
+        Raises:
+            DamagedRecordError: a warm start's model of the round before is gone or damaged.
+        """
+        ledger = self.ledger
+        previous = self.learnt(number - 1) if self.warm_start and number > 1 else None
+        rows, labels = ledger.labelled(number)
         model = self._make(ledger.seeds.draw())
         if previous is not None:
             model.load_state_dict(previous["model"])
-        hook = self._hook(model, None if previous is None else previous["hook"], self.generator())
+        hook = self._hook(model, number, None if previous is None else previous["hook"], self.generator())
         try:
             model.train()
             with seeded(ledger.seeds.draw()):
                 training = _numbers(self.train(model, Labelled(self.pool, rows, labels), hook), "train")
         finally:
             hook.close()
-        model.eval()
-        trained = time.perf_counter()
-        with seeded(ledger.seeds.draw()):
-            metrics = _numbers(None if self.evaluate is None else self.evaluate(model), "evaluate")
-        checksum = ledger.store.write_tensors(name, {"model": model.state_dict(), "hook": hook.state_dict()})
-        ledger.write("fit", {"labelled": len(rows), "training": training, "metrics": metrics, "model": checksum})
-        self._model, self._fitted = (checksum, model), checksum
-        if self.keep_models == "last":
-            before = f"{ledger.number - 1:04d}-fit.pt"  # what a warm start, or a rewind of this round, goes on from
-            for file in ledger.store.names():
-                if file.endswith(".pt") and file not in (before, f"{name}.pt"):
-                    ledger.store.remove(file)
-        seconds = {"train": trained - started, "evaluate": time.perf_counter() - trained}
-        ledger.store.log(
-            event="fit", round=ledger.number, labelled=len(rows), training=training, metrics=metrics, seconds=seconds
-        )
+        return Learnt(model.eval(), hook.state_dict(), training, len(rows))
+
+    def measure(self, model: nn.Module) -> dict[str, float]:
+        """What the evaluation gives of a model, by name."""
+        with seeded(self.ledger.seeds.draw()):
+            return _numbers(None if self.evaluate is None else self.evaluate(model), "evaluate")
+
+    def keep(self, number: int, learnt: Learnt, metrics: dict[str, float]) -> None:
+        """Records a fit, and lets go of models that are not to be kept."""
+        checksum = self.ledger.store.write_tensors(f"{number:04d}-fit", learnt.state)
+        content = {"labelled": learnt.labelled, "training": learnt.training, "metrics": metrics, "model": checksum}
+        self.ledger.write("fit", content)
+        self._model, self._fitted = (checksum, learnt.model), checksum
+        self.clear(number)
+
+    def clear(self, number: int) -> None:
+        """Removes models that are not to be kept, where round `number` is the last that has one."""
+        kept = {f"{n:04d}-fit.pt" for n in (number - 1, number)}  # a warm start, or a rewind of this round, goes on from it
+        for file in self.ledger.store.names() if self.keep_models == "last" else ():
+            if file.endswith(".pt") and file not in kept:
+                self.ledger.store.remove(file)
 
     def choose(self) -> None:
         """Lets the strategy choose from the unlabelled samples, if there are any.
@@ -121,10 +163,10 @@ class Phases:
         model, labelled = self.model, take(self.pool, ledger.labelled()[0])
         if (
             self._fitted != ledger.current["fit"]["model"]
-        ):  # by a process that is gone: the strategy learns again what it had learnt
-            state = self._learnt(ledger.number)["hook"]
+        ):  # of a process that is gone: the strategy takes what it had learnt
+            state = self.learnt(ledger.number)["hook"]
             if state:
-                self._hook(model, state, torch.Generator()).close()
+                self._hook(model, ledger.number, state, torch.Generator()).close()
         generator = self.generator()
         if self.candidates is not None and self.candidates < len(rest):
             rest = rest[torch.randperm(len(rest), generator=generator)[: self.candidates].sort().values]
@@ -144,8 +186,12 @@ class Phases:
         )
         ledger.store.log(event="ask", round=ledger.number, seconds={"select": time.perf_counter() - started})
 
-    def _hook(self, model: nn.Module, state: dict[str, Any] | None, generator: torch.Generator) -> TrainingHook:
-        rows, unlabelled = self.ledger.labelled()[0], self.ledger.unlabelled()
+    def forget(self) -> None:
+        """Takes the model and what the strategy has learnt from their files when they are needed next."""
+        self._model = self._fitted = None
+
+    def _hook(self, model: nn.Module, number: int, state: dict[str, Any] | None, generator: torch.Generator) -> TrainingHook:
+        rows, unlabelled = self.ledger.labelled(number)[0], self.ledger.unlabelled(number)
         hook = self.strategy.training(
             model, pool=take(self.pool, unlabelled), labelled=take(self.pool, rows), generator=generator
         )
@@ -166,25 +212,14 @@ class Phases:
         self._made = weakref.ref(model)
         return model
 
-    def _learnt(self, number: int) -> dict[str, Any]:
+    def learnt(self, number: int) -> dict[str, Any]:
         """The model's and the strategy's state of a round: `model` and `hook`.
 
         Raises:
-            DamagedRecordError: it is gone or damaged. With labels told since, no rewind, which deletes them, is advised.
+            DamagedRecordError: it is gone or damaged; the message says what helps.
         """
-        record = self.ledger.records[number]
-        try:
-            return dict(self.ledger.store.read_tensors(f"{number:04d}-fit", record["fit"]["model"]))
-        except DamagedRecordError as error:
-            if "tell" not in record:
-                raise
-            need = (
-                "A warm start goes on from it. Put it back, or begin a run in another folder with these labels"
-                if self.warm_start
-                else "The run can go on: fit or ask trains a new model"
-            )
-            why = str(error).partition(". Earlier rounds")[0]
-            raise DamagedRecordError(f"{why}. All labels are intact (`ActiveLearner.labelled`). {need}") from error
+        checksum = self.ledger.records[number]["fit"]["model"]
+        return dict(self.ledger.store.read_tensors(f"{number:04d}-fit", checksum))
 
     def generator(self) -> torch.Generator:
         """A generator of the run's next seed."""

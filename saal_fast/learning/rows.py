@@ -87,13 +87,19 @@ def pairs(indices: Any, labels: Any, *, size: int | None = None) -> tuple[list[i
         ValueError: more or fewer labels than positions, labels of several shapes or not finite, or a position out of
             range or twice.
     """
-    at = torch.as_tensor(indices)
+    try:
+        at = torch.as_tensor(indices)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"expected positions as whole numbers of shape [n]: {error}") from error
     if at.numel() == 0:
         at = at.long()
     if at.ndim != 1 or at.is_floating_point() or at.dtype == torch.bool:
         raise TypeError(f"expected positions as whole numbers of shape [n], got {at.dtype} {list(at.shape)}")
     if isinstance(labels, (list, tuple)):
         labels = [y.tolist() if isinstance(y, (Tensor, np.ndarray)) else y for y in labels]
+        word = next((y for y in labels if isinstance(y, str)), None)
+        if word is not None:
+            raise TypeError(f"expected labels as numbers, the classes' positions say; got {word!r}")
     try:
         answers = torch.as_tensor(labels)
     except (TypeError, ValueError, RuntimeError) as error:

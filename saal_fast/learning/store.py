@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from io import BytesIO
@@ -17,52 +18,56 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..folders import home_of
+from .locks import hold, told_of
+from .plain import plain, spell
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 VERSION = 1
 CHECKSUM = "sha256"
 LOG, LOCK = "log.jsonl", "lock"
+FILE = re.compile(r"(\d{4,})-(fit|ask|tell)\.(json|pt)")
+"""A file of a round: its number, its phase, its kind."""
+Stamp = tuple[int, int, int] | None
 
 
 class DamagedRecordError(ValueError):
     """A file of a run is not what was written."""
 
 
-class LockedError(RuntimeError):
-    """Another process, or another learner of this one, is at work in the folder."""
-
-
 class Store:
     """A folder of records; or, without a folder, a dict of them.
 
     Args:
-        folder: where records are kept, made if need be; None to keep them in memory.
+        folder: where records are kept, made if need be, "~" for the user's home; None to keep them in memory.
 
     Raises:
         OSError: the folder cannot be made.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None) -> None:
-        self.folder = None if folder is None else Path(folder)
+        self.folder = None if folder is None else home_of(folder)
         self._memory: dict[str, bytes] = {}
         if self.folder is not None:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise _told(error, f"cannot make the folder {self.folder}") from error
+                raise told_of(error, f"cannot make the folder {self.folder}") from error
 
     def write(self, name: str, content: Mapping[str, Any]) -> None:
         """Writes the record `name`, whole or not at all.
 
         Args:
             name: of the record.
-            content: numbers, strings, None, and lists and dicts of these.
+            content: numbers, strings, None, and lists and dicts of these; as `plain.plain` gives them.
 
         Raises:
+            ValueError: it holds a NaN or infinity.
             OSError: it cannot be written; records written before are intact.
         """
-        body = _spell(content)
+        body = spell(content)
         self._put(f"{name}.json", f'{{"{CHECKSUM}": "{_digest(body.encode())}", "record": {body}}}\n'.encode())
 
     def read(self, name: str) -> dict[str, Any] | None:
@@ -80,7 +85,7 @@ class Store:
             content, checksum = whole["record"], whole[CHECKSUM]
         except (ValueError, KeyError, TypeError) as error:
             raise self.damaged(f"{name}.json", "it is no whole record") from error
-        if checksum != _digest(_spell(content).encode()):
+        if checksum != _digest(json.dumps(content, sort_keys=True).encode()):  # older records may hold a NaN
             raise self.damaged(f"{name}.json", "its checksum differs")
         return content  # type: ignore[no-any-return] # write takes mappings only
 
@@ -90,10 +95,14 @@ class Store:
         Raises:
             OSError: as `write`.
         """
-        buffer = BytesIO()
-        torch.save(content, buffer)
-        self._put(f"{name}.pt", buffer.getvalue())
-        return _digest(buffer.getvalue())
+        data = _packed(content)
+        self._put(f"{name}.pt", data)
+        return _digest(data)
+
+    @staticmethod
+    def checksum(content: Any) -> str:
+        """The checksum that `write_tensors` would give."""
+        return _digest(_packed(content))
 
     def read_tensors(self, name: str, checksum: str) -> Any:
         """Reads what `write_tensors` wrote, onto the CPU.
@@ -115,6 +124,20 @@ class Store:
             return sorted(self._memory)
         return sorted(path.name for path in self.folder.iterdir() if path.suffix in (".json", ".pt"))
 
+    def stamp(self, file: str) -> Stamp:
+        """What differs when a file is written anew, by whomever; None where it is not there, or kept in memory."""
+        if self.folder is None:
+            return None
+        try:
+            found = (self.folder / file).stat()
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size
+
+    def stamps(self) -> dict[str, Stamp]:
+        """The stamps of all files, by name."""
+        return {file: self.stamp(file) for file in self.names()}
+
     def remove(self, file: str) -> None:
         """Removes a file, if it is there.
 
@@ -135,7 +158,8 @@ class Store:
         if self.folder is None:
             return
         path = self.folder / LOG
-        line = json.dumps({"time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"), **event})
+        event = plain({"time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"), **event})
+        line = json.dumps(event, allow_nan=False)
         try:
             with path.open("a+b") as file:
                 if file.tell():
@@ -143,7 +167,7 @@ class Store:
                     line = line if file.read(1) == b"\n" else f"\n{line}"
                 file.write(f"{line}\n".encode())
         except OSError as error:
-            raise _told(error, f"cannot write {path}; the rounds on disk are intact") from error
+            raise told_of(error, f"cannot write {path}; the rounds on disk are intact") from error
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -176,7 +200,7 @@ class Store:
         except OSError as error:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
-            raise _told(error, f"cannot write {path}; the rounds written before are intact") from error
+            raise told_of(error, f"cannot write {path}; the rounds written before are intact") from error
 
     def _get(self, file: str) -> bytes | None:
         if self.folder is None:
@@ -186,45 +210,27 @@ class Store:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise _told(error, f"cannot read {self.folder / file}") from error
+            raise told_of(error, f"cannot read {self.folder / file}") from error
 
     def damaged(self, file: str, why: str) -> DamagedRecordError:
         """The error to raise of a file that is not what was written; says how to go back."""
         place = file if self.folder is None else self.folder / file
-        number = file[:4]
-        back = (
-            f". Earlier rounds are intact: saal_fast.learning.rewind({str(self.folder)!r}, {int(number)}) removes this "
-            "round and what follows, and the learner goes on from there"
-            if number.isdigit()
-            else ""
-        )
+        match, back = FILE.fullmatch(file), ""
+        if match is not None:
+            phase = "" if match[2] == "fit" else f", {match[2]!r}"
+            back = (
+                f". What was recorded before is intact: saal_fast.learning.rewind({str(self.folder)!r}, {int(match[1])}"
+                f"{phase}) removes this record and what follows, and the learner goes on from there"
+            )
+        if match is not None and match[3] == "pt":
+            back = ". The records are intact, all labels too: ActiveLearner.retrain() trains the model anew"
         return DamagedRecordError(f"{place} is not what was written: {why}{back}")
 
 
-@contextmanager
-def hold(path: Path) -> Iterator[None]:
-    """Holds a file for this process; the system lets go of it when the process ends, however that happens.
-
-    Raises:
-        LockedError: it is held.
-        OSError: it cannot be made.
-    """
-    import fcntl  # noqa: PLC0415 - where there is none, all but folders still works
-
-    try:
-        file = path.open("a")
-    except OSError as error:
-        raise _told(error, f"cannot write into the folder {path.parent}") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise LockedError(f"another process is at work in {path.parent}") from error
-        yield
-
-
-def _spell(content: Any) -> str:
-    return json.dumps(content, sort_keys=True)
+def _packed(content: Any) -> bytes:
+    buffer = BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
 
 
 def _digest(data: bytes) -> str:
@@ -237,7 +243,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _told(error: OSError, what: str) -> OSError:
-    return OSError(error.errno, f"{what}: {error.strerror}")

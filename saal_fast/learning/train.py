@@ -87,6 +87,7 @@ class Training:
             `loss`, the mean over the last epoch; NaN without an epoch.
 
         Raises:
+            TypeError: `optimiser` makes none.
             ValueError: a label is none of the model's classes.
         """
         device = device_of(model)
@@ -95,6 +96,8 @@ class Training:
         if own:
             groups.append({"params": own})
         optimiser = self.optimiser(groups)
+        if not callable(getattr(optimiser, "step", None)):
+            raise TypeError(f"expected optimiser to make an optimizer with a step, it made {type(optimiser).__name__}")
         scheduler = None if self.scheduler is None else self.scheduler(optimiser)
         steps = -(-len(labelled) // self.batch_size)
         total = float("nan")

@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import pytest
 
@@ -27,3 +28,9 @@ def test_diversity_is_known():
 def test_seed_is_in_range(seed):
     with pytest.raises(ValueError, match=f"^seed is {seed}"):
         Settings(seed=seed)
+
+
+def test_the_folder_may_begin_with_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Settings(out=Path("~/demo")).out == tmp_path / "demo"
+    assert Settings().out == Path("saal-fast-demo")

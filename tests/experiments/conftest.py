@@ -6,9 +6,11 @@ from saal_fast.experiments.data import dataset
 from saal_fast.experiments.protocol import protocol
 
 
-def small(preset="cpu", dataset="digits", optimizer="adam"):
+def small(preset="cpu", dataset="digits", optimizer="adam", **changes):
     """A protocol of seconds."""
-    return replace(protocol(preset, dataset, optimizer), rounds=2, k=5, epochs=1, width=2, candidates=40, tested=50)
+    seconds = {"rounds": 2, "epochs": 1, "width": 2, "candidates": 40}
+    given = {name: value for name, value in changes.items() if value is not None}
+    return replace(protocol(preset, dataset, optimizer, **(seconds | given)), k=5, tested=50)
 
 
 @pytest.fixture(scope="session")

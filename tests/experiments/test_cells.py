@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from saal_fast.experiments.cells import Cell, Curve, curve, run, run_all
+from saal_fast.experiments.cells import Cell, Curve, curve, run, run_all, standing, there
 from saal_fast.experiments.data import CLASSES
 from saal_fast.learning import LockedError, store
 
@@ -22,7 +22,8 @@ def test_a_cell_is_run_to_its_curve(digits, small, tmp_path):
     assert len(found.accuracy) == 3
     assert all(0 <= a <= 100 for a in found.accuracy)
     assert curve(cell, tmp_path) == found
-    assert (tmp_path / "digits" / "adam-cpu" / "entropy" / "seed-1" / "0003-fit.json").is_file()
+    name = "adam-cpu-k5-candidates40-rounds2-epochs1-width2-tested50"
+    assert (tmp_path / "digits" / name / "entropy" / "seed-1" / "0003-fit.json").is_file()
     assert not list(tmp_path.rglob("*.part"))
 
 
@@ -54,12 +55,13 @@ def test_any_order_gives_the_same(digits, small, tmp_path):
     cells = [Cell(small(), name, seed) for name in ("random", "least-confidence") for seed in (0, 1)]
     told = []
     for name, order in (("forth", cells), ("back", cells[::-1])):
-        assert run_all(order, digits, tmp_path / name, told=told.append) == []
+        found = run_all(order, digits, tmp_path / name, told=told.append)
+        assert (list(found.curves), found.missing, found.bad) == (order, [], [])
     assert kept(tmp_path / "forth") == kept(tmp_path / "back")
     assert len(told) == 8
-    assert told[0].startswith("digits, adam, cpu: random, seed 0: ")
+    assert told[0].startswith("digits, adam-cpu-k5-candidates40-rounds2-epochs1-width2-tested50: random, seed 0: ")
     assert "% after 30 labels" in told[0]
-    assert run_all(cells, digits, tmp_path / "forth", told=told.append) == []
+    assert list(run_all(cells, digits, tmp_path / "forth", told=told.append).curves) == cells
     assert len(told) == 8  # nothing was left to do
 
 
@@ -73,11 +75,11 @@ def test_a_cell_that_another_process_is_at_is_left_to_it(digits, small, tmp_path
         with pytest.raises(LockedError):
             run(cells[0], digits, tmp_path)
         told = []
-        assert run_all(cells, digits, tmp_path, told=told.append) == [cells[0]]
+        assert run_all(cells, digits, tmp_path, told=told.append).missing == [cells[0]]
         assert told[0].endswith("another process is at it")
         assert curve(cells[1], tmp_path) is not None
         other.kill()
-    assert run_all(cells, digits, tmp_path, told=told.append) == []  # the lock went with the process
+    assert run_all(cells, digits, tmp_path, told=told.append).missing == []  # the lock went with the process
 
 
 PROCESS = """
@@ -104,12 +106,68 @@ def test_two_processes_share_the_cells(digits, small, tmp_path):
 
 
 def test_another_protocols_cells_are_not_mixed_in(digits, small, tmp_path):
-    run(Cell(small(), "random", 0), digits, tmp_path)
-    other = Cell(replace(small(), epochs=2), "random", 0)
+    cell, other = (Cell(replace(small(), epochs=epochs), "random", 0) for epochs in (1, 2))
+    run(cell, digits, tmp_path)
+    assert curve(other, tmp_path) is None  # it has a folder of its own
+    assert there(other.protocol, tmp_path) == []
+    cell.folder(tmp_path).parents[1].rename(other.folder(tmp_path).parents[1])
     with pytest.raises(ValueError, match="holds a run of another protocol than"):
         curve(other, tmp_path)
     with pytest.raises(ValueError, match="holds another run: more was"):
         run(other, digits, tmp_path)
+
+
+def test_the_cells_there_are_found(digits, small, tmp_path):
+    cells = [Cell(small(), "entropy", seed) for seed in (2, 10)] + [Cell(small(), "saal", 0)]
+    for cell in reversed(cells):
+        cell.folder(tmp_path).mkdir(parents=True)
+    for stray in ("luck/seed-0", "saal/seed-x", "saal/notes"):
+        (cells[0].folder(tmp_path).parents[1] / stray).mkdir(parents=True)
+    (cells[0].folder(tmp_path).parent / "seed-4").touch()
+    assert there(small(), tmp_path) == cells
+    assert there(small(optimizer="sam"), tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), TypeError("odd"), ValueError("bad"), RuntimeError("odd")]
+)
+def test_a_cell_that_fails_stops_no_other(digits, small, tmp_path, monkeypatch, error):
+    cells = [Cell(small(), "random", seed) for seed in (0, 1)]
+    write = store.Store.write
+
+    def fail(self, name, content):
+        if self.folder.name == "seed-0" and name == "0001-ask":
+            raise error
+        write(self, name, content)
+
+    monkeypatch.setattr(store.Store, "write", fail)
+    told = []
+    found = run_all(cells, digits, tmp_path, told=told.append)
+    assert (found.bad, found.missing, list(found.curves)) == (cells[:1], [], cells[1:])
+    assert str(error) in told[0]
+    assert told[0].startswith(f"{cells[0]}: ")
+    monkeypatch.undo()
+    assert list(run_all(cells, digits, tmp_path, told=told.append).curves) == cells
+
+
+def test_a_bad_cell_is_told_and_the_others_stand(digits, small, tmp_path):
+    cells = [Cell(small(), "random", seed) for seed in (0, 1, 2)]
+    one = run(cells[0], digits, tmp_path)
+    for cell, content in ((cells[1], "{}"), (cells[2], None)):
+        cell.folder(tmp_path).mkdir(parents=True)
+        path = cell.folder(tmp_path) / "settings.json"
+        path.mkdir() if content is None else path.write_text(content)
+    told = []
+    found = standing([*cells, Cell(small(), "random", 3)], tmp_path, told.append)
+    assert found.curves == {cells[0]: one}
+    assert found.bad == cells[1:]
+    assert [cell.seed for cell in found.missing] == [3]
+    assert [line.partition(": ")[2].partition(": ")[0] for line in told] == ["random, seed 1", "random, seed 2"]
+
+
+def test_home_is_where_a_shell_says(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Cell(small(), "random", 0).folder(Path("~/results")).is_relative_to(tmp_path / "results")
 
 
 def test_reading_makes_no_folder(small, tmp_path):

@@ -11,6 +11,7 @@ from saal_fast.experiments.protocol import STRATEGIES as KNOWN
 from saal_fast.experiments.table1 import Row
 
 STRATEGIES = "random,saal"
+SMALL = "digits-adam-cpu-k5-candidates40-rounds2-epochs1-width2-tested50"
 
 
 @pytest.fixture
@@ -36,9 +37,9 @@ def test_table1_then_figure6(run, tmp_path, small):
     assert result.exit_code == 0, result.output
     folder = tmp_path / "saal-fast-results"
     assert "| random | " in result.stdout
-    assert result.stdout == (folder / "table1-digits-adam-cpu.md").read_text()
+    assert result.stdout == (folder / f"table1-{SMALL}.md").read_text()
     assert result.stderr.count("% after 30 labels") == 4
-    lines = rows_of(folder / "table1-digits-adam-cpu.csv")
+    lines = rows_of(folder / f"table1-{SMALL}.csv")
     assert [(line["strategy"], line["seed"]) for line in lines] == [(s, n) for s in ("random", "saal") for n in ("0", "1")]
     for line in lines:
         found = curve(Cell(small(), line["strategy"], int(line["seed"])), folder)
@@ -49,10 +50,10 @@ def test_table1_then_figure6(run, tmp_path, small):
 
     drawn = run("figure6", *arguments)
     assert drawn.exit_code == 0, drawn.output
-    points = rows_of(folder / "figure6-digits-adam-cpu.csv")
+    points = rows_of(folder / f"figure6-{SMALL}.csv")
     assert len(points) == 2 * 2 * 3
     assert [p["labels"] for p in points[:3]] == ["20", "25", "30"]
-    assert painted(folder / "figure6-digits-adam-cpu.png")
+    assert painted(folder / f"figure6-{SMALL}.png")
 
 
 def test_table1_by_sam(run, small, tmp_path):
@@ -73,7 +74,7 @@ def test_figure2(run, tmp_path):
     strategies = "random,entropy,ll4al,saal,saal-kmeans++"
     result = run("figure2", "--dataset", "digits", "--strategies", strategies, "--repeats", "1")
     assert result.exit_code == 0, result.output
-    lines = rows_of(tmp_path / "saal-fast-results" / "figure2-digits-cpu.csv")
+    lines = rows_of(tmp_path / "saal-fast-results" / f"figure2-{SMALL.replace('adam-', '')}.csv")
     assert [line["name"] for line in lines] == [
         "adam",
         "sam",
@@ -90,7 +91,7 @@ def test_figure2(run, tmp_path):
     assert all(float(line["seconds"]) > 0 for line in lines)
     assert {line["samples"] for line in lines if line["kind"] == "acquisition"} == {"40"}
     assert {line["samples"] for line in lines if line["kind"] == "training"} == {"25"}
-    assert painted(tmp_path / "saal-fast-results" / "figure2-digits-cpu.png")
+    assert painted(tmp_path / "saal-fast-results" / f"figure2-{SMALL.replace('adam-', '')}.png")
     assert "| acquisition: saal, ghost |" in result.stdout
 
 
@@ -135,9 +136,12 @@ def test_figure6_draws_one_seed_and_many(tmp_path, small):
     [
         (["table1", "--strategies", "saal,luck"], "expected strategies among random, entropy"),
         (["figure2", "--strategies", "luck"], "got 'luck'"),
+        (["figure2", "--device", "abacus"], "expected a device that torch has here (cpu, cuda, cuda:1, ...), got 'abacus'"),
+        (["table1", "--device", "cuda:99"], "got 'cuda:99'"),
         (["figure6", "--dataset", "digits"], "holds no whole cell of these: run table1 first"),
         (["table1", "--dataset", "svhn"], "svhn does not lie whole in the folder data"),
         (["table1", "--dataset", "digits", "--results", "file/results"], "Not a directory"),
+        (["table1", "--dataset", "digits", "--candidates", "9"], "expected candidates >= 10"),
         (["table1", "--dataset", "fashion-mnist", "--data-root", "absent"], "the data root is not a folder: absent"),
     ],
 )
@@ -159,14 +163,73 @@ def test_unknown_choices_are_refused(run, arguments):
     assert arguments[0] in result.stderr
 
 
+def spoil(cell, results):
+    folder = cell.folder(results)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "settings.json").write_text("{}")
+
+
 def test_a_bad_cell_stops_no_other(run, tmp_path, small):
+    spoil(Cell(small(), "random", 0), tmp_path / "saal-fast-results")
+    for extra in ([], ["--draw-only"]):
+        result = run("table1", "--dataset", "digits", "--strategies", "random,entropy", "--seeds", "1", *extra)
+        assert result.exit_code == 1
+        assert result.stderr.count("settings.json is not what was written") == 1
+        assert f"1 cells failed: {Cell(small(), 'random', 0)}" in result.stderr
+        assert "| entropy |" in result.stdout
+        assert "| random |" not in result.stdout
+    drawn = run("figure6", "--dataset", "digits")
+    assert drawn.exit_code == 1
+    assert "settings.json is not what was written" in drawn.stderr
+    assert {p["strategy"] for p in rows_of(tmp_path / "saal-fast-results" / f"figure6-{SMALL}.csv")} == {"entropy"}
+
+
+def test_all_cells_there_are_drawn_where_none_is_named(run, tmp_path):
+    for strategies, seeds in (("margin", "1"), ("random,saal-diff", "2")):
+        assert run("table1", "--dataset", "digits", "--strategies", strategies, "--seeds", seeds).exit_code == 0
+    result = run("table1", "--dataset", "digits", "--draw-only")
+    drawn = [[cell.strip() for cell in line.split("|")[1:5]] for line in result.stdout.splitlines()[4:]]
+    assert [(row[0], row[3]) for row in drawn] == [("random", "2"), ("margin", "1"), ("saal-diff", "2")]
+    one = run("table1", "--dataset", "digits", "--draw-only", "--strategies", "saal-diff,random", "--seeds", "1")
+    assert [line.split("|")[1].strip() for line in one.stdout.splitlines()[4:]] == ["saal-diff", "random"]
+    assert "| 1 |" in one.stdout
+    run("figure6", "--dataset", "digits")
+    points = rows_of(tmp_path / "saal-fast-results" / f"figure6-{SMALL}.csv")
+    assert {(p["strategy"], p["seed"]) for p in points} == {
+        ("random", "0"),
+        ("random", "1"),
+        ("margin", "0"),
+        ("saal-diff", "0"),
+        ("saal-diff", "1"),
+    }
+
+
+def test_settings_in_place_of_the_presets_have_cells_of_their_own(run, tmp_path, small):
+    base = ["--dataset", "digits", "--strategies", "random", "--seeds", "1"]
+    changes = ["--width", "3", "--rounds", "1", "--epochs", "2", "--candidates", "30"]
+    for arguments in (base, base + changes):
+        assert run("table1", *arguments).exit_code == 0
     results = tmp_path / "saal-fast-results"
-    bad = Cell(small(), "random", 0).folder(results)
-    bad.mkdir(parents=True)
-    (bad / "settings.json").write_text("{}")
-    result = run("table1", "--dataset", "digits", "--strategies", "random,entropy", "--seeds", "1")
-    assert result.exit_code == 1
-    assert "random, seed 0: " in result.stderr
-    assert "1 cells failed" in result.stderr
-    assert "| entropy |" in result.stdout
-    assert "| random |" not in result.stdout
+    plain, changed = small(), small(width=3, rounds=1, epochs=2, candidates=30)
+    assert curve(Cell(plain, "random", 0), results).labelled == (20, 25, 30)
+    assert curve(Cell(changed, "random", 0), results).labelled == (20, 25)
+    assert changed.name == "adam-cpu-k5-candidates30-rounds1-epochs2-width3-tested50"
+    drawn = run("table1", "--dataset", "digits", "--draw-only", *changes)
+    assert "candidates 30, rounds 1, epochs 2, width 3" in drawn.stdout
+    assert "20 to 25 labels" in drawn.stdout
+    assert run("figure6", "--dataset", "digits", *changes).exit_code == 0
+    assert (results / f"figure6-digits-{changed.name}.png").is_file()
+    timed = run("figure2", "--dataset", "digits", "--strategies", "random", "--repeats", "1", *changes)
+    assert "| acquisition: random |" in timed.stdout
+    assert "| 30 |" in timed.stdout
+
+
+def test_home_is_where_a_shell_says(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    arguments = ["--dataset", "digits", "--strategies", "random", "--seeds", "1", "--results=~/cells", "--out=~/out"]
+    assert run("table1", *arguments).exit_code == 0
+    assert run("table1", *arguments[:-1]).exit_code == 0
+    assert (tmp_path / "home" / "cells" / f"table1-{SMALL}.csv").is_file()  # beside the cells, where nothing else is said
+    assert (tmp_path / "home" / "out" / f"table1-{SMALL}.md").is_file()
+    assert (tmp_path / "home" / "cells" / "digits").is_dir()
+    assert not (tmp_path / "~").exists()

@@ -1,5 +1,6 @@
 import hashlib
 import pickle
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -104,6 +105,16 @@ def test_what_is_missing_is_told_and_nothing_downloaded(tmp_path, name):
     with pytest.raises(FileNotFoundError, match=f"{name} does not lie whole in the folder {tmp_path}"):
         dataset(name, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("download", "word"), [(True, "download"), (False, "read")])
+def test_a_download_that_fails_is_told(tmp_path, monkeypatch, download, word):
+    def fail(*_, **__):
+        raise URLError("no network")
+
+    monkeypatch.setattr(datasets.CIFAR10, "__init__", fail)
+    with pytest.raises(OSError, match=f"cannot {word} cifar10 in the folder {tmp_path}: .*no network"):
+        dataset("cifar10", tmp_path, download=download)
 
 
 def test_a_damaged_file_is_told(cifar):

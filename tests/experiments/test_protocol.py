@@ -102,3 +102,15 @@ def test_unknown_names_are_refused():
             protocol(*names)
     with pytest.raises(ValueError, match="expected strategies among random, entropy"):
         protocol("cpu", "digits", "adam").strategy("luck")
+
+
+def test_settings_in_place_of_the_presets():
+    changed = protocol("cpu", "fashion-mnist", "adam", width=8, rounds=None, epochs=25, candidates=600)
+    assert (changed.width, changed.rounds, changed.epochs, changed.candidates) == (8, 12, 25, 600)
+    assert changed.name == "adam-cpu-candidates600-width8"  # 25 epochs are the preset's
+    assert changed.title == "preset cpu, candidates 600, width 8"
+    assert protocol("cpu", "fashion-mnist", "adam").name == "adam-cpu"
+    with pytest.raises(ValueError, match="expected width >= 1, got 0"):
+        protocol("cpu", "digits", "adam", width=0)
+    with pytest.raises(ValueError, match="expected candidates >= 20, which are chosen from them each round; got 19"):
+        protocol("cpu", "cifar100", "adam", candidates=19)

@@ -4,7 +4,7 @@ from io import StringIO
 import pytest
 
 from saal_fast.experiments import paper
-from saal_fast.experiments.cells import Curve
+from saal_fast.experiments.cells import Cell, Curve
 from saal_fast.experiments.protocol import protocol
 from saal_fast.experiments.table1 import Row, as_csv, gather, markdown, spell
 
@@ -32,9 +32,23 @@ def test_equals_as_printed_are_both_best():
     assert drawn.count("**80.0**") == 2
 
 
-def test_no_cell_is_no_table(tmp_path):
-    assert gather(FASHION, ["saal"], [0, 1], tmp_path) == []
+def test_no_cell_is_no_table():
+    assert gather({}) == []
     assert "(no whole cell)" in markdown(FASHION, [])
+
+
+def test_cells_make_rows_in_order():
+    found = {Cell(FASHION, name, seed): Curve((20,), (seed,)) for name, seed in (("saal", 7), ("random", 0), ("saal", 1))}
+    assert [(r.strategy, list(r.curves), r.paper) for r in gather(found)] == [
+        ("random", [0], "81.2 ± 0.5"),
+        ("saal", [1, 7], "85.8 ± 0.8"),
+    ]
+    assert [r.strategy for r in gather(found, ["saal", "badge", "random"])] == ["saal", "random"]
+
+
+def test_what_is_changed_of_the_preset_is_told():
+    drawn = markdown(protocol("cpu", "digits", "sam", width=8, epochs=3), [row("saal", 80.0)])
+    assert drawn.startswith("Test accuracy (%), digits, sam, preset cpu, epochs 3, width 8, 20 to 30 labels\n")
 
 
 def test_the_deviation_is_of_the_sample():

@@ -205,3 +205,8 @@ def test_accuracy_takes_lists_and_arrays():
 def test_a_training_of_other_types_is_told_at_once(options, words):
     with pytest.raises(TypeError, match=words):
         Training(**options)
+
+
+def test_an_optimiser_that_makes_none_is_told():
+    with pytest.raises(TypeError, match="expected optimiser to make an optimizer with a step, it made NoneType"):
+        Training(optimiser=lambda groups: None)(network(), inputs(), TrainingHook())

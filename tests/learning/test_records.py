@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import resource
 import signal
 import tempfile
@@ -33,6 +34,26 @@ def folder(tmp_path):
     return tmp_path / "run"
 
 
+def do_as_told(error, folder):
+    """Calls rewind as the message says; a model of a round so far back may be gone, and is trained anew."""
+    told = re.search(r"saal_fast\.learning\.rewind\('(.*)', (\d+)(?:, '(\w+)')?\)", str(error))
+    assert told[1] == str(folder)
+    rewind(told[1], int(told[2]), told[3])
+    before = contents(folder)
+    learner(folder, train=Training(epochs=1), strategy="entropy").retrain()
+    assert before.items() <= contents(folder).items()
+
+
+def comes_before(name, record):
+    """Whether a record was written before another."""
+
+    def place(file):
+        number, _, phase = file.removesuffix(".json").partition("-")
+        return int(number), ("fit", "ask", "tell").index(phase)
+
+    return name == "settings.json" or place(name) < place(record)
+
+
 @pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "noise", "other"])
 @pytest.mark.parametrize("record", RECORDS)
 def test_a_damaged_record_is_named_and_earlier_rounds_stay(folder, record, damage):
@@ -45,14 +66,14 @@ def test_a_damaged_record_is_named_and_earlier_rounds_stay(folder, record, damag
     path.write_bytes(
         {"empty": b"", "cut": data[:-20], "flipped": flipped, "noise": b"\x00\xffnothing", "other": other[:50]}[damage]
     )
-    number = int(record[:4])
     with pytest.raises(DamagedRecordError, match="is not what was written") as caught:
         made(folder)
     assert str(path) in str(caught.value)
-    assert f"rewind({str(folder)!r}, {number})" in str(caught.value)
     assert {n: b for n, b in contents(folder).items() if n != record} == {n: b for n, b in before.items() if n != record}
-    rewind(folder, number)
-    assert all(int(name[:4]) < number for name in contents(folder) if name != "settings.json")
+    do_as_told(caught.value, folder)
+    assert {name: data for name, data in contents(folder).items() if name.endswith(".json")} == {
+        name: data for name, data in before.items() if name.endswith(".json") and comes_before(name, record)
+    }
     made(folder)
     assert contents(folder) == before
 
@@ -61,9 +82,10 @@ def test_a_damaged_record_is_named_and_earlier_rounds_stay(folder, record, damag
 def test_a_record_that_is_gone_is_named(folder, record):
     before = contents(folder)
     (folder / record).unlink()
-    with pytest.raises(DamagedRecordError, match=f"{record} is not what was written: it is gone"):
+    with pytest.raises(DamagedRecordError, match=f"{record} is not what was written: it is gone") as caught:
         made(folder)
-    rewind(folder, int(record[:4]))
+    do_as_told(caught.value, folder)
+    assert set(contents(folder)) >= {name for name in before if name.endswith(".json") and comes_before(name, record)}
     made(folder)
     assert contents(folder) == before
 
@@ -235,9 +257,13 @@ def test_two_at_once_are_kept_apart(tmp_path):
     assert other.acquired == 1
 
 
-def test_rewind_needs_a_number():
+def test_rewind_needs_a_number_and_a_phase(tmp_path):
     with pytest.raises(ValueError, match="expected a round's number >= 0, got -1"):
-        rewind("anywhere", -1)
+        rewind(tmp_path, -1)
+    with pytest.raises(TypeError, match="expected a round's number to be a whole number"):
+        rewind(tmp_path, 1.5)
+    with pytest.raises(ValueError, match="expected phase to be one of fit, ask, tell, or None; got 'train'"):
+        rewind(tmp_path, 1, "train")
 
 
 def test_the_log_cannot_be_written(tmp_path):
@@ -285,7 +311,7 @@ def test_a_warm_start_survives_a_damaged_last_round(tmp_path, record):
     one.ask()
     before = contents(tmp_path)
     (tmp_path / record).write_bytes(b"")
-    with pytest.raises(DamagedRecordError, match=r"rewind\(.*, 4\)"):
+    with pytest.raises(DamagedRecordError, match=r"retrain\(\)" if record.endswith("pt") else r"rewind\(.*, 4"):
         _ = made(tmp_path, rounds=3, warm_start=True).model
     rewind(tmp_path, 4)
     again = learner(tmp_path, train=Training(epochs=1), strategy="entropy", warm_start=True)
@@ -294,22 +320,32 @@ def test_a_warm_start_survives_a_damaged_last_round(tmp_path, record):
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("warm_start", [True, False])
-def test_a_model_that_is_gone_costs_no_labels(tmp_path, warm_start):
-    made(tmp_path, rounds=3, warm_start=warm_start)
+def test_a_model_that_is_gone_stops_no_run_that_begins_anew_each_round(tmp_path):
+    made(tmp_path, rounds=3)
     rewind(tmp_path, 3)
-    kept = contents(tmp_path)
-    again = learner(tmp_path, train=Training(epochs=1), strategy="entropy", warm_start=warm_start)
-    with pytest.raises(DamagedRecordError, match=r"0002-fit\.pt .*it is gone\. All labels are intact") as caught:
+    again = learner(tmp_path, train=Training(epochs=1), strategy="entropy")
+    with pytest.raises(DamagedRecordError, match=r"0002-fit\.pt .*it is gone\. .* all labels too: ActiveLearner\.retrain"):
         _ = again.model
-    assert "rewind" not in str(caught.value)
-    if warm_start:
-        with pytest.raises(DamagedRecordError, match="A warm start goes on from it"):
-            again.fit()
-        assert contents(tmp_path) == kept
-        assert len(again.labelled[0]) == 17
-    else:
-        assert again.fit().labelled == 17
+    assert again.fit().labelled == 17
+
+
+@pytest.mark.parametrize(("phase", "left"), [("tell", ["fit", "ask"]), ("ask", ["fit"]), ("fit", []), (None, [])])
+def test_a_round_can_be_rewound_in_part(folder, phase, left):
+    before = contents(folder)
+    rewind(folder, 2, phase)
+    there = {name for name in contents(folder) if name.startswith("0002-") and name.endswith(".json")}
+    assert there == {f"0002-{name}.json" for name in left}
+    assert (folder / "0002-fit.pt").exists() == ("fit" in left)
+    assert not list(folder.glob("0003-*"))
+    seen = []
+
+    def train(model, labelled, hook):
+        seen.append(len(labelled))
+        return Training(epochs=1)(model, labelled, hook)
+
+    learner(folder, train=train, strategy="entropy").run(oracle, 2)
+    assert seen == ([17] if "fit" in left else [13, 17])  # a training that was whole is not done again
+    assert contents(folder) == before
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
@@ -328,6 +364,25 @@ def test_a_learner_alive_notices_a_rewind(tmp_path, number, start):
     again = learner(tmp_path, train=Training(epochs=1), strategy="entropy", **start)
     for mine, read in zip(one.model.state_dict().values(), again.model.state_dict().values(), strict=True):
         assert torch.equal(mine, read)
+
+
+@pytest.mark.parametrize("phase", ["tell", "ask", "fit"])
+def test_a_learner_alive_notices_a_round_done_again_by_another(tmp_path, phase):
+    """The same files are there, of other content."""
+    one = learner(tmp_path, train=Training(epochs=1), strategy="entropy")
+    one.run(oracle, 2)
+    rewind(tmp_path, 1, phase)
+    other = learner(tmp_path, train=Training(epochs=1), strategy="entropy")
+    other.retrain()
+    for _ in range(2):
+        rows = other.ask()
+        other.tell(rows, [0, 0, 1, 2])
+    other.fit()
+    one.ask()
+    assert one.labelled[1].tolist() == other.labelled[1].tolist()
+    assert one.rounds[2].training == other.rounds[2].training
+    for mine, theirs in zip(one.model.parameters(), other.model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
 
 
 @pytest.mark.parametrize(
