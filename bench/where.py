@@ -1,6 +1,6 @@
 """Where the time of a batch goes: every operation of the ghost engine, timed one by one.
 
-python bench/where.py [resnet18|vit|mlp] [samples] [adaptive]
+python bench/where.py [resnet18|vit|mlp] [samples] [adaptive] [bf16]
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ class Clock(TorchDispatchMode):
 def main(name: str = "resnet18", samples: str = "64", *options: str) -> None:
     torch.manual_seed(0)
     model, pool = getattr(models, name)(int(samples))
-    problem = Problem.of(model, perturbation.make(0.05, adaptive="adaptive" in options), Classification())
+    precision = torch.bfloat16 if "bf16" in options else None
+    rule = perturbation.make(0.05, adaptive="adaptive" in options)
+    problem = Problem.of(model, rule, Classification(), precision=precision)
     engine, batch = ENGINES["ghost"](problem), Batch((pool,), {}, len(pool), 0)
     with torch.no_grad(), memory.freed_is_kept(problem.device):
         for _ in range(2):

@@ -13,10 +13,11 @@ from torch import nn
 from . import perturbation
 from .engines import Problem
 from .engines.plan import Use, plan_for, watched, ways_of
+from .engines.problem import PRECISIONS
 from .isolation import untouched, unwrap
 from .objectives import Classification, Task
 from .pools import Stream
-from .scoring import score
+from .scoring import Precision, score
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def explain(
     adaptive: bool = False,
     params: Callable[[str], bool] | None = None,
     task: Task | None = None,
+    precision: Precision | None = None,
     device: torch.device | str | None = None,
 ) -> Explanation:
     """How `score` would take a model's parameters: factored, formed in tiles, kept, or differentiated directly.
@@ -94,6 +96,7 @@ def explain(
         adaptive: as for `score`.
         params: as for `score`.
         task: as for `score`.
+        precision: as for `score`.
         device: as for `score`.
 
     Returns:
@@ -109,7 +112,8 @@ def explain(
     inner = unwrap(model)
     with untouched(inner), torch.inference_mode(False), torch.no_grad():
         where = None if device is None else torch.empty(0, device=device).device
-        problem = Problem.of(inner, rule, Classification() if task is None else task, params, where)
+        kind = PRECISIONS[precision]
+        problem = Problem.of(inner, rule, Classification() if task is None else task, params, where, kind)
         sample = Stream(example, problem.device).peek()
         if sample is None:
             raise ValueError("expected an example of at least one sample, got none")
@@ -136,9 +140,21 @@ def explain(
             )
         )
     forward = sum(2.0 * math.prod(row.shape) * row.positions for row in rows if row.layer in ("conv", "linear"))
-    options: dict[str, Any] = {"norm": norm, "adaptive": adaptive, "params": params, "task": task, "device": device}
     inputs = sample.args[0] if len(sample.args) == 1 else [(tuple(a[0] for a in sample.args), 0)]
-    scored = score(inner, sample.kwargs or inputs, rho, **options, details=True, on_nonfinite="keep", progress=False)
+    scored = score(
+        inner,
+        sample.kwargs or inputs,
+        rho,
+        norm=norm,
+        adaptive=adaptive,
+        params=params,
+        task=task,
+        precision=precision,
+        device=device,
+        progress=False,
+        details=True,
+        on_nonfinite="keep",
+    )
     return Explanation(tuple(rows), forward, scored.fallback)
 
 

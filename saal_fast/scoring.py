@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from . import memory, perturbation
 from .engines import ENGINES, NAMES, Engine, EngineError, Problem, Result
-from .engines.problem import constant, join
+from .engines.problem import PRECISIONS, constant, join
 from .isolation import eager, untouched, unwrap
 from .objectives import ChecksLabels, Classification, Task
 from .pools import Batch, Stream
@@ -30,6 +30,7 @@ _told: set[tuple[str, str]] = set()
 
 T = TypeVar("T")
 EngineName = Literal["auto", "ghost", "vmap", "reference"]
+Precision = Literal["bf16", "fp16"]
 
 
 class NonFiniteError(ValueError):
@@ -86,6 +87,7 @@ class Options(TypedDict, total=False):
     engine: EngineName
     batch_size: int | Literal["auto"]
     max_memory: int | None
+    precision: Precision | None
     device: torch.device | str | None
     progress: bool | None
     on_nonfinite: Literal["raise", "keep"]
@@ -128,6 +130,7 @@ def score(
     engine: EngineName = "auto",
     batch_size: int | Literal["auto"] = "auto",
     max_memory: int | None = None,
+    precision: Precision | None = None,
     device: torch.device | str | None = None,
     progress: bool | None = None,
     details: bool = False,
@@ -156,6 +159,9 @@ def score(
             all the same, batches are halved from there on, which is logged; what is scored already is kept.
         max_memory: bytes that a batch may take, for "auto", by estimate; None for 1,280 MiB on a CPU. It is never more than
             a quarter of what is free.
+        precision: None for the model's own type; "bf16" or, on CUDA, "fp16" to run the passes under autocast
+            (`torch.autocast`): faster where the hardware has matrix units for it, scores good to some three digits
+            (docs/performance.md has the errors). For float32 models.
         device: where to score; None for where the model is. The model itself is not moved.
         progress: True or False shows or hides a progress bar; None shows it on long work in a terminal or notebook.
         details: give `Scores`, not only the scores.
@@ -174,6 +180,7 @@ def score(
     rule = perturbation.make(rho, norm, adaptive)
     _one_of("objective", objective, ("max", "diff"))
     _one_of("engine", engine, ("auto", *NAMES))
+    _one_of("precision", precision, tuple(PRECISIONS))
     _one_of("on_nonfinite", on_nonfinite, ("raise", "keep"))
     if batch_size != "auto" and (not is_whole(batch_size) or batch_size < 1):
         raise ValueError(f'expected batch_size to be "auto" or a whole number >= 1, got {batch_size!r}')
@@ -195,6 +202,7 @@ def score(
             Classification() if task is None else task,
             params,
             None if device is None else torch.empty(0, device=device).device,
+            PRECISIONS[precision],
         )
         stream = Stream(pool, problem.device)
         given = _Labels(labels, stream.length, problem.device)
@@ -433,6 +441,6 @@ def is_whole(value: Any) -> bool:
     return True
 
 
-def _one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
+def _one_of(name: str, value: Any, choices: tuple[str | None, ...]) -> None:
     if value not in choices:
         raise ValueError(f"expected {name} to be one of {', '.join(map(repr, choices))}; got {value!r}")

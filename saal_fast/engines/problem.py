@@ -15,6 +15,9 @@ from ..objectives import Task, tensors_of
 from ..perturbation import Perturbation
 from ..pools import Batch
 
+PRECISIONS = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Types of passes under autocast, by the names that users give them."""
+
 
 class EngineError(RuntimeError):
     """An engine cannot run this model; the message names the cause."""
@@ -42,6 +45,7 @@ class Problem:
         rule: what ε* is.
         task: pseudo-label and loss.
         device: where it is scored.
+        precision: of passes under autocast; None for the model's own type.
     """
 
     model: nn.Module
@@ -50,6 +54,7 @@ class Problem:
     rule: Perturbation
     task: Task
     device: torch.device
+    precision: torch.dtype | None = None
 
     @classmethod
     def of(
@@ -59,6 +64,7 @@ class Problem:
         task: Task,
         chosen: Callable[[str], bool] | None = None,
         device: torch.device | None = None,
+        precision: torch.dtype | None = None,
     ) -> Problem:
         """The problem of perturbing all trainable parameters, or those whose name `chosen` accepts.
 
@@ -68,10 +74,11 @@ class Problem:
             task: pseudo-label and loss.
             chosen: tells by a parameter's name whether to perturb it.
             device: where to score; None for where the first parameter lies. The model itself stays where it is.
+            precision: bfloat16 or float16 for passes under autocast; None for the model's own type.
 
         Raises:
             ValueError: there is no trainable parameter, or none is chosen.
-            TypeError: a parameter to perturb is no floating-point tensor.
+            TypeError: a parameter to perturb is no floating-point tensor, or none of the type that `precision` is for.
         """
         trainable = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
         if not trainable:
@@ -90,15 +97,21 @@ class Problem:
             if not p.is_floating_point():
                 raise TypeError(f"expected floating-point parameters, got {name} as {p.dtype}")
         device = next(iter(params.values())).device if device is None else device
+        if precision is not None:
+            _check_precision(params, device, precision)
         state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         fit = {n: _fit(t, device) for n, t in state.items()}
         others = {n: t for n, t in fit.items() if n not in params and t is not state[n]}
-        return cls(model, {n: fit[n].detach() for n in params}, others, rule, task, device)
+        return cls(model, {n: fit[n].detach() for n in params}, others, rule, task, device, precision)
 
     def output(self, params: dict[str, Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The model's output with `params` in place of its own; inputs are copied, since a model may write to them."""
         args, kwargs = tree_map(lambda t: t.clone() if isinstance(t, Tensor) else t, (args, kwargs))
-        return functional_call(self.model, {**self.others, **params}, args, kwargs)
+        if self.precision is None:
+            return functional_call(self.model, {**self.others, **params}, args, kwargs)
+        with torch.autocast(self.device.type, self.precision, cache_enabled=False):
+            output = functional_call(self.model, {**self.others, **params}, args, kwargs)
+        return tree_map(_widened, output)
 
 
 class Engine(Protocol):
@@ -111,6 +124,23 @@ class Engine(Protocol):
     def sample_bytes(self, example: Batch) -> int:
         """Memory a sample of a batch takes beside its activations."""
         ...
+
+
+def _check_precision(params: dict[str, Tensor], device: torch.device, precision: torch.dtype) -> None:
+    name = next(name for name, dtype in PRECISIONS.items() if dtype == precision)
+    for n, p in params.items():
+        if p.dtype != torch.float32:
+            raise TypeError(f'expected a float32 model for precision="{name}", got {n} as {p.dtype}')
+    if not torch.amp.is_autocast_available(device.type):
+        raise ValueError(f'expected a device with autocast for precision="{name}", got {device}')
+    if precision == torch.float16 and device.type != "cuda":
+        raise ValueError(f'expected a CUDA device for precision="fp16", got {device} (there "bf16" is as fast, and safe)')
+
+
+def _widened(value: Any) -> Any:
+    """Numbers of half precision as float32, in which losses are taken."""
+    half = isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16)
+    return value.float() if half else value
 
 
 def nbytes(tensors: Iterable[Tensor]) -> int:

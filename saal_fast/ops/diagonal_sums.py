@@ -52,6 +52,9 @@ diagonal_sums = torch.library.custom_op("saal_fast::diagonal_sums", reference, m
 def _cpu(
     pixels: Tensor, space: list[int], kernel: list[int], before: list[int], after: list[int], dilation: list[int]
 ) -> Tensor:
+    if pixels.dtype in (torch.bfloat16, torch.float16):
+        sums: Tensor = diagonal_sums(pixels.float(), space, kernel, before, after, dilation)
+        return sums.to(pixels.dtype)
     if len(space) > 2 or pixels.dtype not in (torch.float32, torch.float64):
         return reference(pixels, space, kernel, before, after, dilation)
     positions = _positions(space, kernel, before, after, dilation)
@@ -61,8 +64,8 @@ def _cpu(
     space, kernel, dilation = [1] * flat + space, [1] * flat + kernel, [1] * flat + dilation
     before, after = [0] * flat + before, [0] * flat + after
     outputs = [_size(*sizes) for sizes in zip(space, kernel, before, after, dilation, strict=True)]
-    sums = _native.core().diagonal_sums_f32 if pixels.dtype == torch.float32 else _native.core().diagonal_sums_f64
-    sums(
+    add = _native.core().diagonal_sums_f32 if pixels.dtype == torch.float32 else _native.core().diagonal_sums_f64
+    add(
         pixels.data_ptr(), out.data_ptr(), len(pixels), (*space, *outputs), kernel, before, dilation, torch.get_num_threads()
     )
     return out

@@ -22,11 +22,15 @@ CHANNELS = 16  # inputs and outputs come in multiples
 FEWEST = 64  # tiles of 2×2 outputs in a batch, below which transforming the weight costs more than is gained
 
 
-def gains(x: Tensor, weight: Tensor, padding: list[int]) -> bool:
-    """Whether `conv` beats a plain convolution over a batch of images like x [C, H, W] on their device."""
-    if weight.shape[2:] != (3, 3) or weight.shape[0] % CHANNELS or weight.shape[1] % CHANNELS:
-        return False
-    return x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and min(_sizes(x, padding, False)) > 0
+def fits(weight: Tensor) -> bool:
+    """Whether the twin knows such a weight [O, C, *kernel], of a convolution at every pixel and without groups."""
+    return weight.shape[2:] == (3, 3) and not (weight.shape[0] % CHANNELS or weight.shape[1] % CHANNELS)
+
+
+def gains(x: Tensor, weight: Tensor) -> bool:
+    """Whether `conv` beats a plain convolution over a batch of images like x on their device."""
+    single = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled(x.device.type)
+    return x.device.type == "cpu" and single and fits(weight)
 
 
 def reference(x: Tensor, weight: Tensor, padding: list[int], back: bool = False) -> Tensor:
@@ -61,8 +65,7 @@ def conv(x: Tensor, weight: Tensor, padding: list[int], back: bool = False) -> T
 def _cpu(x: Tensor, weight: Tensor, padding: list[int], back: bool = False) -> Tensor:
     _check(x, weight, padding, back)
     dtypes = (torch.float32, torch.float64)
-    whole = not (weight.shape[0] % CHANNELS or weight.shape[1] % CHANNELS)
-    if 0 in x.shape or not whole or x.dtype not in dtypes or x.dtype != weight.dtype:
+    if 0 in x.shape or not fits(weight) or x.dtype not in dtypes or x.dtype != weight.dtype:
         return reference(x, weight, padding, back)
     x, weight = x.detach().contiguous(memory_format=torch.channels_last), weight.detach().contiguous()
     out = _empty(x, weight, padding, back)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from types import FunctionType
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_map
 
 from .base import opens, rewrites
 
@@ -15,8 +17,19 @@ from .base import opens, rewrites
 @rewrites(F.scaled_dot_product_attention)
 def scaled_dot_product_attention(*args: Any, **kwargs: Any) -> Tensor:
     """The same in plain operations: `vmap` would run the fused kernels sample by sample."""
-    with sdpa_kernel(SDPBackend.MATH):
+    device = args[0].device.type if args else kwargs["query"].device.type
+    if not torch.is_autocast_enabled(device):
+        with sdpa_kernel(SDPBackend.MATH):
+            return F.scaled_dot_product_attention(*args, **kwargs)
+    # Autocast would cast at each of its steps, but under vmap not on their way back.
+    half = torch.get_autocast_dtype(device)
+    args, kwargs = tree_map(lambda t: t.to(half) if _is_float(t) else t, (args, kwargs))
+    with torch.autocast(device, enabled=False), sdpa_kernel(SDPBackend.MATH):
         return F.scaled_dot_product_attention(*args, **kwargs)
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
 
 
 _body = FunctionType(

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -87,19 +88,19 @@ class Conv:
 
     def shared(self, call: Call) -> Tensor | None:
         """See `Shares`."""
-        if not self._by_winograd(call):
+        if not (self._dense and call.input.shape[0] == 1 and winograd.gains(call.input, call.weight)):
             return None
         out = winograd.differentiable(call.input, call.weight, [n for pair in self.padding for n in pair])
         return out if call.bias is None else self.biased(out, call.bias)
 
     def holding_flops(self, call: Call, positions: int) -> float:
         plain = float(positions * call.weight.numel())
-        return plain * winograd.SHARE if self._by_winograd(call) else plain
+        return plain * winograd.SHARE if self._dense and winograd.fits(call.weight) else plain
 
-    def _by_winograd(self, call: Call) -> bool:
-        plain = self.dims == 2 and (self.stride, self.dilation, self.groups) == ((1, 1), (1, 1), 1)
-        padding = [n for pair in self.padding for n in pair]
-        return plain and call.input.shape[0] == 1 and winograd.gains(call.input[0], call.weight, padding)
+    @property
+    def _dense(self) -> bool:
+        """Whether it is one over images, at every pixel."""
+        return self.dims == 2 and (self.stride, self.dilation, self.groups) == ((1, 1), (1, 1), 1)
 
     def tiles(self, x: Tensor) -> bool:
         return self.dims <= 2 and x.shape[0] == 1
@@ -179,7 +180,7 @@ def conv(
 
 
 LAST = 512
-"""Pixels of an image from which on a CPU's convolutions gain by channels that lie side by side."""
+"""Pixels of an image from which on a CPU's convolutions in float32 gain by channels that lie side by side."""
 
 
 def _last(images: Tensor) -> Tensor:
@@ -198,7 +199,9 @@ def _channels_last(images: Tensor) -> Tensor:
 
 
 def _is_large(images: Tensor) -> bool:
-    return images.device.type == "cpu" and math.prod(images.shape[2:]) >= LAST
+    """Whether a CPU's convolutions gain by channels that lie side by side; in half precision they always do."""
+    least = 1 if torch.is_autocast_enabled("cpu") else LAST
+    return images.device.type == "cpu" and math.prod(images.shape[2:]) >= least
 
 
 def _rewritten(convolution: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -232,7 +235,7 @@ def _rewritten(convolution: Callable[..., Tensor]) -> Callable[..., Tensor]:
             input = _back(_last(input)[seen]) if large else input[seen]
             stride = 1
         out = convolution(input, weight, bias, stride, padding, dilation, groups)
-        return out.contiguous() if large and math.prod(out.shape[2:]) < LAST else out
+        return out.contiguous() if large and not _is_large(out) else out
 
     return convolve
 
