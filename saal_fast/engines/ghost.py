@@ -105,7 +105,7 @@ class Ghost:
         self.problem = problem
         self.routes = routes_for(problem)
         self._plans: dict[Any, Plan] = {}
-        self._weights: dict[tuple[str, ...], Tensor] = {}  # of the last plan's direct parameters, packed
+        self._weights: dict[tuple[str, ...], Tensor] = {}  # of each plan's direct parameters, packed
 
     def __call__(self, batch: Batch, labels: Any | None) -> Result:
         """Score a batch; see `Engine`."""
@@ -194,8 +194,8 @@ class Ghost:
         """The parameters that are differentiated directly, with their gradients."""
         if not (self.routes.packed and params):
             return OneByOne(self.problem.rule, params, grads)
-        if self._weights.keys() != {tuple(params)}:
-            self._weights = {tuple(params): pack(params)}
+        if tuple(params) not in self._weights:
+            self._weights[tuple(params)] = pack(params)
         return Packed(self.problem.rule, params, self._weights[tuple(params)], grads)
 
     def _factored(self, plan: Plan, inputs: list[Tensor], grads: list[Tensor]) -> dict[str, Factored]:
