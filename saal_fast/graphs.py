@@ -156,9 +156,10 @@ def graphed(engine: Engine, device: torch.device) -> Engine:
 def recorded(work: Work, inputs: list[Tensor]) -> Work:
     """A function that copies inputs into place, replays `work` on the current stream, and copies its results out."""
     held = [t.clone() for t in inputs]
-    graph = torch.cuda.CUDAGraph()
+    device = held[0].device
+    graph, side = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)  # type: ignore[no-untyped-call] # torch's own
     # Threads other than this one, such as a DataLoader's, may go on to pin memory meanwhile.
-    with torch.cuda.device(held[0].device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    with torch.cuda.device(device), torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
         results = work(held)
 
     def replay(given: list[Tensor]) -> Any:
