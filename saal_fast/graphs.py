@@ -1,14 +1,16 @@
-"""A batch's work as one CUDA graph, recorded once a shape and replayed for every further batch of it.
+"""A batch's work, recorded once a shape and replayed for every further batch of it: a CUDA graph, or a trace on a CPU.
 
 An engine queues a thousand and more small kernels a batch, each by a few layers of Python; a GPU that does a batch in less
 time than Python takes to queue it would wait. A graph is queued by one call.
 
     a shape's first batch    runs as ever: what is compiled, planned or allocated once is done then
-    its second               is rehearsed: it runs under `Rehearsal`, which refuses what no graph can hold; then recorded
+    its second               is rehearsed: it runs under `Rehearsal`, which refuses what no graph can hold; then it is
+                             recorded, and the replay's results are compared with the rehearsal's
     all further ones         are replayed on memory of the graph's own: inputs are copied in, results are copied out
 
 So a shape that comes once, such as the odd last batch, costs nothing. Where a model cannot be recorded, since it asks for
-values or sends something to the device itself, the reason is logged and all runs as ever.
+values or sends something to the device itself, the reason is logged and all runs as ever. On a CPU a recording (`traces.py`)
+takes as long as some sixty batches of a small network, and so begins with a shape's hundredth.
 """
 
 from __future__ import annotations
@@ -26,11 +28,15 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflat
 from . import memory
 from .engines import Engine, Result
 from .pools import Batch
+from .traces import traced
 
 log = logging.getLogger("saal_fast")
 
 MOST = 8
 """Shapes that are recorded: each keeps the memory of a batch."""
+
+AFTER_ON_CPU = 100
+"""Batch of a shape that is recorded on a CPU."""
 
 Work = Callable[[list[Tensor]], Any]
 Recorder = Callable[[Work, list[Tensor]], Work]
@@ -80,10 +86,11 @@ class Graphed:
     Args:
         engine: what is recorded.
         record: makes of `work` and example inputs a function of inputs that replays it.
+        at: which batch of a shape is recorded.
     """
 
-    def __init__(self, engine: Engine, record: Recorder | None = None) -> None:
-        self.engine, self.record = engine, record or recorded
+    def __init__(self, engine: Engine, record: Recorder, at: int = 2) -> None:
+        self.engine, self.record, self.at = engine, record, at
         self.seen: Counter[Hashable] = Counter()
         self.replays: dict[Hashable, tuple[Work, list[Tensor]]] = {}  # with what must be kept
         self.refused: str | None = None  # why nothing is recorded any more
@@ -97,7 +104,7 @@ class Graphed:
             return result
         self.seen[key] += 1
         tensors = all(isinstance(t, Tensor) for t in leaves if t is not None)
-        if self.refused is None and self.seen[key] == 2 and tensors and len(self.replays) < MOST:
+        if self.refused is None and self.seen[key] == self.at and tensors and len(self.replays) < MOST:
             return self._first_recorded(key, batch, labels)
         return self._eager(batch, labels)
 
@@ -122,6 +129,7 @@ class Graphed:
             with Rehearsal() as rehearsal:
                 result = work(inputs)
             replay = self.record(work, inputs)
+            _check_agreement(replay(inputs), result)
         except Exception as error:
             self._refuse(error)
             return self._eager(batch, labels) if result is None else result
@@ -133,7 +141,7 @@ class Graphed:
             error = error.__context__
         first = str(error).strip().partition("\n")[0]
         self.refused = f"{type(error).__name__}: {first}"
-        log.info("batches are scored without a CUDA graph: %s", self.refused)
+        log.info("batches are not recorded: %s", self.refused)
 
     def _eager(self, batch: Batch, labels: Any | None) -> Result:
         """Scores a batch without a graph; where memory runs out, also without the graphs that there are."""
@@ -149,8 +157,18 @@ class Graphed:
 
 
 def graphed(engine: Engine, device: torch.device) -> Engine:
-    """The engine, its work recorded where it runs on CUDA."""
-    return Graphed(engine) if device.type == "cuda" else engine
+    """The engine, its work recorded where the device is one for which that is known how."""
+    if device.type == "cuda":
+        return Graphed(engine, recorded)
+    return Graphed(engine, traced, AFTER_ON_CPU) if device.type == "cpu" else engine
+
+
+def _check_agreement(replayed: Result, result: Result) -> None:
+    """Raises `CannotRecord` where a replay gives other numbers than the work itself; rounding aside."""
+    for name in ("perturbed_loss", "loss", "grad_norm"):
+        got, want = getattr(replayed, name), getattr(result, name)
+        if not torch.allclose(got, want, rtol=1e-3, atol=1e-6, equal_nan=True):
+            raise CannotRecord(f"a replay gives another {name} than the batch itself")
 
 
 def recorded(work: Work, inputs: list[Tensor]) -> Work:

@@ -16,7 +16,7 @@ from saal_fast.engines.routes import Routes, routes_for
 from saal_fast.objectives import Classification
 from saal_fast.perturbation import L2
 
-NONE, ALL = Routes(ghosts=False, loss=False, packed=False), Routes(ghosts=True, loss=True, packed=True)
+PACKED, ALL = Routes(ghosts=False, loss=False, packed=True), Routes(ghosts=True, loss=True, packed=True)
 
 
 def problem(device="cuda", task=None, model=None):
@@ -33,8 +33,8 @@ class Doubled(Classification):
 @pytest.mark.parametrize("triton", [True, False])
 def test_the_choice(triton, monkeypatch):
     monkeypatch.setattr(routes.twins, "available", lambda: triton)
-    assert routes_for(problem("cpu")) == NONE
-    assert routes_for(problem()) == (ALL if triton else NONE)
+    assert routes_for(problem("cpu")) == PACKED
+    assert routes_for(problem()) == (ALL if triton else PACKED)
     assert not routes_for(problem(task=Doubled())).loss
     of_two_types = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3).double())
     assert routes_for(problem(model=of_two_types)) == Routes(ghosts=triton, loss=triton, packed=False)
