@@ -16,6 +16,7 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
 Work = Callable[[list[Tensor]], Any]
+Layout = tuple[Any, ...]  # address of the memory, type, shape, strides, offset
 
 
 def traced(work: Work, inputs: list[Tensor]) -> Work:
@@ -43,36 +44,48 @@ def traced(work: Work, inputs: list[Tensor]) -> Work:
 
 def simplified(module: fx.GraphModule, inputs: list[Tensor]) -> None:
     """Rewrites a graph of operations in place, for inputs of these layouts."""
-    values = _Values(module)
-    values.run(*inputs)
     module.graph.eliminate_dead_code()
+    found = _Found(module)
+    found.run(*inputs)
     if not any(n.op == "call_function" and _mutates(n.target) for n in module.graph.nodes):  # a constant may be written to
-        _fold(module, values.of)
+        _fold(module, found)
         _unite(module.graph)
-    _join_views(module.graph, values.of)
+    _join_views(module.graph, found.layouts)
     module.graph.eliminate_dead_code()
     module.recompile()
 
 
-class _Values(fx.Interpreter):
-    """Keeps the value of every node."""
+class _Found(fx.Interpreter):
+    """What a run of a graph finds: how each node's tensor lies in memory, and the values of those that are constant.
+
+    Nothing else is kept: all values of a batch would take several times its memory.
+    """
 
     def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module, garbage_collect_values=False)
-        self.of: dict[fx.Node, Any] = {}
+        super().__init__(module)
+        self.varying: set[fx.Node] = set()
+        self.constants: dict[fx.Node, Tensor] = {}
+        self.layouts: dict[fx.Node, Layout] = {}
 
     def run_node(self, n: fx.Node) -> Any:
-        self.of[n] = super().run_node(n)
-        return self.of[n]
+        value = super().run_node(n)
+        if n.op == "placeholder" or _draws(n) or self.varying.intersection(n.all_input_nodes):
+            self.varying.add(n)
+        elif isinstance(value, Tensor):
+            self.constants[n] = value
+        if isinstance(value, Tensor):
+            address = value.untyped_storage().data_ptr()
+            self.layouts[n] = (address, value.dtype, value.shape, value.stride(), value.storage_offset())
+        return value
 
 
 def _mutates(target: Any) -> bool:
     return bool(getattr(getattr(target, "_schema", None), "is_mutable", False))
 
 
-def _is_view(node: fx.Node, values: dict[fx.Node, Any]) -> bool:
+def _is_view(node: fx.Node, layouts: dict[fx.Node, Layout]) -> bool:
     """Whether a node is one view of its first argument, and nothing else."""
-    if not (isinstance(node.target, torch._ops.OpOverload) and isinstance(values[node], Tensor)):
+    if not (isinstance(node.target, torch._ops.OpOverload) and node in layouts):
         return False
     returns = node.target._schema.returns
     plain = len(returns) == 1 and returns[0].alias_info is not None and not returns[0].alias_info.is_write
@@ -84,19 +97,15 @@ def _draws(node: fx.Node) -> bool:
     return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
-def _fold(module: fx.GraphModule, values: dict[fx.Node, Any]) -> None:
+def _fold(module: fx.GraphModule, found: _Found) -> None:
     """Computes what is the same for all inputs, and puts it in as a constant."""
-    varying: set[fx.Node] = set()
-    for node in list(module.graph.nodes):
-        if node.op == "placeholder" or _draws(node) or varying.intersection(node.all_input_nodes):
-            varying.add(node)
     for i, node in enumerate(list(module.graph.nodes)):
-        used = any(user in varying or user.op == "output" for user in node.users)
-        if node.op == "call_function" and node not in varying and used and isinstance(values[node], Tensor):
-            module.register_buffer(f"constant_{i}", values[node])
+        used = any(user in found.varying or user.op == "output" for user in node.users)
+        if node.op == "call_function" and node in found.constants and used:
+            module.register_buffer(f"constant_{i}", found.constants[node])
             with module.graph.inserting_before(node):
                 constant = module.graph.get_attr(f"constant_{i}")
-            values[constant] = values[node]
+            found.layouts[constant] = found.layouts[node]
             node.replace_all_uses_with(constant)
 
 
@@ -111,30 +120,25 @@ def _unite(graph: fx.Graph) -> None:
                 graph.erase_node(node)
 
 
-def _join_views(graph: fx.Graph, values: dict[fx.Node, Any]) -> None:
+def _join_views(graph: fx.Graph, layouts: dict[fx.Node, Layout]) -> None:
     """Takes a view of a view straight from what owns the memory; drops one that changes nothing."""
     for node in list(graph.nodes):
-        if not _is_view(node, values):
+        if not _is_view(node, layouts):
             continue
-        view, owner, same = values[node], node.args[0], None
+        layout, owner, same = layouts[node], node.args[0], None
         while True:
-            if _geometry(values[owner]) == _geometry(view):
+            if layouts[owner] == layout:
                 same = owner
-            if not _is_view(owner, values):
+            if not _is_view(owner, layouts):
                 break
             owner = owner.args[0]
-        if _geometry(view)[0] != _geometry(values[owner])[0] or view.dtype != values[owner].dtype:
+        if layouts[owner][:2] != layout[:2]:
             continue  # it copied after all
         if same is not None:
             node.replace_all_uses_with(same)
         elif owner is not node.args[0]:
             with graph.inserting_before(node):
-                arguments = (owner, tuple(view.shape), tuple(view.stride()), view.storage_offset())
+                arguments = (owner, *map(tuple, layout[2:4]), layout[4])
                 joined = graph.call_function(torch.ops.aten.as_strided.default, arguments)
-            values[joined] = view
+            layouts[joined] = layout
             node.replace_all_uses_with(joined)
-
-
-def _geometry(t: Tensor) -> tuple[Any, ...]:
-    """Memory, shape and strides."""
-    return t.untyped_storage().data_ptr(), t.shape, t.stride(), t.storage_offset()
