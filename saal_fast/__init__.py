@@ -9,12 +9,13 @@ from . import strategies
 from .config import show_config
 from .engines import EngineError
 from .explaining import Explanation, explain
+from .finiteness import NonFiniteError
 from .isolation import keep_statistics
 from .kmeans import kmeans_plusplus
 from .learning import ActiveLearner, run
 from .objectives import Classification, Task
 from .sam import SAM
-from .scoring import NonFiniteError, Scores, score
+from .scoring import Scores, score
 from .selection import select
 
 __version__ = "0.1.0"

@@ -20,6 +20,8 @@ CPU_TARGET = 1280 * 2**20
 """Bytes a batch may take on a CPU: smaller ones pay for dispatch, larger gain nothing (ResNet-18 on 32×32: 64 samples)."""
 
 LARGEST = 1024
+LARGEST_ON_CUDA = 8192
+"""A GPU has thousands of threads to fill, and each batch costs the host the same, however large."""
 
 
 def batch_size(problem: Problem, beside: int, example: Batch, most: int | None = None) -> int:
@@ -32,12 +34,13 @@ def batch_size(problem: Problem, beside: int, example: Batch, most: int | None =
         most: bytes a batch may take; None for `CPU_TARGET` on a CPU.
 
     Returns:
-        A size in [1, 1024], such that a batch stays within `most` bytes and a quarter of the free memory.
+        A size in [1, 1024] (8,192 on CUDA), such that a batch stays within `most` bytes and a quarter of the free memory.
     """
     with torch.no_grad(), _Meter() as meter:
         problem.output(problem.params, example.args, example.kwargs)
     per_sample = 2 * meter.bytes + beside  # values, and their gradients
-    return int(max(1, min(LARGEST, _budget(problem.device, most) // max(1, per_sample))))
+    largest = LARGEST_ON_CUDA if problem.device.type == "cuda" else LARGEST
+    return int(max(1, min(largest, _budget(problem.device, most) // max(1, per_sample))))
 
 
 @contextlib.contextmanager

@@ -25,6 +25,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
+from .transfer import Copied, sender
+
 LABEL_KEYS = frozenset({"label", "labels", "label_ids", "target", "targets", "y"})
 """Keys of a mapping that name labels; they never reach the model."""
 
@@ -73,7 +75,7 @@ class Stream:
 
     def __init__(self, pool: Any, device: torch.device) -> None:
         self.length, chunks = _open(pool)
-        self._device = device
+        self._send = sender(device)
         self._chunks = (chunk for chunk in chunks if _size(chunk) > 0)
         self._first: Chunk | None = None
         self._begun = False
@@ -91,7 +93,7 @@ class Stream:
             self._first = next(self._chunks, None)
         if self._first is None:
             return None
-        return _batch([_slice(self._first, 0, 1)], 0, self._device)
+        return _batch([_slice(self._first, 0, 1)], 0, self._send)
 
     def batches(self, size: int) -> Iterator[Batch]:
         """Yield the whole pool, in order, in batches of at most `size`.
@@ -115,7 +117,7 @@ class Stream:
         held: list[Chunk] = []
         for chunk in chunks:
             if held and _signature(held[0], skip=1) != _signature(chunk, skip=1):
-                yield _batch(held, start, self._device)
+                yield _batch(held, start, self._send)
                 start, held, count = start + count, [], 0
             taken, available = 0, _size(chunk)
             while taken < available:
@@ -123,10 +125,10 @@ class Stream:
                 held.append(_slice(chunk, taken, stop))
                 taken, count = stop, count + stop - taken
                 if count == size:
-                    yield _batch(held, start, self._device)
+                    yield _batch(held, start, self._send)
                     start, held, count = start + count, [], 0
         if held:
-            yield _batch(held, start, self._device)
+            yield _batch(held, start, self._send)
 
     def _refuse_second_pass(self) -> None:
         if self._begun:
@@ -287,13 +289,10 @@ def _slice(chunk: Chunk, start: int, stop: int) -> Chunk:
     return {key: tensor[start:stop] for key, tensor in chunk.items()}
 
 
-def _batch(parts: list[Chunk], start: int, device: torch.device) -> Batch:
-    queued = device.type == "cuda"  # from pinned memory the copy overlaps with the host; from other memory it waits
+def _batch(parts: list[Chunk], start: int, send: Copied) -> Batch:
+    send.begin()
     with torch.inference_mode(False):
-        if len(parts) == 1:
-            whole = {key: part.to(device, non_blocking=queued, copy=True) for key, part in parts[0].items()}
-        else:
-            whole = {key: torch.cat([part[key] for part in parts]).to(device, non_blocking=queued) for key in parts[0]}
+        whole = {key: send([part[key] for part in parts]) for key in parts[0]}
     args = tuple(tensor for key, tensor in whole.items() if isinstance(key, int))
     kwargs = {key: tensor for key, tensor in whole.items() if isinstance(key, str)}
     return Batch(args, kwargs, _size(whole), start)

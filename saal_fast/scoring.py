@@ -17,6 +17,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 from . import memory, perturbation
 from .engines import ENGINES, NAMES, Engine, EngineError, Problem, Result
 from .engines.problem import PRECISIONS, constant, join
+from .finiteness import Check
+from .graphs import graphed
 from .isolation import eager, untouched, unwrap
 from .objectives import ChecksLabels, Classification, Task
 from .pools import Batch, Stream
@@ -31,10 +33,6 @@ _told: set[tuple[str, str]] = set()
 T = TypeVar("T")
 EngineName = Literal["auto", "ghost", "vmap", "reference"]
 Precision = Literal["bf16", "fp16"]
-
-
-class NonFiniteError(ValueError):
-    """A model's outputs or scores hold NaN or inf."""
 
 
 @dataclass(frozen=True)
@@ -215,12 +213,14 @@ def score(
         runner = _Runner(problem, engine)
         size = runner.batch_size(example, stream.length, max_memory) if batch_size == "auto" else batch_size
 
+        check = Check(problem.device)
         with memory.freed_is_kept(problem.device), bar(stream.length, progress) as shown:
             for batch in stream.batches(size):
                 finite = runner.run(batch, given.of(batch))
                 if on_nonfinite == "raise":
-                    _check_finite(finite, batch)
+                    check.see(finite, batch)
                 shown.update(batch.size)
+            check.finish()
         scores = runner.scores()
     given.check_length(len(scores))
     return scores if details else scores.by(objective)
@@ -232,7 +232,8 @@ class _Runner:
     def __init__(self, problem: Problem, asked: EngineName) -> None:
         self.problem, self.asked = problem, asked
         self.name = "ghost" if asked == "auto" else asked
-        self.engine = ENGINES[self.name](problem)
+        engine = ENGINES[self.name](problem)
+        self.engine = engine if self.name == "reference" else graphed(engine, problem.device)
         self.fallback: str | None = None
         self.largest: int | None = None  # batch that memory has been found to hold
         self.results: list[Result] = []
@@ -410,18 +411,6 @@ def _part(batch: Batch, labels: Any | None, begin: int, end: int) -> tuple[Batch
         lambda t: t[begin:end] if isinstance(t, Tensor) else t, (batch.args, batch.kwargs, labels)
     )
     return Batch(args, kwargs, end - begin, batch.start + begin), given
-
-
-def _check_finite(finite: Tensor, batch: Batch) -> None:
-    if bool(finite.all()):
-        return
-    bad = (~finite).nonzero()[:, 0].tolist()
-    first = ", ".join(str(batch.start + i) for i in bad[:5]) + (", ..." if len(bad) > 5 else "")
-    raise NonFiniteError(
-        f"expected finite outputs and scores, got NaN or inf for {len(bad)} of samples {batch.start} to "
-        f"{batch.start + batch.size - 1} of the pool: {first}. "
-        'on_nonfinite="keep" keeps them (select never picks one)'
-    )
 
 
 def _empty(problem: Problem) -> Scores:

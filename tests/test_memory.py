@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -104,3 +105,10 @@ def test_freed_memory_is_kept_for_the_next_batch_and_given_back_after(monkeypatc
     assert asked == [True, False]
     with memory.freed_is_kept(torch.device("cuda")):
         assert asked == [True, False]
+
+
+def test_a_gpu_gets_larger_batches(a_mebibyte):
+    problem, example = problem_of(nn.Linear(2, 2)), Batch((torch.zeros(1, 2),), {}, 1, 0)
+    assert memory.batch_size(problem, 0, example) == memory.LARGEST
+    on_cuda = replace(problem, device=torch.device("cuda"))
+    assert memory.batch_size(on_cuda, 0, example) == memory.LARGEST_ON_CUDA

@@ -83,7 +83,7 @@ def test_a_task_sees_float32(trained):
 def test_nothing_of_it_stays_behind(trained):
     model, pool = trained
     before = {name: t.clone() for name, t in model.state_dict().items()}
-    with pytest.raises(RuntimeError):
+    with pytest.raises((RuntimeError, ValueError)):
         saal_fast.score(model, pool[:, :, :, 0], precision="bf16")
     assert not torch.is_autocast_enabled("cpu")
     assert all(torch.equal(before[name], t) and t.dtype == before[name].dtype for name, t in model.state_dict().items())

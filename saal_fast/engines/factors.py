@@ -8,7 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from ..perturbation import Perturbation
-from .layers import Call, Layer, Tiled, output_of
+from .layers import Call, Ghosted, Layer, Tiled, output_of
 from .plan import Site
 
 
@@ -57,6 +57,30 @@ class _Use:
             gram = self.layer.columns(self.a).mT @ layer.columns(x)
         gram = gram.to(self.g.dtype)  # an embedding's tells which tokens are equal
         return gram + 1 if self.bias else gram
+
+
+class Ghosts:
+    """What `Grams` does, by operations that form blocks of Gram matrices and keep none."""
+
+    def __init__(self, layer: Ghosted, bias: bool, a: Tensor, g: Tensor) -> None:
+        self.layer, self.bias, self.a, self.g = layer, bias, a, g
+
+    @classmethod
+    def of(cls, sites: Sequence[Site], inputs: Sequence[Tensor], grads: Sequence[Tensor]) -> Ghosts | None:
+        """Of a weight's uses; None where the operations don't know such a layer, or such a set of uses."""
+        layer = sites[0].layer
+        if not isinstance(layer, Ghosted) or any(site.layer != layer for site in sites):
+            return None
+        joined = layer.joined(list(zip(inputs, grads, strict=True)))
+        return None if joined is None else cls(layer, sites[0].bias is not None, *joined)
+
+    def total(self) -> Tensor:
+        """`‖G Aᵀ‖²`."""
+        return self.layer.ghost_norm(self.a, self.g, self.bias)
+
+    def output(self, call: Call, run: Callable[[], Tensor], scale: Tensor) -> Tensor:
+        """`out + scale · G (Aᵀ X')`."""
+        return self.layer.ghost_step(self.a, self.g, call.input, scale, run(), self.bias)
 
 
 class Tiles:

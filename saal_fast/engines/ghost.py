@@ -22,13 +22,16 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ..perturbation import total_of
+from ..ops.direct import pack
 from ..pools import Batch
 from .branches import by_branches
-from .factors import Factored, Grams, Held, Tiles
+from .direct import Direct, OneByOne, Packed
+from .factors import Factored, Ghosts, Grams, Held, Tiles
 from .layers import Call, Sites, Tiled, output_of
+from .losses import labelled, loss_under
 from .plan import Plan, Site, plan_for
-from .problem import EngineError, Problem, Result, constant, finite, gain, nbytes, settled
+from .problem import EngineError, Problem, Result, finite, nbytes, settled
+from .routes import routes_for
 from .vmap import over_samples
 
 
@@ -100,7 +103,9 @@ class Ghost:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
+        self.routes = routes_for(problem)
         self._plans: dict[Any, Plan] = {}
+        self._weights: dict[tuple[str, ...], Tensor] = {}  # of each plan's direct parameters, packed
 
     def __call__(self, batch: Batch, labels: Any | None) -> Result:
         """Score a batch; see `Engine`."""
@@ -120,7 +125,7 @@ class Ghost:
         plan, params = self.plan(example), self.problem.params
         grams = 0
         for site in plan.sites:
-            if site.way == "grams":
+            if site.way == "grams" and not self.routes.ghosts:
                 groups, _, positions = site.layer.rows(torch.empty(site.shape, device="meta")).shape
                 grams = max(grams, 4 * groups * positions**2 * params[site.weight].element_size())  # one site at a time
         held = nbytes(params[site.weight] for site in plan.sites if site.way == "held")
@@ -146,11 +151,9 @@ class Ghost:
             with Taps(names, plan.sites, zero) as taps:
                 output = self.problem.output({**shared, **direct}, args, kwargs)
             taps.check()
-            y = constant(task.pseudo_label(output)) if label is None else label
-            loss = task.loss(output, y)[0]
-            scale = gain(loss)
+            y, loss, slope, scale = labelled(task, output, label, self.routes.loss)
             points = [*direct.values(), *taps.taps]
-            found = torch.autograd.grad(loss * scale + zero, points, allow_unused=True)  # frees what it has passed
+            found = torch.autograd.grad(slope + zero, points, allow_unused=True)  # frees what it has passed
             taps.check_inputs(found[len(direct) :])
             grads = [torch.zeros_like(p) if g is None else g for p, g in zip(points, found, strict=True)]
             return zero, (loss, scale, y, finite(output, loss), taps.inputs, grads)
@@ -160,24 +163,24 @@ class Ghost:
         zero = like.new_zeros(())
         made: Any = torch.func.vjp(backward, direct, zero, has_aux=True)
         loss, gained, y, first_finite, inputs, gradients = made[2]
-        grads = dict(zip(direct, gradients[: len(direct)], strict=True))
+        formed = self._formed(direct, dict(zip(direct, gradients[: len(direct)], strict=True)))
         tap_grads = gradients[len(direct) :]
 
         unit: Tensor | float = 1.0
         if not rule.linear:
             # Of a factored gradient its largest element is not known, but a bound that is as good for the purpose.
             sizes = [a.abs().amax() * g.abs().amax() for a, g in zip(inputs, tap_grads, strict=True)]
-            unit = rule.unit([*grads.values(), *sizes])
-            grads, tap_grads = tree_map(lambda g: g / unit, (grads, tap_grads))
+            unit = rule.unit([*formed.sizes(), *sizes] if direct else sizes)
+            tap_grads = [g / unit for g in tap_grads] if isinstance(unit, Tensor) else tap_grads
         factored = self._factored(plan, inputs, tap_grads)
-        terms = [total_of(rule, grads, direct)] if grads else []
+        terms = [formed.total(unit)] if direct else []
         total = torch.stack([*terms, *(f.total() for f in factored.values())]).sum().clamp_min(0)
         step = rule.scale(total)
 
-        moved_direct = {name: p + step * rule.direction(grads[name], p) for name, p in direct.items()}
+        moved_direct = formed.moved(step) if direct else {}
         with Push(names, factored, step):
             moved = self.problem.output({**shared, **moved_direct}, args, kwargs)
-        perturbed = task.loss(moved, y)[0]
+        perturbed = loss_under(task, moved, y, self.routes.loss)
         return Result(
             settled(perturbed, loss, total * rule.rho),
             loss,
@@ -186,6 +189,14 @@ class Ghost:
             task.pseudo_label(moved),
             first_finite & finite(moved, perturbed),
         )
+
+    def _formed(self, params: dict[str, Tensor], grads: dict[str, Tensor]) -> Direct:
+        """The parameters that are differentiated directly, with their gradients."""
+        if not (self.routes.packed and params):
+            return OneByOne(self.problem.rule, params, grads)
+        if tuple(params) not in self._weights:
+            self._weights[tuple(params)] = pack(params)
+        return Packed(self.problem.rule, params, self._weights[tuple(params)], grads)
 
     def _factored(self, plan: Plan, inputs: list[Tensor], grads: list[Tensor]) -> dict[str, Factored]:
         """The factored gradient of each weight, from the input and the output's gradient at each site."""
@@ -196,7 +207,8 @@ class Ghost:
         for name, of_weight in uses.items():
             site, a, g = of_weight[0]
             if site.way == "grams":
-                held[name] = Grams(*zip(*of_weight, strict=True))
+                factors = tuple(zip(*of_weight, strict=True))
+                held[name] = (Ghosts.of(*factors) if self.routes.ghosts else None) or Grams(*factors)
             else:
                 kind = Tiles if site.way == "tiles" else Held
                 held[name] = kind(cast(Tiled, site.layer), self.problem.params[name], a, g, self.problem.rule)

@@ -10,8 +10,9 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from ..finiteness import NonFiniteError
 from ..pools import Stream
-from ..scoring import NonFiniteError, is_whole
+from ..scoring import is_whole
 
 OnNonFinite = Literal["raise", "keep"]
 

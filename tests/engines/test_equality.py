@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import saal_fast
-from saal_fast.engines import ENGINES
+from saal_fast.engines import ENGINES, ghost
 from saal_fast.engines.layers import conv
+from saal_fast.engines.routes import Routes
 from saal_fast.objectives import logits_of
 
 TOLERANCE = {  # relative
@@ -32,6 +33,7 @@ RULES = {
     "adaptive": {"rho": 0.2, "adaptive": True},
 }
 ALL_FACTORED, ALL_HELD = "ghost, everything factored", "ghost, everything held and channels last"
+ALL_FUSED = "ghost, everything factored, by the operations that serve on CUDA"
 IN_FP32 = (
     "mlp",
     "resnet",
@@ -60,6 +62,11 @@ def built(name, dtype):
     return models.build(name, dtype)
 
 
+def fused_routes(problem):
+    """The routes of CUDA; their operations have twins for the CPU."""
+    return Routes(ghosts=True, loss=True, packed=len({p.dtype for p in problem.params.values()}) == 1)
+
+
 def scores_of(case, *, engine, **options):
     options = {"params": case.params} | options
     with pytest.MonkeyPatch.context() as patch:
@@ -68,7 +75,10 @@ def scores_of(case, *, engine, **options):
         if engine == ALL_HELD:
             models.factor_everything(patch, "held", "grams", "tiles")
             patch.setattr(conv, "LAST", 5)  # some of these models' images are large, and become small on the way
-        engine = "ghost" if engine in (ALL_FACTORED, ALL_HELD) else engine
+        if engine == ALL_FUSED:
+            models.factor_everything(patch)
+            patch.setattr(ghost, "routes_for", fused_routes)
+        engine = "ghost" if engine in (ALL_FACTORED, ALL_HELD, ALL_FUSED) else engine
         return saal_fast.score(case.model, case.pool, details=True, engine=engine, **options)
 
 
@@ -121,7 +131,7 @@ def parameters_that_differ(case, *, engine, dtype, **options):
 @pytest.mark.parametrize("name", models.NAMES)
 def test_engines_agree(name, rule):
     case = built(name, torch.float64)
-    engines = ["vmap", "ghost", ALL_FACTORED, ALL_HELD]
+    engines = ["vmap", "ghost", ALL_FACTORED, ALL_HELD, ALL_FUSED]
     for labels in labels_for(rule):
         check_equal(case, engines=engines, dtype=torch.float64, labels=labels, **RULES[rule])
 
@@ -131,7 +141,7 @@ def test_engines_agree(name, rule):
 def test_engines_agree_in_fp32(name, rule):
     case = built(name, torch.float32)
     want = scores_of(built(name, torch.float64), engine="reference", **RULES[rule])
-    engines = ["reference", "vmap", "ghost", ALL_FACTORED, ALL_HELD]
+    engines = ["reference", "vmap", "ghost", ALL_FACTORED, ALL_HELD, ALL_FUSED]
     check_equal(case, engines=engines, dtype=torch.float32, want=want, **RULES[rule])
 
 
@@ -153,7 +163,7 @@ def test_no_radius_gives_the_loss(name, rule):
     assert_same(want.perturbed_loss, want.loss)
     assert name == "vit" or torch.equal(want.perturbed_loss, want.loss)  # without a gradient its attention runs fused
     norm = scores_of(case, engine="reference", **RULES[rule]).grad_norm
-    for engine in ("vmap", "ghost", ALL_FACTORED, ALL_HELD):
+    for engine in ("vmap", "ghost", ALL_FACTORED, ALL_HELD, ALL_FUSED):
         scores = scores_of(case, engine=engine, **options)
         assert_same(scores.perturbed_loss, scores.loss)
         torch.testing.assert_close(scores.grad_norm, norm, rtol=TOLERANCE[torch.float64]["grad_norm"], atol=0.0)
@@ -217,7 +227,7 @@ def test_reference_is_the_definition(name, rule):
 # --- the paper ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("engine", [*ENGINES, ALL_FACTORED])
+@pytest.mark.parametrize("engine", [*ENGINES, ALL_FACTORED, ALL_FUSED])
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("name", ["mlp", "linear_used_twice", "lstm", "vit"])  # smooth ones
 def test_sharpness_over_rho_tends_to_the_dual_norm(name, rule, engine):
@@ -291,7 +301,7 @@ def dead_networks():
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("engine", [*ENGINES, ALL_FACTORED])
+@pytest.mark.parametrize("engine", [*ENGINES, ALL_FACTORED, ALL_FUSED])
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("kind", dead_networks())
 def test_zero_gradient_leaves_the_loss(kind, rule, engine, dtype):
@@ -323,14 +333,14 @@ def test_confident_samples_keep_their_digits_and_their_order(rule):
     options = RULES[rule] | {"rho": RULES[rule]["rho"] / 100}
     exact = scores_of(models.Case(copy.deepcopy(case.model).double(), case.pool.double()), engine="reference", **options)
     assert exact.loss.max() < 1e-12
-    for engine in (*ENGINES, ALL_FACTORED):
+    for engine in (*ENGINES, ALL_FACTORED, ALL_FUSED):
         scores = scores_of(case, engine=engine, **options)
         assert (scores.perturbed_loss > scores.loss).all(), engine
         assert torch.equal(scores.perturbed_loss.argsort(), exact.perturbed_loss.argsort()), engine
         torch.testing.assert_close(scores.perturbed_loss.log(), exact.perturbed_loss.log().float(), rtol=1e-5, atol=0.0)
 
 
-@pytest.mark.parametrize("engine", [*ENGINES, ALL_FACTORED])
+@pytest.mark.parametrize("engine", [*ENGINES, ALL_FACTORED, ALL_FUSED])
 @pytest.mark.parametrize("rule", RULES)
 def test_nearly_certain_samples_are_ordered_to_the_end_of_fp32(rule, engine):
     torch.manual_seed(0)

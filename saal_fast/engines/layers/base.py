@@ -16,7 +16,7 @@ A layer family is one file: a frozen dataclass of its geometry, and a function t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -97,6 +97,23 @@ class Tiled(Layer, Protocol):
 
     def biased(self, out: Tensor, bias: Tensor) -> Tensor:
         """An output and a bias [O]."""
+        ...
+
+
+@runtime_checkable
+class Ghosted(Layer, Protocol):
+    """A layer whose ghost norm and whose step fused operations take without Gram matrices or patches in memory (L2)."""
+
+    def joined(self, uses: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor] | None:
+        """Inputs and output gradients of several uses of one weight, as those of one use; None where that can't be."""
+        ...
+
+    def ghost_norm(self, a: Tensor, g: Tensor, bias: bool) -> Tensor:
+        """`‖G Aᵀ‖²` of a batch of one; 0-d. With a bias, both inputs have a row of ones."""
+        ...
+
+    def ghost_step(self, a: Tensor, g: Tensor, x: Tensor, scale: Tensor, base: Tensor, bias: bool) -> Tensor:
+        """`base + scale · G (AᵀX')`, with base the layer's output at the input x."""
         ...
 
 

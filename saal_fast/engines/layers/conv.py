@@ -6,15 +6,15 @@ At stride 1 the Gram matrix of patches comes from the pixels' (see `ops/diagonal
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...ops import ghost_l2, winograd
 from ...ops import held as ops_held
-from ...ops import winograd
 from ...ops.conv_tiles import conv_tile_apply, conv_tile_norm
 from ...ops.diagonal_sums import diagonal_sums
 from .base import Call, Code, reads, rewrites
@@ -128,9 +128,25 @@ class Conv:
     def biased(self, out: Tensor, bias: Tensor) -> Tensor:
         return out + bias.reshape(-1, *(1,) * self.dims)
 
+    def joined(self, uses: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor] | None:
+        return uses[0] if len(uses) == 1 and self.dims <= 2 and uses[0][0].shape[0] == 1 else None
+
+    def ghost_norm(self, a: Tensor, g: Tensor, bias: bool) -> Tensor:
+        total: Tensor = ghost_l2.conv_ghost_norm(self._images(a), self._images(g), self._kernel(), *self._window(), bias)
+        return total[0]
+
+    def ghost_step(self, a: Tensor, g: Tensor, x: Tensor, scale: Tensor, base: Tensor, bias: bool) -> Tensor:
+        a, g, x, under = (self._images(t) for t in (a, g, x, base))
+        out: Tensor = ghost_l2.conv_ghost_apply(a, g, x, scale[None], under, self._kernel(), *self._window(), bias)
+        return out.reshape(base.shape)
+
     def _images(self, x: Tensor) -> Tensor:
         """A signal is an image of one row."""
         return x if self.dims == 2 else x.unsqueeze(2)
+
+    def _kernel(self) -> list[int]:
+        """Of the convolution over images."""
+        return [1] * (2 - self.dims) + list(self.kernel)
 
     def _window(self) -> tuple[list[int], list[int], list[int], int]:
         """Stride, padding (top, bottom, left, right), dilation and groups of the convolution over images."""

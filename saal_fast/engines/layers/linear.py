@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...ops import ghost_l2, tiles
 from ...ops import held as ops_held
-from ...ops import tiles
 from .base import Call, Code, reads
 
 
@@ -61,6 +63,21 @@ class Linear:
 
     def biased(self, out: Tensor, bias: Tensor) -> Tensor:
         return out + bias
+
+    def joined(self, uses: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor] | None:
+        if len(uses) == 1:
+            return uses[0]
+        a, g = zip(*uses, strict=True)
+        return torch.cat([_positions(t) for t in a], 1), torch.cat([_positions(t) for t in g], 1)
+
+    def ghost_norm(self, a: Tensor, g: Tensor, bias: bool) -> Tensor:
+        total: Tensor = ghost_l2.ghost_norm(_positions(a), _positions(g), bias)
+        return total[0]
+
+    def ghost_step(self, a: Tensor, g: Tensor, x: Tensor, scale: Tensor, base: Tensor, bias: bool) -> Tensor:
+        a, g, x, under = (_positions(t) for t in (a, g, x, base))
+        out: Tensor = ghost_l2.ghost_apply(a, g, x, scale[None], under, bias)
+        return out.reshape(base.shape)
 
 
 def _positions(x: Tensor) -> Tensor:
