@@ -27,3 +27,10 @@ def mlp(n: int) -> tuple[nn.Module, Tensor]:
     """784-1024-1024-10."""
     layers = [nn.Linear(784, 1024), nn.ReLU(), nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 10)]
     return nn.Sequential(*layers).eval(), torch.randn(n, 784)
+
+
+def vit_b_16(n: int) -> tuple[nn.Module, Tensor]:
+    """ViT-B/16 on 224×224 images, 1,000 classes: 197 tokens of 768, 12 layers."""
+    model = torchvision.models.vit_b_16(num_classes=1000)
+    nn.init.normal_(model.heads.head.weight, std=0.02)
+    return model.eval(), torch.randn(n, 3, 224, 224)

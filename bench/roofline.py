@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_leaves
 from saal_fast import networks, perturbation
 from saal_fast.engines import Problem, ghost
 from saal_fast.engines.plan import plan_for, watched
-from saal_fast.engines.routes import Routes
+from saal_fast.engines.routes import GHOSTED, Routes
 from saal_fast.objectives import Classification
 from saal_fast.ops.triton import ghost as ghost_kernels
 from saal_fast.ops.triton import tiles as tile_kernels
@@ -233,7 +233,7 @@ def counted(build: Callable[[], Any], dtype: torch.dtype, rule: str) -> tuple[li
     total = sum(cost.flops for cost in forward.costs) / len(pool)
     assert shared <= total <= 1.1 * shared, "the layers that the plan sees are not where the FLOPs of the forward pass are"
     engine = ghost.Ghost(problem)
-    engine.routes = Routes(ghosts=True, loss=True, packed=True)
+    engine.routes = Routes(ghosts=GHOSTED, loss=True, packed=True)
     batch = Batch((pool,), {}, len(pool), 0)
     with torch.no_grad():
         engine.plan(batch)  # made once a shape, by a pass of its own

@@ -1,6 +1,6 @@
 """Where the time of a batch goes: every operation of the ghost engine, timed one by one.
 
-python bench/where.py [resnet18|vit|mlp] [samples] [adaptive] [bf16]
+python bench/where.py [resnet18|vit|vit_b_16|mlp] [samples] [adaptive] [bf16]
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import saal_fast
 from saal_fast import finiteness, scoring
 from saal_fast.engines import Problem, ghost
-from saal_fast.engines.routes import Routes
+from saal_fast.engines.routes import GHOSTED, Routes
 from saal_fast.finiteness import Check, NonFiniteError
 from saal_fast.objectives import Classification
 from saal_fast.perturbation import L2, Adaptive
@@ -86,7 +86,7 @@ class Asked(TorchDispatchMode):
 @pytest.mark.parametrize("rule", [L2(0.1), Adaptive(0.1)])
 @pytest.mark.parametrize("name", ["mlp", "resnet", "vit", "convnext"])
 def test_the_engine_never_asks_for_a_value(name, rule, monkeypatch):
-    monkeypatch.setattr(ghost, "routes_for", lambda problem: Routes(ghosts=True, loss=True, packed=True))
+    monkeypatch.setattr(ghost, "routes_for", lambda problem: Routes(ghosts=GHOSTED, loss=True, packed=True))
     case = models.build(name, torch.float32)
     engine = ghost.Ghost(Problem.of(case.model.eval(), rule, Classification()))
     whole = Batch((case.pool,), {}, len(case.pool), 0)

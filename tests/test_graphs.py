@@ -14,7 +14,7 @@ import saal_fast
 from saal_fast import graphs, scoring
 from saal_fast.engines import Problem, ghost
 from saal_fast.engines.ghost import Ghost
-from saal_fast.engines.routes import Routes
+from saal_fast.engines.routes import GHOSTED, Routes
 from saal_fast.graphs import CannotRecord, Graphed, Rehearsal
 from saal_fast.objectives import Classification
 from saal_fast.perturbation import L2
@@ -137,7 +137,7 @@ def test_numbers_may_come_along():
 @pytest.mark.parametrize(("name", "records"), [("mlp", 1), ("resnet", 1), ("vit", 1), ("convnext", 1), ("bert", 0)])
 def test_models_are_rehearsed_without_complaint(name, records, monkeypatch):
     """All but those of transformers, which ask whether any token is masked."""
-    monkeypatch.setattr(ghost, "routes_for", lambda problem: Routes(ghosts=True, loss=True, packed=True))
+    monkeypatch.setattr(ghost, "routes_for", lambda problem: Routes(ghosts=GHOSTED, loss=True, packed=True))
     case = models.build(name, torch.float32)
     tape = taped(monkeypatch, Tape())
     size = len(case.pool if isinstance(case.pool, torch.Tensor) else next(iter(case.pool.values())))

@@ -60,7 +60,7 @@ class _Use:
 
 
 class Ghosts:
-    """What `Grams` does, by operations that form blocks of Gram matrices and keep none."""
+    """What `Grams` does, by one operation each for the norm and the step; on CUDA these keep no Gram matrices."""
 
     def __init__(self, layer: Ghosted, bias: bool, a: Tensor, g: Tensor) -> None:
         self.layer, self.bias, self.a, self.g = layer, bias, a, g
@@ -80,7 +80,7 @@ class Ghosts:
 
     def output(self, call: Call, run: Callable[[], Tensor], scale: Tensor) -> Tensor:
         """`out + scale · G (Aᵀ X')`."""
-        return self.layer.ghost_step(self.a, self.g, call.input, scale, run(), self.bias)
+        return self.layer.ghost_step(self.a, self.g, call.input, scale, output_of(call, run), self.bias)
 
 
 class Tiles:

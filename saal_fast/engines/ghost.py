@@ -125,7 +125,8 @@ class Ghost:
         plan, params = self.plan(example), self.problem.params
         grams = 0
         for site in plan.sites:
-            if site.way == "grams" and not self.routes.ghosts:
+            stored = self.problem.device.type == "cpu" or not isinstance(site.layer, self.routes.ghosts)
+            if site.way == "grams" and stored:
                 groups, _, positions = site.layer.rows(torch.empty(site.shape, device="meta")).shape
                 grams = max(grams, 4 * groups * positions**2 * params[site.weight].element_size())  # one site at a time
         held = nbytes(params[site.weight] for site in plan.sites if site.way == "held")
@@ -208,7 +209,8 @@ class Ghost:
             site, a, g = of_weight[0]
             if site.way == "grams":
                 factors = tuple(zip(*of_weight, strict=True))
-                held[name] = (Ghosts.of(*factors) if self.routes.ghosts else None) or Grams(*factors)
+                served = isinstance(site.layer, self.routes.ghosts)
+                held[name] = (Ghosts.of(*factors) if served else None) or Grams(*factors)
             else:
                 kind = Tiles if site.way == "tiles" else Held
                 held[name] = kind(cast(Tiled, site.layer), self.problem.params[name], a, g, self.problem.rule)

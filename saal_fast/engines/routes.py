@@ -6,7 +6,12 @@ from dataclasses import dataclass
 
 from ..objectives import Classification
 from ..ops import triton as twins
+from .layers.conv import Conv
+from .layers.linear import Linear
 from .problem import Problem
+
+GHOSTED = (Conv, Linear)
+"""Layers that `ops/ghost_l2.py` knows."""
 
 
 @dataclass(frozen=True)
@@ -14,13 +19,13 @@ class Routes:
     """What the ghost engine hands to fused operations; the rest is PyTorch's own, one operation after the other.
 
     Attributes:
-        ghosts: factored gradients of a rule linear in them, by `ops/ghost_l2.py`: neither T × T matrices nor patches are
-            ever in the device's memory.
+        ghosts: layers whose factored gradients, of a rule linear in them, go through `ops/ghost_l2.py`: on CUDA neither
+            T × T matrices nor patches are ever in the device's memory, on a CPU they are passed over less often.
         loss: pseudo-label, loss and the gradient at the logits, by `ops/cross_entropy.py`, in one pass.
         packed: the parameters differentiated directly, end to end, by `ops/direct.py`: one operation for all of them.
     """
 
-    ghosts: bool
+    ghosts: tuple[type, ...]
     loss: bool
     packed: bool
 
@@ -28,8 +33,9 @@ class Routes:
 def routes_for(problem: Problem) -> Routes:
     """The routes of a problem.
 
-    Operations for factors and the loss serve on CUDA, where launches and passes over memory are what counts; their twins for
-    the CPU are plain PyTorch, and `vmap` takes as long to reach an operator as the small operations take that it replaces.
+    Operations for convolutions' factors and the loss serve on CUDA, where launches and passes over memory are what counts;
+    their twins for the CPU are plain PyTorch, and `vmap` takes as long to reach an operator as the small operations take
+    that it replaces.
     Packing serves anywhere: it costs a CPU what it saves (ResNet-18's 41 vectors at a batch of 4: 1.0 ms either way), and
     leaves a tenth fewer operations to a trace (`traces.py`).
 
@@ -38,4 +44,8 @@ def routes_for(problem: Problem) -> Routes:
     """
     fused = problem.device.type == "cuda" and twins.available()
     dtypes = {p.dtype for p in problem.params.values()}
-    return Routes(ghosts=fused, loss=fused and type(problem.task) is Classification, packed=len(dtypes) == 1)
+    return Routes(
+        ghosts=(Conv, Linear) if fused else (Linear,),
+        loss=fused and type(problem.task) is Classification,
+        packed=len(dtypes) == 1,
+    )

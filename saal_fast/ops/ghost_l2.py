@@ -9,8 +9,8 @@ and `conv_tiles.py`:
     a [N, T, D] or [N, C, H, W]      x [N, T', D] or images, of another size perhaps
     g [N, T, O] or [N, O, H', W']    base like the layer's output at x
 
-The reference and the CPU's twin are PyTorch's batched products, in float32 at least; the CUDA twin (`triton/ghost.py`)
-stores neither T × T matrices nor patches.
+The reference is PyTorch's batched products, in float32 at least, and so is a linear layer's twin for CPUs, with fewer passes
+over memory; the CUDA twin (`triton/ghost.py`) stores neither T × T matrices nor patches.
 """
 
 from __future__ import annotations
@@ -191,6 +191,45 @@ def conv_ghost_apply(
         TypeError: a tensor isn't of real floating-point numbers.
     """
     return reference_conv_apply(a, g, x, scales, base, kernel, stride, padding, dilation, groups, bias)
+
+
+@ghost_norm.register_kernel("cpu")
+def _norm_cpu(a: Tensor, g: Tensor, bias: bool) -> Tensor:
+    return cpu_norm(a, g, bias)
+
+
+@ghost_apply.register_kernel("cpu")
+def _apply_cpu(a: Tensor, g: Tensor, x: Tensor, scales: Tensor, base: Tensor | None, bias: bool) -> Tensor:
+    return cpu_apply(a, g, x, scales, base, bias)
+
+
+def cpu_norm(a: Tensor, g: Tensor, bias: bool) -> Tensor:
+    """See `ghost_norm`."""
+    _check_rows(a, g)
+    dtype = working_dtype(a, g)
+    inputs, gradients = _products(a, a), _products(g, g)
+    if bias:
+        inputs += 1
+    return (inputs.flatten(1)[:, None] @ gradients.flatten(1)[..., None])[:, 0, 0].to(dtype)
+
+
+def cpu_apply(a: Tensor, g: Tensor, x: Tensor, scales: Tensor, base: Tensor | None, bias: bool) -> Tensor:
+    """See `ghost_apply`."""
+    _check_rows(a, g, x, scales, base)
+    like = g if base is None else base
+    products = _products(x, a)
+    if bias:
+        products += 1
+    products *= scales.to(products.dtype)[:, None, None]
+    g = g.to(products.dtype)
+    out = products @ g if base is None else torch.baddbmm(base.to(products.dtype), products, g)
+    return out.to(like.dtype)
+
+
+def _products(a: Tensor, b: Tensor) -> Tensor:
+    """`a bᵀ` of each sample [N, T, T'], by products in the tensors' own type; float32 at least."""
+    common = torch.promote_types(a.dtype, b.dtype)
+    return (a.to(common) @ b.to(common).mT).to(working_dtype(a, b))
 
 
 @ghost_norm.register_kernel("cuda")

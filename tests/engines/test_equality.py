@@ -16,7 +16,7 @@ from torch import nn
 import saal_fast
 from saal_fast.engines import ENGINES, ghost
 from saal_fast.engines.layers import conv
-from saal_fast.engines.routes import Routes
+from saal_fast.engines.routes import GHOSTED, Routes
 from saal_fast.objectives import logits_of
 
 TOLERANCE = {  # relative
@@ -64,7 +64,7 @@ def built(name, dtype):
 
 def fused_routes(problem):
     """The routes of CUDA; their operations have twins for the CPU."""
-    return Routes(ghosts=True, loss=True, packed=len({p.dtype for p in problem.params.values()}) == 1)
+    return Routes(ghosts=GHOSTED, loss=True, packed=len({p.dtype for p in problem.params.values()}) == 1)
 
 
 def scores_of(case, *, engine, **options):

@@ -8,7 +8,7 @@ from torch import nn
 
 import saal_fast
 from saal_fast.engines import ghost, plan
-from saal_fast.engines.routes import Routes
+from saal_fast.engines.routes import GHOSTED, Routes
 from saal_fast.ops import cross_entropy, direct, ghost_l2
 from saal_fast.ops.elementwise import native_map
 from saal_fast.ops.triton import cross_entropy as triton_cross_entropy
@@ -32,8 +32,8 @@ def loss(logits, label=None, gain=None, over_loss=False):
 
 TWINS = {
     ghost_l2: {
-        "reference_norm": triton_ghost.norm,
-        "reference_apply": lambda a, g, x, s, base, bias: triton_ghost.apply(
+        "cpu_norm": triton_ghost.norm,
+        "cpu_apply": lambda a, g, x, s, base, bias: triton_ghost.apply(
             a, g, x, s, base, torch.empty_like(base, memory_format=torch.contiguous_format), bias
         ),
         "reference_conv_norm": conv_norm,
@@ -80,7 +80,7 @@ def test_ghost_engine(rule, monkeypatch):
     for module, twins in TWINS.items():
         for name, twin in twins.items():
             monkeypatch.setattr(module, name, noted(f"{module.__name__}.{name}", twin))
-    monkeypatch.setattr(ghost, "routes_for", lambda problem: Routes(ghosts=True, loss=True, packed=True))
+    monkeypatch.setattr(ghost, "routes_for", lambda problem: Routes(ghosts=GHOSTED, loss=True, packed=True))
     monkeypatch.setattr(plan, "best_way", lambda calls, linear: "grams" if linear else "direct")
     got = saal_fast.score(model.float(), pool, 0.3, engine="ghost", details=True, **rule)
     assert len(ran) == (7 if not rule else 3)
