@@ -51,16 +51,11 @@ double dot(const T* row, const U* other, std::int64_t dim) {
     std::int64_t j = 0;
     for (; j + kLanes <= dim; j += kLanes)
         for (int l = 0; l < kLanes; ++l)
-            lanes[l] += static_cast<double>(row[j + l]) * static_cast<double>(other[j + l]);
+            lanes[l] =
+                add_product(lanes[l], static_cast<double>(row[j + l]), static_cast<double>(other[j + l]));
     for (int l = 0; j < dim; ++j, ++l)
-        lanes[l] += static_cast<double>(row[j]) * static_cast<double>(other[j]);
+        lanes[l] = add_product(lanes[l], static_cast<double>(row[j]), static_cast<double>(other[j]));
     return fold(lanes);
-}
-
-/// ‖a ⊗ h − b ⊗ g‖² by the factors' products; rounding may leave it a little below 0.
-double from_products(double norm, double other, double left, double right) {
-    const double squared = (norm + other) - 2.0 * (left * right);
-    return squared > 0.0 || squared != squared ? squared : 0.0;  // NaN stays: it is looked for later
 }
 
 template <class T>

@@ -98,17 +98,13 @@ struct State {
         return out;
     }
 
-    /// Throws for the first row with NaN or inf, or, where all are finite, for a norm that overflows.
+    /// Throws for rows that aren't finite, and for norms that overflow.
     void check_norms(const std::vector<double>& norms) const {
-        bool overflow = false;
-        for (std::int64_t i = 0; i < x.count(); ++i) {
-            if (std::isfinite(norms[static_cast<std::size_t>(i)])) continue;
-            for (const auto& part : {x.left, x.x})
-                for (std::int64_t j = 0; j < part.dim; ++j)
-                    if (!std::isfinite(part.row(i)[j])) throw_not_finite(i);
-            overflow = true;
-        }
-        if (overflow) throw_overflow();
+        saal::check_norms(norms, [this](std::int64_t row) {
+            std::vector<T> values(x.left.row(row), x.left.row(row) + x.left.dim);
+            values.insert(values.end(), x.x.row(row), x.x.row(row) + x.x.dim);
+            return values;
+        });
     }
 
     /// Chooses the first row where none was given, and folds it, or those given, into the weights.
@@ -121,18 +117,7 @@ struct State {
         sum_up();
     }
 
-    /// Once no weight is left: uniformly among the rows of positive weight not chosen, with uniforms from
-    /// number `from` on.
-    void fill(std::int64_t from) {
-        std::vector<std::int64_t> taken = options.initial;
-        taken.insert(taken.end(), chosen.begin(), chosen.end());
-        if (options.weights != nullptr)
-            for (std::int64_t i = 0; i < x.count(); ++i)
-                if (options.weights[i] == 0.0) taken.push_back(i);
-        std::sort(taken.begin(), taken.end());
-        taken.erase(std::unique(taken.begin(), taken.end()), taken.end());
-        while (remaining() > 0) chosen.push_back(take_unchosen(taken, x.count(), options.uniforms(from++)));
-    }
+    void fill(std::int64_t from) { saal::fill(chosen, x.count(), options, from); }
 
     Rows<T> x;
     const Options& options;
@@ -153,16 +138,7 @@ struct State {
         if (options.first == First::kArgmax) {
             const std::vector<double> squared = norms();
             check_norms(squared);
-            std::int64_t largest = -1;
-            double most = -1.0;
-            for (std::int64_t i = 0; i < x.count(); ++i) {
-                const double weighted = sample(i) * squared[static_cast<std::size_t>(i)];
-                if (weighted > most && sample(i) > 0.0) {
-                    largest = i;
-                    most = weighted;
-                }
-            }
-            return largest;
+            return largest_norm(squared, options.weights);
         }
         if (options.weights == nullptr) return uniform_index(options.uniforms(0), x.count());
         tree.assign(options.weights);
