@@ -104,6 +104,16 @@ class Bounds {
         return table_.below(dots, norms, count, norm, frame_.keep, kUnderflow, frame_.bound(squared), hits);
     }
 
+    /// A lower bound of the least squared distance from a row to `count` centres; 0 where nothing is known.
+    double least(const float* dots, const float* norms, std::int64_t count, float norm) const {
+        float bound = std::numeric_limits<float>::infinity();
+        for (std::int64_t c = 0; c < count; ++c) {
+            const float other = (norm + norms[c]) * frame_.keep - 2.0F * dots[c] - kUnderflow;
+            if (!(other >= bound)) bound = other > 0.0F ? other : 0.0F;  // 0 of NaN
+        }
+        return static_cast<double>(bound) / frame_.unit() * (1.0 - 1e-6);
+    }
+
   private:
     double pack_row(const T* row, const std::vector<T>& shift, double scale, float* out) const {
         const auto dim = static_cast<std::int64_t>(shift.size());

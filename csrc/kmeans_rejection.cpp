@@ -8,6 +8,7 @@
 // only a pair whose bound leaves the answer open is computed exactly, for the test as for the refresh. What
 // is decided is therefore what one candidate after the other, computed in double, would decide.
 #include <algorithm>
+#include <limits>
 #include <vector>
 
 #include "kmeans_bounds.h"
@@ -27,16 +28,19 @@ class Rejection {
           line_(!state.x.factored() && state.x.x.dim == 1),
           bounds_(state.x, filter),
           scratch_(static_cast<std::size_t>(state.team.size())),
-          refresh_{state.x.count(), state.x.numbers(), state.options.refresh_every} {}
+          refresh_{state.x.count(), state.x.numbers(), state.options.refresh_every},
+          nearest_(line_ || state.x.factored() ? 0 : static_cast<std::size_t>(state.x.count())) {}
 
     void run() {
         const auto& initial = state_.options.initial;
         if (initial.size() > 1) {
             state_.fold(initial[0]);
+            folded_.push_back(initial[0]);
             for (std::size_t i = 1; i < initial.size(); ++i) add_row(initial[i]);
             refresh();
         } else {
             state_.start();
+            folded_.push_back(initial.empty() ? state_.chosen[0] : initial[0]);
         }
         while (state_.remaining() > 0) {
             if (state_.tree.total() == 0.0) {
@@ -50,6 +54,8 @@ class Rejection {
     }
 
   private:
+    using Scratch = typename Bounds<T>::Scratch;
+
     /// Draws candidates, and scans them in order until one makes a refresh due.
     void batch() {
         const auto done = static_cast<std::int64_t>(state_.chosen.size());
@@ -151,6 +157,7 @@ class Rejection {
 
     /// Folds the pending centres into the weights.
     void refresh() {
+        if (!nearest_.empty()) find_reach();
         state_.over_blocks(state_.x.numbers() * refresh_.pending,
                            [&](std::int64_t member, std::int64_t begin, std::int64_t end) {
                                for (std::int64_t block = begin; block < end; ++block)
@@ -162,14 +169,13 @@ class Rejection {
         state_.info.distances += state_.x.count() * refresh_.pending;
         ++state_.info.refreshes;
         state_.sum_up();
+        folded_.insert(folded_.end(), pending_.begin(), pending_.end());
         pending_.clear();
         values_.clear();
         fresh_.clear();
         bounds_.clear(panels_);
         refresh_.done();
     }
-
-    using Scratch = typename Bounds<T>::Scratch;
 
     /// Lowers the weights of one block of rows by all pending centres, on a line.
     void lower_line(std::int64_t block) {
@@ -178,29 +184,72 @@ class Rejection {
                              state_.tree.rows(), state_.tree.block_sums());
     }
 
-    /// The same in general.
+    /// For each centre in the weights: rows of it whose squared distance is no larger can't have come nearer
+    /// to a pending one, which lies at least twice as far from the centre (the triangle inequality). The
+    /// margins are far beyond the rounding of distances, but for what underflows: see `out_of_reach`.
+    void find_reach() {
+        const auto count = static_cast<std::int64_t>(folded_.size());
+        constexpr std::int64_t kRows = 64;
+        reach_.assign(folded_.size(), std::numeric_limits<double>::infinity());
+        state_.by_member(parts(count, kRows), [&](std::int64_t member, std::int64_t from, std::int64_t to) {
+            Scratch& scratch = scratch_[static_cast<std::size_t>(member)];
+            for (std::int64_t a = from * kRows; a < std::min(to * kRows, count); a += kRows) {
+                const std::int64_t rows = std::min(kRows, count - a);
+                for_panels(
+                    rows, [&](std::int64_t r) { return folded_[static_cast<std::size_t>(a + r)]; }, scratch,
+                    [&](std::int64_t r, const float* dots, std::int64_t c, std::int64_t last) {
+                        const double least = bounds_.least(dots, panels_.norms.data() + c, last - c,
+                                                           scratch.rows.norms[static_cast<std::size_t>(r)]);
+                        double& reach = reach_[static_cast<std::size_t>(a + r)];
+                        reach = std::min(reach, least * 0.25 * (1.0 - 1e-6));
+                    });
+            }
+        });
+    }
+
+    bool out_of_reach(std::int64_t row, double squared) const {
+        return !nearest_.empty() && squared >= 1e-280 &&
+               squared <= reach_[static_cast<std::size_t>(nearest_[static_cast<std::size_t>(row)])];
+    }
+
+    /// work(r, dots, first, last) for each of `count` rows with its products with pending centres [first,
+    /// last), some centres at a time.
+    template <class RowOf, class Work>
+    void for_panels(std::int64_t count, const RowOf& row_of, Scratch& scratch, const Work& work) const {
+        bounds_.pack(count, row_of, scratch.rows);
+        for (std::int64_t c = 0; c < panels_.count; c += kCentres) {
+            const std::int64_t last = std::min(c + kCentres, panels_.count);
+            const std::int64_t stride = bounds_.pad_centres(last - c);
+            scratch.dots.resize(static_cast<std::size_t>(bounds_.pad_rows(count) * stride));
+            bounds_.dots(scratch.rows, 0, count, panels_, c, last, scratch.dots.data(), stride,
+                         scratch.left_dots);
+            for (std::int64_t r = 0; r < count; ++r) work(r, scratch.dots.data() + r * stride, c, last);
+        }
+    }
+
+    /// The same in general, for the rows that a pending centre may be nearer to.
     void lower(std::int64_t block, Scratch& scratch) {
-        const std::int64_t begin = block * kFan;
-        const std::int64_t end = std::min(begin + kFan, state_.x.count());
+        std::int64_t within[kFan];
+        std::int64_t open = 0;
+        const std::int64_t end = std::min((block + 1) * kFan, state_.x.count());
+        for (std::int64_t row = block * kFan; row < end; ++row) {
+            const double weight = state_.tree.rows()[row];
+            if (weight > 0.0 && !out_of_reach(row, weight / state_.sample(row))) within[open++] = row;
+        }
         const std::int64_t strip = bounds_.pad_rows(1);
         const std::int64_t fit = (1 << 15) / state_.x.numbers() / strip * strip;  // rows of 128 KiB
         const std::int64_t step = std::clamp<std::int64_t>(fit, strip, 64);
         scratch.hits.resize(kCentres);
-        for (std::int64_t first = begin; first < end; first += step) {
-            const std::int64_t count = std::min(step, end - first);
-            bounds_.pack(count, [first](std::int64_t r) { return first + r; }, scratch.rows);
-            for (std::int64_t c = 0; c < panels_.count; c += kCentres) {
-                const std::int64_t last = std::min(c + kCentres, panels_.count);
-                const std::int64_t stride = bounds_.pad_centres(last - c);
-                scratch.dots.resize(static_cast<std::size_t>(bounds_.pad_rows(count) * stride));
-                bounds_.dots(scratch.rows, 0, count, panels_, c, last, scratch.dots.data(), stride,
-                             scratch.left_dots);
-                for (std::int64_t r = 0; r < count; ++r)
-                    lower_row(first + r, scratch.rows.norms[static_cast<std::size_t>(r)],
-                              scratch.dots.data() + r * stride, c, last, scratch.hits.data());
-            }
+        for (std::int64_t first = 0; first < open; first += step) {
+            const std::int64_t* rows = within + first;
+            for_panels(
+                std::min(step, open - first), [rows](std::int64_t r) { return rows[r]; }, scratch,
+                [&](std::int64_t r, const float* dots, std::int64_t c, std::int64_t last) {
+                    lower_row(rows[r], scratch.rows.norms[static_cast<std::size_t>(r)], dots, c, last,
+                              scratch.hits.data());
+                });
         }
-        state_.tree.sum_blocks(block, block + 1);
+        if (open > 0) state_.tree.sum_blocks(block, block + 1);
     }
 
     void lower_row(std::int64_t row, float norm, const float* dots, std::int64_t first, std::int64_t last,
@@ -221,8 +270,14 @@ class Rejection {
             if (h > 0 &&
                 bounds_.below(dots + hits[h], norms + hits[h], 1, norm, weight / sample, &still) == 0)
                 continue;
-            const std::int64_t centre = pending_[static_cast<std::size_t>(first + hits[h])];
-            weight = std::min(weight, sample * state_.pass.distance(state_.x, row, centre));
+            const std::int64_t centre = first + hits[h];
+            const double lowered =
+                sample * state_.pass.distance(state_.x, row, pending_[static_cast<std::size_t>(centre)]);
+            if (!(lowered < weight)) continue;
+            weight = lowered;
+            if (!nearest_.empty())
+                nearest_[static_cast<std::size_t>(row)] =
+                    static_cast<std::int32_t>(static_cast<std::int64_t>(folded_.size()) + centre);
         }
     }
 
@@ -231,6 +286,9 @@ class Rejection {
     Bounds<T> bounds_;
     std::vector<Scratch> scratch_;  // one a thread
     Refresh refresh_;
+    std::vector<std::int32_t> nearest_;  // each row's centre, a place in folded_; empty on lines and of pairs
+    std::vector<std::int64_t> folded_;   // centres in the weights
+    std::vector<double> reach_;          // theirs, in a refresh
     std::int64_t number_ = 0;            // of the next candidate
     std::vector<std::int64_t> pending_;  // centres not folded into the weights yet
     std::vector<double> values_;         // theirs, on a line
