@@ -2,6 +2,7 @@
 // kmeans_frame.h.
 #pragma once
 
+#include <algorithm>
 #include <limits>
 #include <vector>
 
@@ -104,14 +105,17 @@ class Bounds {
         return table_.below(dots, norms, count, norm, frame_.keep, kUnderflow, frame_.bound(squared), hits);
     }
 
-    /// A lower bound of the least squared distance from a row to `count` centres; 0 where nothing is known.
-    double least(const float* dots, const float* norms, std::int64_t count, float norm) const {
-        float bound = std::numeric_limits<float>::infinity();
-        for (std::int64_t c = 0; c < count; ++c) {
-            const float other = (norm + norms[c]) * frame_.keep - 2.0F * dots[c] - kUnderflow;
-            if (!(other >= bound)) bound = other > 0.0F ? other : 0.0F;  // 0 of NaN
-        }
-        return static_cast<double>(bound) / frame_.unit() * (1.0 - 1e-6);
+    /// A lower bound of a squared distance; 0 where nothing is known.
+    double lower(float dot, float other, float norm) const {
+        const float bound = (norm + other) * frame_.keep - 2.0F * dot - kUnderflow;
+        return bound > 0.0F ? static_cast<double>(bound) / frame_.unit() * (1.0 - 1e-6) : 0.0;
+    }
+
+    /// Moves packed row `from` to `to`; of plain rows.
+    void move(Packed& packed, std::int64_t from, std::int64_t to) const {
+        const float* row = packed.x.data() + from * x_.x.dim;
+        std::copy(row, row + x_.x.dim, packed.x.data() + to * x_.x.dim);
+        packed.norms[static_cast<std::size_t>(to)] = packed.norms[static_cast<std::size_t>(from)];
     }
 
   private:

@@ -8,17 +8,16 @@
 // only a pair whose bound leaves the answer open is computed exactly, for the test as for the refresh. What
 // is decided is therefore what one candidate after the other, computed in double, would decide.
 #include <algorithm>
-#include <limits>
 #include <vector>
 
 #include "kmeans_bounds.h"
+#include "kmeans_reach.h"
 #include "kmeans_ways.h"
 
 namespace saal {
 namespace {
 
-constexpr std::int64_t kBatch = 64;     // candidates
-constexpr std::int64_t kCentres = 512;  // whose products a refresh holds at once
+constexpr std::int64_t kBatch = 64;  // candidates
 
 template <class T>
 class Rejection {
@@ -29,18 +28,21 @@ class Rejection {
           bounds_(state.x, filter),
           scratch_(static_cast<std::size_t>(state.team.size())),
           refresh_{state.x.count(), state.x.numbers(), state.options.refresh_every},
-          nearest_(line_ || state.x.factored() ? 0 : static_cast<std::size_t>(state.x.count())) {}
+          reach_(bounds_, state.x.count(), !line_ && !state.x.factored()),
+          tile_(bounds_.pad_centres(1)) {}
 
     void run() {
         const auto& initial = state_.options.initial;
         if (initial.size() > 1) {
             state_.fold(initial[0]);
-            folded_.push_back(initial[0]);
+            centres_.push_back(initial[0]);
+            folded_ = 1;
             for (std::size_t i = 1; i < initial.size(); ++i) add_row(initial[i]);
             refresh();
         } else {
             state_.start();
-            folded_.push_back(initial.empty() ? state_.chosen[0] : initial[0]);
+            centres_.push_back(initial.empty() ? state_.chosen[0] : initial[0]);
+            folded_ = 1;
         }
         while (state_.remaining() > 0) {
             if (state_.tree.total() == 0.0) {
@@ -130,7 +132,7 @@ class Rejection {
         std::int64_t found = bounds_.below(dots_.data() + b * stride_, panels_.norms.data(), before_, norm,
                                            squared, hits_.data());
         for (std::int64_t h = 0; h < found; ++h)
-            if (open(pending_[static_cast<std::size_t>(hits_[static_cast<std::size_t>(h)])])) return false;
+            if (open(pending(hits_[static_cast<std::size_t>(h)]))) return false;
         for (const std::int64_t f : fresh_) {
             found = bounds_.below(mutual_dots_.data() + b * mutual_stride_ + f, mutual_.norms.data() + f, 1,
                                   norm, squared, hits_.data());
@@ -141,7 +143,7 @@ class Rejection {
 
     void add_candidate(std::int64_t b, std::int64_t row) {
         refresh_.accept();
-        pending_.push_back(row);
+        centres_.push_back(row);
         if (line_) {
             values_.push_back(static_cast<double>(*state_.x.x.row(row)));
         } else {
@@ -157,7 +159,8 @@ class Rejection {
 
     /// Folds the pending centres into the weights.
     void refresh() {
-        if (!nearest_.empty()) find_reach();
+        reach_.find(centres_, panels_, tile_, scratch_,
+                    [this](std::int64_t count, const auto& work) { state_.by_member(count, work); });
         state_.over_blocks(state_.x.numbers() * refresh_.pending,
                            [&](std::int64_t member, std::int64_t begin, std::int64_t end) {
                                for (std::int64_t block = begin; block < end; ++block)
@@ -169,8 +172,7 @@ class Rejection {
         state_.info.distances += state_.x.count() * refresh_.pending;
         ++state_.info.refreshes;
         state_.sum_up();
-        folded_.insert(folded_.end(), pending_.begin(), pending_.end());
-        pending_.clear();
+        folded_ = centres_.size();
         values_.clear();
         fresh_.clear();
         bounds_.clear(panels_);
@@ -184,72 +186,48 @@ class Rejection {
                              state_.tree.rows(), state_.tree.block_sums());
     }
 
-    /// For each centre in the weights: rows of it whose squared distance is no larger can't have come nearer
-    /// to a pending one, which lies at least twice as far from the centre (the triangle inequality). The
-    /// margins are far beyond the rounding of distances, but for what underflows: see `out_of_reach`.
-    void find_reach() {
-        const auto count = static_cast<std::int64_t>(folded_.size());
-        constexpr std::int64_t kRows = 64;
-        reach_.assign(folded_.size(), std::numeric_limits<double>::infinity());
-        state_.by_member(parts(count, kRows), [&](std::int64_t member, std::int64_t from, std::int64_t to) {
-            Scratch& scratch = scratch_[static_cast<std::size_t>(member)];
-            for (std::int64_t a = from * kRows; a < std::min(to * kRows, count); a += kRows) {
-                const std::int64_t rows = std::min(kRows, count - a);
-                for_panels(
-                    rows, [&](std::int64_t r) { return folded_[static_cast<std::size_t>(a + r)]; }, scratch,
-                    [&](std::int64_t r, const float* dots, std::int64_t c, std::int64_t last) {
-                        const double least = bounds_.least(dots, panels_.norms.data() + c, last - c,
-                                                           scratch.rows.norms[static_cast<std::size_t>(r)]);
-                        double& reach = reach_[static_cast<std::size_t>(a + r)];
-                        reach = std::min(reach, least * 0.25 * (1.0 - 1e-6));
-                    });
-            }
-        });
-    }
-
-    bool out_of_reach(std::int64_t row, double squared) const {
-        return !nearest_.empty() && squared >= 1e-280 &&
-               squared <= reach_[static_cast<std::size_t>(nearest_[static_cast<std::size_t>(row)])];
-    }
-
-    /// work(r, dots, first, last) for each of `count` rows with its products with pending centres [first,
-    /// last), some centres at a time.
-    template <class RowOf, class Work>
-    void for_panels(std::int64_t count, const RowOf& row_of, Scratch& scratch, const Work& work) const {
-        bounds_.pack(count, row_of, scratch.rows);
-        for (std::int64_t c = 0; c < panels_.count; c += kCentres) {
-            const std::int64_t last = std::min(c + kCentres, panels_.count);
-            const std::int64_t stride = bounds_.pad_centres(last - c);
-            scratch.dots.resize(static_cast<std::size_t>(bounds_.pad_rows(count) * stride));
-            bounds_.dots(scratch.rows, 0, count, panels_, c, last, scratch.dots.data(), stride,
-                         scratch.left_dots);
-            for (std::int64_t r = 0; r < count; ++r) work(r, scratch.dots.data() + r * stride, c, last);
-        }
-    }
-
-    /// The same in general, for the rows that a pending centre may be nearer to.
+    /// The same in general, for the rows that a pending centre may have come nearer to.
     void lower(std::int64_t block, Scratch& scratch) {
         std::int64_t within[kFan];
         std::int64_t open = 0;
         const std::int64_t end = std::min((block + 1) * kFan, state_.x.count());
-        for (std::int64_t row = block * kFan; row < end; ++row) {
-            const double weight = state_.tree.rows()[row];
-            if (weight > 0.0 && !out_of_reach(row, weight / state_.sample(row))) within[open++] = row;
-        }
+        for (std::int64_t row = block * kFan; row < end; ++row)
+            if (is_open(row, 0)) within[open++] = row;
         const std::int64_t strip = bounds_.pad_rows(1);
         const std::int64_t fit = (1 << 15) / state_.x.numbers() / strip * strip;  // rows of 128 KiB
         const std::int64_t step = std::clamp<std::int64_t>(fit, strip, 64);
-        scratch.hits.resize(kCentres);
-        for (std::int64_t first = 0; first < open; first += step) {
-            const std::int64_t* rows = within + first;
-            for_panels(
-                std::min(step, open - first), [rows](std::int64_t r) { return rows[r]; }, scratch,
-                [&](std::int64_t r, const float* dots, std::int64_t c, std::int64_t last) {
-                    lower_row(rows[r], scratch.rows.norms[static_cast<std::size_t>(r)], dots, c, last,
-                              scratch.hits.data());
-                });
-        }
+        for (std::int64_t first = 0; first < open; first += step)
+            lower_some(within + first, std::min(step, open - first), scratch);
         if (open > 0) state_.tree.sum_blocks(block, block + 1);
+    }
+
+    /// Whether a pending centre of `tile` or after it may have come nearer to a row.
+    bool is_open(std::int64_t row, std::int64_t tile) {
+        const double weight = state_.tree.rows()[row];
+        return weight > 0.0 && !reach_.spares(row, tile, weight / state_.sample(row));
+    }
+
+    /// Some rows, whose numbers it may reorder.
+    void lower_some(std::int64_t* rows, std::int64_t count, Scratch& scratch) {
+        bounds_.pack(count, [rows](std::int64_t r) { return rows[r]; }, scratch.rows);
+        scratch.hits.resize(static_cast<std::size_t>(tile_));
+        scratch.dots.resize(static_cast<std::size_t>(bounds_.pad_rows(count) * tile_));
+        for (std::int64_t c = 0; c < panels_.count; c += tile_) {
+            const std::int64_t last = std::min(c + tile_, panels_.count);
+            bounds_.dots(scratch.rows, 0, count, panels_, c, last, scratch.dots.data(), tile_,
+                         scratch.left_dots);
+            for (std::int64_t r = 0; r < count; ++r)
+                lower_row(rows[r], scratch.rows.norms[static_cast<std::size_t>(r)],
+                          scratch.dots.data() + r * tile_, c, last, scratch.hits.data());
+            if (last == panels_.count || state_.x.factored()) continue;
+            std::int64_t kept = 0;
+            for (std::int64_t r = 0; r < count; ++r) {
+                if (!is_open(rows[r], c / tile_ + 1)) continue;
+                if (kept < r) bounds_.move(scratch.rows, r, kept);
+                rows[kept++] = rows[r];
+            }
+            count = kept;
+        }
     }
 
     void lower_row(std::int64_t row, float norm, const float* dots, std::int64_t first, std::int64_t last,
@@ -271,14 +249,15 @@ class Rejection {
                 bounds_.below(dots + hits[h], norms + hits[h], 1, norm, weight / sample, &still) == 0)
                 continue;
             const std::int64_t centre = first + hits[h];
-            const double lowered =
-                sample * state_.pass.distance(state_.x, row, pending_[static_cast<std::size_t>(centre)]);
+            const double lowered = sample * state_.pass.distance(state_.x, row, pending(centre));
             if (!(lowered < weight)) continue;
             weight = lowered;
-            if (!nearest_.empty())
-                nearest_[static_cast<std::size_t>(row)] =
-                    static_cast<std::int32_t>(static_cast<std::int64_t>(folded_.size()) + centre);
+            reach_.set(row, static_cast<std::int64_t>(folded_) + centre);
         }
+    }
+
+    std::int64_t pending(std::int64_t number) const {
+        return centres_[folded_ + static_cast<std::size_t>(number)];
     }
 
     State<T>& state_;
@@ -286,12 +265,12 @@ class Rejection {
     Bounds<T> bounds_;
     std::vector<Scratch> scratch_;  // one a thread
     Refresh refresh_;
-    std::vector<std::int32_t> nearest_;  // each row's centre, a place in folded_; empty on lines and of pairs
-    std::vector<std::int64_t> folded_;   // centres in the weights
-    std::vector<double> reach_;          // theirs, in a refresh
+    Reach<T> reach_;
+    const std::int64_t tile_;            // centres whose products a refresh holds at once
     std::int64_t number_ = 0;            // of the next candidate
-    std::vector<std::int64_t> pending_;  // centres not folded into the weights yet
-    std::vector<double> values_;         // theirs, on a line
+    std::vector<std::int64_t> centres_;  // those in the weights, then those pending
+    std::size_t folded_ = 0;             // how many are in the weights
+    std::vector<double> values_;         // the pending ones' numbers, on a line
     typename Bounds<T>::Panels panels_;
     // a batch
     std::vector<std::int64_t> rows_;
