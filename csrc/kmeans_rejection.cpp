@@ -197,7 +197,8 @@ class Rejection {
         const std::int64_t fit = (1 << 15) / state_.x.numbers() / strip * strip;  // rows of 128 KiB
         const std::int64_t step = std::clamp<std::int64_t>(fit, strip, 64);
         for (std::int64_t first = 0; first < open; first += step)
-            lower_some(within + first, std::min(step, open - first), scratch);
+            lower_some(within + first, std::min(step, open - first),
+                       std::max(open - first - step, std::int64_t{0}), scratch);
         if (open > 0) state_.tree.sum_blocks(block, block + 1);
     }
 
@@ -207,8 +208,10 @@ class Rejection {
         return weight > 0.0 && !reach_.spares(row, tile, weight / state_.sample(row));
     }
 
-    /// Some rows, whose numbers it may reorder.
-    void lower_some(std::int64_t* rows, std::int64_t count, Scratch& scratch) {
+    /// Some rows, whose numbers it may reorder; `more` follow, and are fetched meanwhile.
+    void lower_some(std::int64_t* rows, std::int64_t count, std::int64_t more, Scratch& scratch) {
+        const std::int64_t* next = rows + count;
+        more = std::min(more, count);
         bounds_.pack(count, [rows](std::int64_t r) { return rows[r]; }, scratch.rows);
         scratch.hits.resize(static_cast<std::size_t>(tile_));
         scratch.dots.resize(static_cast<std::size_t>(bounds_.pad_rows(count) * tile_));
@@ -216,9 +219,11 @@ class Rejection {
             const std::int64_t last = std::min(c + tile_, panels_.count);
             bounds_.dots(scratch.rows, 0, count, panels_, c, last, scratch.dots.data(), tile_,
                          scratch.left_dots);
-            for (std::int64_t r = 0; r < count; ++r)
+            for (std::int64_t r = 0; r < count; ++r) {
+                if (c == 0 && r < more) prefetch(next[r]);
                 lower_row(rows[r], scratch.rows.norms[static_cast<std::size_t>(r)],
                           scratch.dots.data() + r * tile_, c, last, scratch.hits.data());
+            }
             if (last == panels_.count || state_.x.factored()) continue;
             std::int64_t kept = 0;
             for (std::int64_t r = 0; r < count; ++r) {
@@ -254,6 +259,14 @@ class Rejection {
             weight = lowered;
             reach_.set(row, static_cast<std::int64_t>(folded_) + centre);
         }
+    }
+
+    void prefetch([[maybe_unused]] std::int64_t row) const {
+#if defined(__GNUC__)
+        constexpr std::int64_t kLine = 64 / sizeof(T);
+        const T* numbers = state_.x.x.row(row);
+        for (std::int64_t j = 0; j < state_.x.x.dim; j += kLine) __builtin_prefetch(numbers + j);
+#endif
     }
 
     std::int64_t pending(std::int64_t number) const {
