@@ -47,6 +47,11 @@ SAAL_HOST_DEVICE static inline double add_square(double sum, double difference) 
 #endif
 }
 
+/// difference²; adding it to 0 changes nothing.
+SAAL_HOST_DEVICE static inline double square(double difference) {
+    return difference * difference;
+}
+
 /// sum + a · b, rounded twice.
 SAAL_HOST_DEVICE static inline double add_product(double sum, double a, double b) {
 #if defined(__CUDA_ARCH__)
@@ -140,17 +145,17 @@ struct Pick {
 /// The first child whose running sum exceeds `target`. Where rounding leaves none: the last with any weight.
 /// Never a child of weight zero; `index` is -1 only if all are zero. Needs target >= 0.
 SAAL_HOST_DEVICE static inline Pick descend(const double* weights, std::int64_t count, double target) {
-    Pick pick{-1, 0.0};
     double running = 0.0;
     for (std::int64_t i = 0; i < count; ++i) {
-        if (weights[i] > 0.0) {
-            pick.index = i;
-            pick.rest = target - running;
-            running += weights[i];
-            if (running > target) break;
-        }
+        const double before = running;
+        running += weights[i];
+        if (running > target) return {i, target - before};  // its weight isn't 0: those leave `running` alone
     }
-    return pick;
+    std::int64_t last = count - 1;
+    while (last >= 0 && !(weights[last] > 0.0)) --last;
+    running = 0.0;
+    for (std::int64_t i = 0; i < last; ++i) running += weights[i];
+    return {last, target - running};
 }
 
 /// Uniform choice among `count` things: floor(u * count), kept below count.

@@ -17,7 +17,8 @@
 namespace saal {
 namespace {
 
-constexpr std::int64_t kBatch = 64;  // candidates
+constexpr std::int64_t kBatch = 64;                  // candidates
+constexpr std::int64_t kProductsTogether = 1 << 25;  // fewer multiply-adds are over before a thread wakes up
 
 template <class T>
 class Rejection {
@@ -110,7 +111,7 @@ class Rejection {
             bounds_.dots(packed_, begin * strip, end * strip, mutual_, 0, count, mutual_dots_.data(),
                          mutual_stride_, left_dots);
         };
-        if ((before_ + count) * count * state_.x.numbers() < 16 * kNumbersPerThread)
+        if ((before_ + count) * count * state_.x.numbers() < kProductsTogether)
             work(0, 0, padded / strip);
         else
             state_.by_member(padded / strip, work);

@@ -13,8 +13,10 @@
 
 namespace saal {
 
-/// Below this many numbers a pass is over before a second thread has woken up.
-constexpr std::int64_t kNumbersPerThread = 1 << 16;
+/// A thread for each so many numbers, and one alone for a pass over fewer than kNumbersTogether: it is over
+/// before a second thread has woken up.
+constexpr std::int64_t kNumbersPerThread = 1 << 17;
+constexpr std::int64_t kNumbersTogether = 1 << 20;
 /// After this many multiplications `between` is called: some 50 ms.
 constexpr std::int64_t kNumbersBetween = 1 << 27;
 
@@ -57,9 +59,14 @@ struct State {
     void over_blocks(std::int64_t numbers_per_row, const Work& work) {
         const std::int64_t block = kFan * std::max<std::int64_t>(numbers_per_row, 1);
         const std::int64_t slice = std::max<std::int64_t>(kNumbersBetween / block, 1) * team.size();
+        const bool alone = team.size() == 1 || tree.blocks() * block < kNumbersTogether;
         for (std::int64_t begin = 0; begin < tree.blocks(); begin += slice) {
             options.between();
             const std::int64_t count = std::min(slice, tree.blocks() - begin);
+            if (alone) {
+                work(0, begin, begin + count);
+                continue;
+            }
             by_member(count, [&](std::int64_t member, std::int64_t from, std::int64_t to) {
                 work(member, begin + from, begin + to);
             });

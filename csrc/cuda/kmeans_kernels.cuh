@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(kThreads) fold_kernel(Problem<T> problem) {
             const auto value = static_cast<double>(problem.x[own * problem.row_stride]);
             for (std::int64_t c = control.folded; c < end; ++c) {
                 const auto centre = static_cast<double>(problem.x[problem.centres[c] * problem.row_stride]);
-                weight = lowered(problem, own, add_square(0.0, value - centre), weight);
+                weight = lowered(problem, own, square(value - centre), weight);
             }
         }
         tile[thread] = weight;

@@ -140,8 +140,9 @@ def kmeans_plusplus(
 
 def _draw(data: Data, k: int, first: First, key: int, algorithm: Algorithm, potential: bool) -> _Seeding:
     """Draws k rows on the CPU."""
+    x = data.x if data.x.device.type == "cpu" else data.x.cpu()
     seeding: _Seeding = _native.core().kmeans_plusplus(
-        data.x.cpu().numpy(),
+        x.numpy(),
         k,
         first,
         key,
