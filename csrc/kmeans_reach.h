@@ -28,21 +28,24 @@ class Reach {
         : bounds_(bounds), nearest_(kept ? static_cast<std::size_t>(rows) : 0) {}
 
     /// Before a refresh: half the distances, squared, from centres to those pending, the last of them, which
-    /// the refresh takes `tile` at a time. by_member(count, work) shares work out among threads.
-    template <class ByMember>
+    /// the refresh takes `tile` at a time. share(count, numbers, work) shares out `count` things of so many
+    /// numbers each among threads: work(member, from, to).
+    template <class Share>
     void find(const std::vector<std::int64_t>& centres, const Panels& pending, std::int64_t tile,
-              std::vector<Scratch>& scratch, const ByMember& by_member) {
+              std::vector<Scratch>& scratch, const Share& share) {
         const auto count = static_cast<std::int64_t>(centres.size());
         tiles_ = parts(pending.count, tile);
         reach_.clear();
-        // Where centres are many, it would cost as much as the refresh.
-        if (count * 8 > static_cast<std::int64_t>(nearest_.size())) return;
+        // Where centres are many, it would cost as much as the refresh, or more memory than the weights.
+        const auto rows = static_cast<std::int64_t>(nearest_.size());
+        if (count * std::max<std::int64_t>(tiles_, 8) > rows) return;
         reach_.assign(static_cast<std::size_t>(count * tiles_), std::numeric_limits<double>::infinity());
-        by_member(parts(count, kRows), [&](std::int64_t member, std::int64_t from, std::int64_t to) {
-            Scratch& mine = scratch[static_cast<std::size_t>(member)];
-            for (std::int64_t a = from * kRows; a < std::min(to * kRows, count); a += kRows)
-                find_some(centres, a, std::min(kRows, count - a), pending, tile, mine);
-        });
+        share(parts(count, kRows), kRows * pending.count,
+              [&](auto member, std::int64_t from, std::int64_t to) {
+                  Scratch& mine = scratch[static_cast<std::size_t>(member)];
+                  for (std::int64_t a = from * kRows; a < std::min(to * kRows, count); a += kRows)
+                      find_some(centres, a, std::min(kRows, count - a), pending, tile, mine);
+              });
     }
 
     /// Whether no centre in `tile` or those after it can have come nearer to a row than `squared`.

@@ -161,7 +161,9 @@ class Rejection {
     /// Folds the pending centres into the weights.
     void refresh() {
         reach_.find(centres_, panels_, tile_, scratch_,
-                    [this](std::int64_t count, const auto& work) { state_.by_member(count, work); });
+                    [this](std::int64_t count, std::int64_t numbers, const auto& work) {
+                        state_.over(count, numbers * state_.x.numbers(), work);
+                    });
         state_.over_blocks(state_.x.numbers() * refresh_.pending,
                            [&](std::int64_t member, std::int64_t begin, std::int64_t end) {
                                for (std::int64_t block = begin; block < end; ++block)

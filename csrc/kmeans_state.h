@@ -54,23 +54,28 @@ struct State {
         });
     }
 
-    /// The same over all blocks of rows, in slices that let `between` be called.
+    /// The same of things of so many multiplications each, in slices that let `between` be called.
+    template <class Work>
+    void over(std::int64_t count, std::int64_t numbers, const Work& work) {
+        const std::int64_t each = std::max<std::int64_t>(numbers, 1);
+        const std::int64_t slice = std::max<std::int64_t>(kNumbersBetween / each, 1) * team.size();
+        const bool alone = team.size() == 1 || count * each < kNumbersTogether;
+        for (std::int64_t begin = 0; begin < count; begin += slice) {
+            options.between();
+            const std::int64_t here = std::min(slice, count - begin);
+            if (alone)
+                work(std::int64_t{0}, begin, begin + here);
+            else
+                by_member(here, [&](std::int64_t member, std::int64_t from, std::int64_t to) {
+                    work(member, begin + from, begin + to);
+                });
+        }
+    }
+
+    /// The same over all blocks of rows.
     template <class Work>
     void over_blocks(std::int64_t numbers_per_row, const Work& work) {
-        const std::int64_t block = kFan * std::max<std::int64_t>(numbers_per_row, 1);
-        const std::int64_t slice = std::max<std::int64_t>(kNumbersBetween / block, 1) * team.size();
-        const bool alone = team.size() == 1 || tree.blocks() * block < kNumbersTogether;
-        for (std::int64_t begin = 0; begin < tree.blocks(); begin += slice) {
-            options.between();
-            const std::int64_t count = std::min(slice, tree.blocks() - begin);
-            if (alone) {
-                work(0, begin, begin + count);
-                continue;
-            }
-            by_member(count, [&](std::int64_t member, std::int64_t from, std::int64_t to) {
-                work(member, begin + from, begin + to);
-            });
-        }
+        over(tree.blocks(), kFan * numbers_per_row, work);
     }
 
     /// Lowers each weight to the weighted squared distance from a row.
