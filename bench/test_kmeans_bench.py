@@ -148,7 +148,7 @@ print(json.dumps((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) /
 
 
 @pytest.mark.parametrize("algorithm", ["plain", "rejection"])
-@pytest.mark.parametrize("work", [name for name in WORK if "1000000" not in name and "2000 " not in name])
+@pytest.mark.parametrize("work", ["50000 x 512, k=1000, spread out"])  # the others' making peaks higher than the search
 def test_peak_memory_beyond_the_input(
     benchmark: BenchmarkFixture, work: str, algorithm: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
