@@ -33,6 +33,14 @@ def pytest_terminal_summary(terminalreporter, config):
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()
     for group, benches in groups.items():
+        if "ours" in benches:
+            ours = statistics.median(benches["ours"].stats.data)
+            terminalreporter.write_sep("-", f"{group} (torch {torch.__version__}, {commit})")
+            for name, b in benches.items():
+                median = statistics.median(b.stats.data)
+                terminalreporter.write_line(
+                    f"{name:24}{1e3 * median:12.3f} ms{median / ours:12.1f} x ours, {len(b.stats.data)} seeds"
+                )
         if "forward" not in benches:  # other benchmarks are compared in pytest-benchmark's own table
             continue
         times = {name: statistics.median(b.stats.data) / b.extra_info["samples"] for name, b in benches.items()}

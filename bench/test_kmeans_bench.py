@@ -1,15 +1,20 @@
 """k-means++ seeding: ours against scikit-learn, faiss and scikit-activeml, and our own plain passes.
 
-    OMP_NUM_THREADS=1 pytest bench/test_kmeans_bench.py --benchmark-only
+    pytest bench/test_kmeans_bench.py --benchmark-only [-k "spread and t1"] [--benchmark-json=FILE]
 
-Ours are medians of nine seeds; a contestant that takes seconds runs once. scikit-learn runs with one candidate a row (by
-default it tries several): the same algorithm as ours. BADGE's embeddings are materialised for scikit-activeml, which can't
-take factors, before the clock starts.
+Each contestant with one thread (t1) and two (t2), and last the ratios of medians to ours. Ours: medians of nine seeds (99 of
+the smallest work). A contestant that takes seconds runs with one seed, or with SEEDS of them (an environment variable).
+scikit-learn runs with one candidate a row (by default it tries several): the same algorithm as ours. BADGE's embeddings are
+materialised for scikit-activeml, which can't take factors, before the clock starts.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
+import pathlib
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -89,6 +94,7 @@ def skactiveml(x: np.ndarray, k: int, seed: int) -> Any:
 
 
 CONTESTANTS = {f.__name__: f for f in (ours, plain, sklearn_f32, sklearn_f64, faiss, skactiveml)}
+SEEDS = int(os.environ.get("SEEDS", "1"))
 
 
 def prepared(name: str, x: Any) -> Any:
@@ -99,20 +105,57 @@ def prepared(name: str, x: Any) -> Any:
 
 
 @pytest.mark.parametrize("contestant", CONTESTANTS)
+@pytest.mark.parametrize("threads", [1, 2], ids=["t1", "t2"])
 @pytest.mark.parametrize("work", WORK)
-def test_seeding(benchmark: BenchmarkFixture, work: str, contestant: str) -> None:
+def test_seeding(benchmark: BenchmarkFixture, work: str, threads: int, contestant: str) -> None:
+    limits = pytest.importorskip("threadpoolctl", reason="threadpoolctl, a part of scikit-learn, is not installed")
     x, k = WORK[work]()
     if isinstance(x, tuple) != (contestant == "skactiveml") and contestant not in ("ours", "plain"):
         pytest.skip("scikit-activeml has the embeddings to itself")
     if contestant == "faiss" and x.shape[1] == 1:
         pytest.skip("faiss is for vectors")
     function, data, seeds = CONTESTANTS[contestant], prepared(contestant, x), itertools.count()
-    large = len(x[0] if isinstance(x, tuple) else x) * k >= 1_000_000
-    if contestant in ("ours", "plain") or not large:
-        rows = function(data, k, 0)
-        if contestant != "faiss":  # it gives centres, not rows
-            assert len(np.unique(np.asarray(rows))) == k
-    benchmark.group = work
-    benchmark.extra_info["torch threads"] = torch.get_num_threads()
-    rounds = 99 if not large else 9 if contestant == "ours" else 1
-    benchmark.pedantic(lambda seed: function(data, k, seed), setup=lambda: ((next(seeds),), {}), rounds=rounds)
+    large = len(x[0] if isinstance(x, tuple) else x) * k >= 10_000_000
+    rounds = 9 if large else 99 if k < 100 else 9
+    if large and contestant != "ours":
+        rounds = SEEDS
+    benchmark.group = f"{work}, {threads} thread{'s' if threads > 1 else ''}"
+    benchmark.extra_info["seeds"] = rounds
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with limits.threadpool_limits(threads):
+            if rounds > 1:
+                rows = function(data, k, 0)
+                if contestant != "faiss":  # it gives centres, not rows
+                    assert len(np.unique(np.asarray(rows))) == k
+            benchmark.pedantic(lambda seed: function(data, k, seed), setup=lambda: ((next(seeds),), {}), rounds=rounds)
+    finally:
+        torch.set_num_threads(before)
+
+
+PROBE = """
+import json, resource, sys
+import torch
+import test_kmeans_bench as bench
+torch.set_num_threads(1)
+points, k = bench.WORK[sys.argv[1]]()
+bench.kmeans_plusplus(torch.zeros(8, 8), 2, algorithm=sys.argv[2])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+bench.kmeans_plusplus(points, k, seed=0, algorithm=sys.argv[2])
+print(json.dumps((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024))
+"""
+
+
+@pytest.mark.parametrize("algorithm", ["plain", "rejection"])
+@pytest.mark.parametrize("work", ["50000 x 512, k=1000, spread out"])  # the others' making peaks higher than the search
+def test_peak_memory_beyond_the_input(
+    benchmark: BenchmarkFixture, work: str, algorithm: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here, command = pathlib.Path(__file__).parent, [sys.executable, "-c", PROBE, work, algorithm]
+    done = benchmark.pedantic(
+        lambda: subprocess.run(command, capture_output=True, text=True, check=True, cwd=here).stdout, rounds=1
+    )
+    benchmark.extra_info["MB"] = float(done)
+    with capsys.disabled():
+        print(f"\npeak memory of {work}, {algorithm}: {float(done):.1f} MB beyond the input")

@@ -16,16 +16,7 @@ namespace {
 
 template <class T>
 using Array = py::array_t<T, 0>;
-using Doubles = py::array_t<double, py::array::c_style | py::array::forcecast>;
-
-saal::Algorithm parse_algorithm(const std::string& algorithm) {
-    if (algorithm == "auto") return saal::Algorithm::kAuto;
-    if (algorithm == "plain") return saal::Algorithm::kPlain;
-    if (algorithm == "rejection") return saal::Algorithm::kRejection;
-    if (algorithm == "sorted") return saal::Algorithm::kSorted;
-    throw std::invalid_argument("expected algorithm='auto', 'plain', 'rejection' or 'sorted', got '" +
-                                algorithm + "'");
-}
+using saal::Doubles;
 
 template <class T>
 saal::Matrix<T> as_matrix(const Array<T>& x) {
@@ -52,13 +43,8 @@ py::tuple kmeans_plusplus(const Array<T>& x, std::int64_t k, const std::string& 
     saal::Options options;
     options.k = k;
     options.first = saal::parse_first(first);
-    options.algorithm = parse_algorithm(algorithm);
-    if (weights) {
-        if (weights->ndim() != 1 || weights->shape(0) != rows.count())
-            throw std::invalid_argument("expected a weight for each of " + std::to_string(rows.count()) +
-                                        " rows");
-        options.weights = weights->data();
-    }
+    options.algorithm = saal::parse_algorithm(algorithm);
+    options.weights = saal::parse_weights(weights, rows.count());
     options.initial = std::move(initial);
     options.uniforms = {key, given.data(), given.size()};
     options.threads = threads;
@@ -71,11 +57,7 @@ py::tuple kmeans_plusplus(const Array<T>& x, std::int64_t k, const std::string& 
         const py::gil_scoped_release release;
         seeding = saal::kmeans_plusplus(rows, options);
     }
-    const saal::Info& info = seeding.info;
-    return py::make_tuple(
-        py::array_t<std::int64_t>(static_cast<py::ssize_t>(seeding.rows.size()), seeding.rows.data()),
-        py::make_tuple(info.algorithm, info.potential, info.candidates, info.accepted, info.refreshes,
-                       info.distances));
+    return saal::as_tuple(seeding);
 }
 
 template <class T>
@@ -94,6 +76,19 @@ void define_as(py::module_& m) {
 void define_kmeans(py::module_& m) {
     define_as<float>(m);
     define_as<double>(m);
+    m.def(
+        "choose_algorithm",
+        [](std::int64_t rows, std::int64_t numbers, std::int64_t k, bool factored) {
+            switch (saal::choose_algorithm(rows, numbers, k, factored)) {
+                case saal::Algorithm::kPlain:
+                    return "plain";
+                case saal::Algorithm::kSorted:
+                    return "sorted";
+                default:
+                    return "rejection";
+            }
+        },
+        py::arg("rows"), py::arg("numbers"), py::arg("k"), py::arg("factored"), "What 'auto' stands for.");
     m.def("built_isas", &saal::built_isas, "Instruction sets compiled in, the fastest last.");
     m.def("usable_isas", &saal::usable_isas, "Those of them that this CPU runs, the fastest last.");
 }

@@ -1,18 +1,13 @@
-// Lower bounds of squared distances between rows and pending centres, from products in float.
-//
-// With x' and c' the rows as floats, centred and scaled, ‖x − c‖² differs from ‖x'‖² + ‖c'‖² − 2⟨x', c'⟩ by
-// no more than (D + 32) 2⁻²⁴ (‖x'‖² + ‖c'‖²): rounding x' and c' costs 4 · 2⁻²⁴, the product D · 2⁻²⁴ in any
-// order of its terms (Higham, Accuracy and Stability of Numerical Algorithms, 2002, Section 3.1), the sums
-// the rest. For outer products both factors' products count, and nothing can be centred. What underflows is
-// below 2⁻⁹⁰ in units of the scale; what overflows gives NaN or an infinite bound, and is computed exactly.
+// Lower bounds of squared distances between rows and pending centres, from products in float, derived in
+// kmeans_frame.h.
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 #include <vector>
 
 #include "kmeans_filter.h"
+#include "kmeans_frame.h"
 #include "kmeans_pass.h"
 
 namespace saal {
@@ -37,26 +32,7 @@ class Bounds {
     };
 
     Bounds(const Rows<T>& x, const FilterTable& table)
-        : x_(x),
-          table_(table),
-          shift_(static_cast<std::size_t>(x.x.dim), T{0}),
-          zeros_(static_cast<std::size_t>(x.left.dim), T{0}) {
-        // ‖x'‖² itself is a sum of floats, in 16 parts
-        const auto terms = static_cast<double>(x.numbers() + x.numbers() / 16 + 32);
-        // Beyond this many terms the bound is worth nothing: below 0, so that all is computed.
-        keep_ = terms < 0x1p16 ? static_cast<float>(1.0 - 1.02 * terms * 0x1p-24) : -1.0F;
-        const std::int64_t step = std::max<std::int64_t>(x.count() / kSample, 1);
-        if (!x.factored()) {
-            double taken = 0.0;
-            std::vector<double> mean(shift_.size(), 0.0);
-            for (std::int64_t i = 0; i < x.count(); i += step, taken += 1.0)
-                for (std::int64_t j = 0; j < x.x.dim; ++j)
-                    mean[static_cast<std::size_t>(j)] += static_cast<double>(x.x.row(i)[j]);
-            for (std::size_t j = 0; j < mean.size(); ++j) shift_[j] = static_cast<T>(mean[j] / taken);
-        }
-        scale_ = scale(x.x, shift_, step);
-        left_scale_ = scale(x.left, zeros_, step);
-    }
+        : x_(x), table_(table), frame_(frame_of(x)), zeros_(static_cast<std::size_t>(x.left.dim), T{0}) {}
 
     std::int64_t pad_rows(std::int64_t count) const {
         return (count + table_.strip - 1) / table_.strip * table_.strip;
@@ -74,10 +50,10 @@ class Bounds {
         out.norms.resize(padded);
         for (std::int64_t r = 0; r < count; ++r) {
             const std::int64_t row = row_of(r);
-            double norm = pack_row(x_.x.row(row), shift_, scale_, out.x.data() + r * x_.x.dim);
+            double norm = pack_row(x_.x.row(row), frame_.shift, frame_.scale, out.x.data() + r * x_.x.dim);
             if (x_.factored()) {
                 const double left =
-                    pack_row(x_.left.row(row), zeros_, left_scale_, out.left.data() + r * x_.left.dim);
+                    pack_row(x_.left.row(row), zeros_, frame_.left_scale, out.left.data() + r * x_.left.dim);
                 // An outlier could lift what underflowed in the other factor.
                 norm =
                     norm < 0x1p40 && left < 0x1p40 ? norm * left : std::numeric_limits<double>::quiet_NaN();
@@ -126,32 +102,23 @@ class Bounds {
     /// The centres of `count` whose squared distance to a row may lie below `squared`; how many.
     std::int64_t below(const float* dots, const float* norms, std::int64_t count, float norm, double squared,
                        std::int32_t* hits) const {
-        const double scaled = squared * (scale_ * scale_) * (left_scale_ * left_scale_);
-        const auto bound = static_cast<float>(scaled * (1.0 + 1e-6)) + std::numeric_limits<float>::min();
-        return table_.below(dots, norms, count, norm, keep_, 0x1p-90F, bound, hits);
+        return table_.below(dots, norms, count, norm, frame_.keep, kUnderflow, frame_.bound(squared), hits);
+    }
+
+    /// A lower bound of a squared distance; 0 where nothing is known.
+    double lower(float dot, float other, float norm) const {
+        const float bound = (norm + other) * frame_.keep - 2.0F * dot - kUnderflow;
+        return bound > 0.0F ? static_cast<double>(bound) / frame_.unit() * (1.0 - 1e-6) : 0.0;
+    }
+
+    /// Moves packed row `from` to `to`; of plain rows.
+    void move(Packed& packed, std::int64_t from, std::int64_t to) const {
+        const float* row = packed.x.data() + from * x_.x.dim;
+        std::copy(row, row + x_.x.dim, packed.x.data() + to * x_.x.dim);
+        packed.norms[static_cast<std::size_t>(to)] = packed.norms[static_cast<std::size_t>(from)];
     }
 
   private:
-    static constexpr std::int64_t kSample = 256;  // rows that the shift and the scale are taken from
-
-    /// The power of two that brings the largest of some rows' norms to about 1.
-    double scale(const Matrix<T>& part, const std::vector<T>& shift, std::int64_t step) const {
-        double most = 0.0;
-        for (std::int64_t i = 0; i < x_.count() && part.dim > 0; i += step) {
-            double norm = 0.0;
-            for (std::int64_t j = 0; j < part.dim; ++j) {
-                const double value = static_cast<double>(part.row(i)[j]) -
-                                     static_cast<double>(shift[static_cast<std::size_t>(j)]);
-                norm += value * value;
-            }
-            if (norm > most) most = norm;
-        }
-        if (!(most > 0.0) || !std::isfinite(most)) return 1.0;
-        int exponent = 0;
-        std::frexp(most, &exponent);
-        return std::ldexp(1.0, -std::clamp(exponent / 2, -120, 120));
-    }
-
     double pack_row(const T* row, const std::vector<T>& shift, double scale, float* out) const {
         const auto dim = static_cast<std::int64_t>(shift.size());
         if constexpr (sizeof(T) == sizeof(float))
@@ -167,9 +134,8 @@ class Bounds {
 
     const Rows<T> x_;
     const FilterTable& table_;
-    std::vector<T> shift_, zeros_;
-    double scale_ = 1.0, left_scale_ = 1.0;
-    float keep_ = 0.0F;
+    const Frame<T> frame_;
+    const std::vector<T> zeros_;
 };
 
 }  // namespace saal

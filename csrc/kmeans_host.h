@@ -10,25 +10,70 @@
 #include <string>
 #include <vector>
 
-#include "kmeans_policy.h"
+#include "kmeans.h"
 
 namespace saal {
 
-inline void check_arguments(std::int64_t rows, std::int64_t dim, std::int64_t k,
-                            const std::vector<double>& uniforms) {
+/// Checks weights and initial rows; throws where fewer than k rows are left to choose.
+inline void check_choice(std::int64_t rows, const Options& options) {
     using std::to_string;
-    if (rows < 1 || dim < 1)
-        throw std::invalid_argument("expected x of at least one row and one column, got [" + to_string(rows) +
-                                    ", " + to_string(dim) + "]");
-    if (k < 1 || k > rows)
-        throw std::invalid_argument("expected 1 <= k <= " + to_string(rows) +
-                                    " (the number of rows), got k=" + to_string(k));
-    if (static_cast<std::int64_t>(uniforms.size()) != k)
-        throw std::invalid_argument("expected k=" + to_string(k) + " uniforms, got " +
-                                    to_string(uniforms.size()));
-    for (const double u : uniforms)
-        if (!(u >= 0.0 && u < 1.0))
-            throw std::invalid_argument("expected uniforms in [0, 1), got " + to_string(u));
+    std::vector<std::int64_t> initial = options.initial;
+    std::sort(initial.begin(), initial.end());
+    for (std::size_t i = 0; i < initial.size(); ++i) {
+        if (initial[i] < 0 || initial[i] >= rows)
+            throw std::invalid_argument("expected initial rows in [0, " + to_string(rows) + "), got " +
+                                        to_string(initial[i]));
+        if (i > 0 && initial[i] == initial[i - 1])
+            throw std::invalid_argument("expected different initial rows, got row " + to_string(initial[i]) +
+                                        " twice");
+    }
+    if (!initial.empty() && options.first == First::kArgmax)
+        throw std::invalid_argument("expected first='random' with initial rows, got 'argmax'");
+    std::int64_t left = rows;
+    std::string who = "the number of rows";
+    if (options.weights != nullptr) {
+        double sum = 0.0;
+        left = 0;
+        for (std::int64_t i = 0; i < rows; ++i) {
+            const double weight = options.weights[i];
+            if (!(weight >= 0.0) || !std::isfinite(weight))
+                throw std::invalid_argument("expected finite weights >= 0, got " + to_string(weight) +
+                                            " for row " + to_string(i));
+            left += static_cast<std::int64_t>(weight > 0.0);
+            sum += weight;
+        }
+        if (left == 0) throw std::invalid_argument("expected a weight above 0, got only zeros");
+        if (!std::isfinite(sum))
+            throw std::invalid_argument("expected weights of a finite sum, got an overflow");
+        who = "the number of rows of positive weight";
+    }
+    if (!initial.empty()) {
+        for (const auto row : initial)
+            left -= static_cast<std::int64_t>(options.weights == nullptr || options.weights[row] > 0.0);
+        who += " that aren't initial";
+    }
+    if (options.k < 1 || options.k > left)
+        throw std::invalid_argument("expected 1 <= k <= " + to_string(left) + " (" + who +
+                                    "), got k=" + to_string(options.k));
+}
+
+template <class T>
+void check(const Rows<T>& x, const Options& options) {
+    using std::to_string;
+    if (x.x.rows < 1 || x.x.dim < 1)
+        throw std::invalid_argument("expected x of at least one row and one column, got [" +
+                                    to_string(x.x.rows) + ", " + to_string(x.x.dim) + "]");
+    if (x.factored() && x.left.rows != x.x.rows)
+        throw std::invalid_argument("expected as many rows in both factors, got " + to_string(x.left.rows) +
+                                    " and " + to_string(x.x.rows));
+    for (std::int64_t i = 0; i < options.uniforms.count; ++i)
+        if (!(options.uniforms.given[i] >= 0.0 && options.uniforms.given[i] < 1.0))
+            throw std::invalid_argument("expected uniforms in [0, 1), got " +
+                                        to_string(options.uniforms.given[i]));
+    check_choice(x.count(), options);
+    if (options.algorithm == Algorithm::kSorted && (x.factored() || x.x.dim != 1))
+        throw std::invalid_argument("expected x of one number a row for algorithm='sorted', got " +
+                                    (x.factored() ? "a pair" : to_string(x.x.dim) + " columns"));
 }
 
 [[noreturn]] inline void throw_overflow() {
@@ -42,18 +87,30 @@ inline void check_arguments(std::int64_t rows, std::int64_t dim, std::int64_t k,
                                 std::to_string(row));
 }
 
-/// The row of largest squared norm, the first of equals. Throws for the first row whose norm isn't finite:
-/// `fetch(row)` returns that row's values, to tell NaN or inf from an overflow of finite ones.
+/// Throws for the first row with NaN or inf, or, where all are finite, for a norm that overflows.
+/// `fetch(row)`: that row's numbers.
 template <class Fetch>
-std::int64_t check_norms(const double* norms, std::int64_t rows, const Fetch& fetch) {
-    std::int64_t largest = 0;
-    for (std::int64_t i = 0; i < rows; ++i) {
-        if (!std::isfinite(norms[i])) {
-            for (const auto value : fetch(i))
-                if (!std::isfinite(value)) throw_not_finite(i);
-            throw_overflow();
+void check_norms(const std::vector<double>& norms, const Fetch& fetch) {
+    bool overflow = false;
+    for (std::size_t i = 0; i < norms.size(); ++i) {
+        if (std::isfinite(norms[i])) continue;
+        for (const auto value : fetch(static_cast<std::int64_t>(i)))
+            if (!std::isfinite(value)) throw_not_finite(static_cast<std::int64_t>(i));
+        overflow = true;
+    }
+    if (overflow) throw_overflow();
+}
+
+/// The row of positive weight of largest weighted squared norm, the first of equals.
+inline std::int64_t largest_norm(const std::vector<double>& norms, const double* weights) {
+    std::int64_t largest = -1;
+    double most = -1.0;
+    for (std::size_t i = 0; i < norms.size(); ++i) {
+        const double sample = weights == nullptr ? 1.0 : weights[i];
+        if (sample * norms[i] > most && sample > 0.0) {
+            largest = static_cast<std::int64_t>(i);
+            most = sample * norms[i];
         }
-        if (norms[i] > norms[largest]) largest = i;
     }
     return largest;
 }
@@ -77,12 +134,19 @@ inline std::int64_t take_unchosen(std::vector<std::int64_t>& taken, std::int64_t
     return row;
 }
 
-/// Fills chosen[done...] with rows not chosen before, each uniform among those: draw t by uniform t.
-inline void fill_unchosen(std::vector<std::int64_t>& chosen, std::size_t done, std::int64_t rows,
-                          const std::vector<double>& uniforms) {
-    std::vector<std::int64_t> taken(chosen.begin(), chosen.begin() + static_cast<std::ptrdiff_t>(done));
+/// Once no weight is left: fills `chosen` up to k, uniformly among the rows of positive weight not chosen,
+/// with uniforms from number `from` on.
+inline void fill(std::vector<std::int64_t>& chosen, std::int64_t rows, const Options& options,
+                 std::int64_t from) {
+    std::vector<std::int64_t> taken = options.initial;
+    taken.insert(taken.end(), chosen.begin(), chosen.end());
+    if (options.weights != nullptr)
+        for (std::int64_t i = 0; i < rows; ++i)
+            if (options.weights[i] == 0.0) taken.push_back(i);
     std::sort(taken.begin(), taken.end());
-    for (std::size_t t = done; t < chosen.size(); ++t) chosen[t] = take_unchosen(taken, rows, uniforms[t]);
+    taken.erase(std::unique(taken.begin(), taken.end()), taken.end());
+    while (static_cast<std::int64_t>(chosen.size()) < options.k)
+        chosen.push_back(take_unchosen(taken, rows, options.uniforms(from++)));
 }
 
 }  // namespace saal

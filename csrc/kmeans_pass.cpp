@@ -51,16 +51,11 @@ double dot(const T* row, const U* other, std::int64_t dim) {
     std::int64_t j = 0;
     for (; j + kLanes <= dim; j += kLanes)
         for (int l = 0; l < kLanes; ++l)
-            lanes[l] += static_cast<double>(row[j + l]) * static_cast<double>(other[j + l]);
+            lanes[l] =
+                add_product(lanes[l], static_cast<double>(row[j + l]), static_cast<double>(other[j + l]));
     for (int l = 0; j < dim; ++j, ++l)
-        lanes[l] += static_cast<double>(row[j]) * static_cast<double>(other[j]);
+        lanes[l] = add_product(lanes[l], static_cast<double>(row[j]), static_cast<double>(other[j]));
     return fold(lanes);
-}
-
-/// ‖a ⊗ h − b ⊗ g‖² by the factors' products; rounding may leave it a little below 0.
-double from_products(double norm, double other, double left, double right) {
-    const double squared = (norm + other) - 2.0 * (left * right);
-    return squared > 0.0 || squared != squared ? squared : 0.0;  // NaN stays: it is looked for later
 }
 
 template <class T>
@@ -100,23 +95,12 @@ void fold_block(const Rows<T>& x, const double* sample, const double* centre, do
 /// A block of rows of one number: vectorised over rows. Returns its sum.
 template <class T>
 double fold_line(const T* values, const double* sample, double centre, std::int64_t count, double* weights) {
-    double lanes[kLanes] = {};
-    const auto one = [=](std::int64_t i) {
-        double squared = add_square(0.0, static_cast<double>(values[i]) - centre);
-        if (sample != nullptr) squared *= sample[i];
-        return squared < weights[i] ? squared : weights[i];
-    };
-    std::int64_t i = 0;
-    for (; i + kLanes <= count; i += kLanes)
-        for (int l = 0; l < kLanes; ++l) {
-            weights[i + l] = one(i + l);
-            lanes[l] += weights[i + l];
-        }
-    for (int l = 0; i < count; ++i, ++l) {
-        weights[i] = one(i);
-        lanes[l] += weights[i];
-    }
-    return fold(lanes);
+    double squared[kFan];
+    for (std::int64_t i = 0; i < count; ++i) squared[i] = square(static_cast<double>(values[i]) - centre);
+    if (sample != nullptr)
+        for (std::int64_t i = 0; i < count; ++i) squared[i] *= sample[i];
+    for (std::int64_t i = 0; i < count; ++i) weights[i] = squared[i] < weights[i] ? squared[i] : weights[i];
+    return lane_sum(weights, count);  // apart: its lanes stay in registers
 }
 
 template <class T>
@@ -137,15 +121,15 @@ void fold_blocks(const Rows<T>& x, const double* sample, const double* centre, d
 
 double nearest(const double* values, std::int64_t count, double x) {
     double least[kLanes];
-    for (int l = 0; l < kLanes; ++l) least[l] = add_square(0.0, x - values[0]);
+    for (int l = 0; l < kLanes; ++l) least[l] = square(x - values[0]);
     std::int64_t i = 0;
     for (; i + kLanes <= count; i += kLanes)
         for (int l = 0; l < kLanes; ++l) {
-            const double squared = add_square(0.0, x - values[i + l]);
+            const double squared = square(x - values[i + l]);
             least[l] = squared < least[l] ? squared : least[l];
         }
     for (int l = 0; i < count; ++i, ++l) {
-        const double squared = add_square(0.0, x - values[i]);
+        const double squared = square(x - values[i]);
         least[l] = squared < least[l] ? squared : least[l];
     }
     for (int l = 1; l < kLanes; ++l) least[0] = least[l] < least[0] ? least[l] : least[0];

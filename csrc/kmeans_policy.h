@@ -3,7 +3,7 @@
 //
 //  * Every sum of many terms is a *lane sum* in double: lane l adds the terms l, l + 16, l + 32, ... in this
 //    order, then the lanes are folded in halves (l with l + 8, then + 4, + 2, + 1). No product is fused into
-//    an addition. The order is fixed, so neither threads nor vector width change a bit.
+//    an addition, on any compiler. The order is fixed, so neither threads nor vector width change a bit.
 //  * D² of a row is the lane sum of its squared differences, taken in double.
 //  * Weights form a tree of fan 256: rows -> blocks of 256 rows -> groups of 256 blocks. A block's and a
 //    group's weight is the lane sum of its children's, the total is the plain running sum over groups.
@@ -45,6 +45,26 @@ SAAL_HOST_DEVICE static inline double add_square(double sum, double difference) 
 #else
     return sum + difference * difference;
 #endif
+}
+
+/// difference²; adding it to 0 changes nothing.
+SAAL_HOST_DEVICE static inline double square(double difference) {
+    return difference * difference;
+}
+
+/// sum + a · b, rounded twice.
+SAAL_HOST_DEVICE static inline double add_product(double sum, double a, double b) {
+#if defined(__CUDA_ARCH__)
+    return __dadd_rn(sum, __dmul_rn(a, b));
+#else
+    return sum + a * b;
+#endif
+}
+
+/// ‖a ⊗ h − b ⊗ g‖² by the squared norms and the factors' products; rounding may leave it a little below 0.
+SAAL_HOST_DEVICE static inline double from_products(double norm, double other, double left, double right) {
+    const double squared = (norm + other) - 2.0 * (left * right);
+    return squared > 0.0 || squared != squared ? squared : 0.0;  // NaN stays: it is looked for later
 }
 
 /// Numbered uniforms in [0, 1): those given, and beyond them a hash of the key and the number (SplitMix64:
@@ -125,17 +145,17 @@ struct Pick {
 /// The first child whose running sum exceeds `target`. Where rounding leaves none: the last with any weight.
 /// Never a child of weight zero; `index` is -1 only if all are zero. Needs target >= 0.
 SAAL_HOST_DEVICE static inline Pick descend(const double* weights, std::int64_t count, double target) {
-    Pick pick{-1, 0.0};
     double running = 0.0;
     for (std::int64_t i = 0; i < count; ++i) {
-        if (weights[i] > 0.0) {
-            pick.index = i;
-            pick.rest = target - running;
-            running += weights[i];
-            if (running > target) break;
-        }
+        const double before = running;
+        running += weights[i];
+        if (running > target) return {i, target - before};  // its weight isn't 0: those leave `running` alone
     }
-    return pick;
+    std::int64_t last = count - 1;
+    while (last >= 0 && !(weights[last] > 0.0)) --last;
+    running = 0.0;
+    for (std::int64_t i = 0; i < last; ++i) running += weights[i];
+    return {last, target - running};
 }
 
 /// Uniform choice among `count` things: floor(u * count), kept below count.

@@ -11,13 +11,14 @@
 #include <vector>
 
 #include "kmeans_bounds.h"
+#include "kmeans_reach.h"
 #include "kmeans_ways.h"
 
 namespace saal {
 namespace {
 
-constexpr std::int64_t kBatch = 64;     // candidates
-constexpr std::int64_t kCentres = 512;  // whose products a refresh holds at once
+constexpr std::int64_t kBatch = 64;                  // candidates
+constexpr std::int64_t kProductsTogether = 1 << 25;  // fewer multiply-adds are over before a thread wakes up
 
 template <class T>
 class Rejection {
@@ -27,16 +28,22 @@ class Rejection {
           line_(!state.x.factored() && state.x.x.dim == 1),
           bounds_(state.x, filter),
           scratch_(static_cast<std::size_t>(state.team.size())),
-          refresh_{state.x.count(), state.x.numbers(), state.options.refresh_every} {}
+          refresh_{state.x.count(), state.x.numbers(), state.options.refresh_every},
+          reach_(bounds_, state.x.count(), !line_ && !state.x.factored()),
+          tile_(bounds_.pad_centres(1)) {}
 
     void run() {
         const auto& initial = state_.options.initial;
         if (initial.size() > 1) {
             state_.fold(initial[0]);
+            centres_.push_back(initial[0]);
+            folded_ = 1;
             for (std::size_t i = 1; i < initial.size(); ++i) add_row(initial[i]);
             refresh();
         } else {
             state_.start();
+            centres_.push_back(initial.empty() ? state_.chosen[0] : initial[0]);
+            folded_ = 1;
         }
         while (state_.remaining() > 0) {
             if (state_.tree.total() == 0.0) {
@@ -50,6 +57,8 @@ class Rejection {
     }
 
   private:
+    using Scratch = typename Bounds<T>::Scratch;
+
     /// Draws candidates, and scans them in order until one makes a refresh due.
     void batch() {
         const auto done = static_cast<std::int64_t>(state_.chosen.size());
@@ -102,7 +111,7 @@ class Rejection {
             bounds_.dots(packed_, begin * strip, end * strip, mutual_, 0, count, mutual_dots_.data(),
                          mutual_stride_, left_dots);
         };
-        if ((before_ + count) * count * state_.x.numbers() < 16 * kNumbersPerThread)
+        if ((before_ + count) * count * state_.x.numbers() < kProductsTogether)
             work(0, 0, padded / strip);
         else
             state_.by_member(padded / strip, work);
@@ -124,7 +133,7 @@ class Rejection {
         std::int64_t found = bounds_.below(dots_.data() + b * stride_, panels_.norms.data(), before_, norm,
                                            squared, hits_.data());
         for (std::int64_t h = 0; h < found; ++h)
-            if (open(pending_[static_cast<std::size_t>(hits_[static_cast<std::size_t>(h)])])) return false;
+            if (open(pending(hits_[static_cast<std::size_t>(h)]))) return false;
         for (const std::int64_t f : fresh_) {
             found = bounds_.below(mutual_dots_.data() + b * mutual_stride_ + f, mutual_.norms.data() + f, 1,
                                   norm, squared, hits_.data());
@@ -135,7 +144,7 @@ class Rejection {
 
     void add_candidate(std::int64_t b, std::int64_t row) {
         refresh_.accept();
-        pending_.push_back(row);
+        centres_.push_back(row);
         if (line_) {
             values_.push_back(static_cast<double>(*state_.x.x.row(row)));
         } else {
@@ -151,6 +160,10 @@ class Rejection {
 
     /// Folds the pending centres into the weights.
     void refresh() {
+        reach_.find(centres_, panels_, tile_, scratch_,
+                    [this](std::int64_t count, std::int64_t numbers, const auto& work) {
+                        state_.over(count, numbers * state_.x.numbers(), work);
+                    });
         state_.over_blocks(state_.x.numbers() * refresh_.pending,
                            [&](std::int64_t member, std::int64_t begin, std::int64_t end) {
                                for (std::int64_t block = begin; block < end; ++block)
@@ -162,14 +175,12 @@ class Rejection {
         state_.info.distances += state_.x.count() * refresh_.pending;
         ++state_.info.refreshes;
         state_.sum_up();
-        pending_.clear();
+        folded_ = centres_.size();
         values_.clear();
         fresh_.clear();
         bounds_.clear(panels_);
         refresh_.done();
     }
-
-    using Scratch = typename Bounds<T>::Scratch;
 
     /// Lowers the weights of one block of rows by all pending centres, on a line.
     void lower_line(std::int64_t block) {
@@ -178,29 +189,53 @@ class Rejection {
                              state_.tree.rows(), state_.tree.block_sums());
     }
 
-    /// The same in general.
+    /// The same in general, for the rows that a pending centre may have come nearer to.
     void lower(std::int64_t block, Scratch& scratch) {
-        const std::int64_t begin = block * kFan;
-        const std::int64_t end = std::min(begin + kFan, state_.x.count());
+        std::int64_t within[kFan];
+        std::int64_t open = 0;
+        const std::int64_t end = std::min((block + 1) * kFan, state_.x.count());
+        for (std::int64_t row = block * kFan; row < end; ++row)
+            if (is_open(row, 0)) within[open++] = row;
         const std::int64_t strip = bounds_.pad_rows(1);
         const std::int64_t fit = (1 << 15) / state_.x.numbers() / strip * strip;  // rows of 128 KiB
         const std::int64_t step = std::clamp<std::int64_t>(fit, strip, 64);
-        scratch.hits.resize(kCentres);
-        for (std::int64_t first = begin; first < end; first += step) {
-            const std::int64_t count = std::min(step, end - first);
-            bounds_.pack(count, [first](std::int64_t r) { return first + r; }, scratch.rows);
-            for (std::int64_t c = 0; c < panels_.count; c += kCentres) {
-                const std::int64_t last = std::min(c + kCentres, panels_.count);
-                const std::int64_t stride = bounds_.pad_centres(last - c);
-                scratch.dots.resize(static_cast<std::size_t>(bounds_.pad_rows(count) * stride));
-                bounds_.dots(scratch.rows, 0, count, panels_, c, last, scratch.dots.data(), stride,
-                             scratch.left_dots);
-                for (std::int64_t r = 0; r < count; ++r)
-                    lower_row(first + r, scratch.rows.norms[static_cast<std::size_t>(r)],
-                              scratch.dots.data() + r * stride, c, last, scratch.hits.data());
+        for (std::int64_t first = 0; first < open; first += step)
+            lower_some(within + first, std::min(step, open - first),
+                       std::max(open - first - step, std::int64_t{0}), scratch);
+        if (open > 0) state_.tree.sum_blocks(block, block + 1);
+    }
+
+    /// Whether a pending centre of `tile` or after it may have come nearer to a row.
+    bool is_open(std::int64_t row, std::int64_t tile) {
+        const double weight = state_.tree.rows()[row];
+        return weight > 0.0 && !reach_.spares(row, tile, weight / state_.sample(row));
+    }
+
+    /// Some rows, whose numbers it may reorder; `more` follow, and are fetched meanwhile.
+    void lower_some(std::int64_t* rows, std::int64_t count, std::int64_t more, Scratch& scratch) {
+        const std::int64_t* next = rows + count;
+        more = std::min(more, count);
+        bounds_.pack(count, [rows](std::int64_t r) { return rows[r]; }, scratch.rows);
+        scratch.hits.resize(static_cast<std::size_t>(tile_));
+        scratch.dots.resize(static_cast<std::size_t>(bounds_.pad_rows(count) * tile_));
+        for (std::int64_t c = 0; c < panels_.count; c += tile_) {
+            const std::int64_t last = std::min(c + tile_, panels_.count);
+            bounds_.dots(scratch.rows, 0, count, panels_, c, last, scratch.dots.data(), tile_,
+                         scratch.left_dots);
+            for (std::int64_t r = 0; r < count; ++r) {
+                if (c == 0 && r < more) prefetch(next[r]);
+                lower_row(rows[r], scratch.rows.norms[static_cast<std::size_t>(r)],
+                          scratch.dots.data() + r * tile_, c, last, scratch.hits.data());
             }
+            if (last == panels_.count || state_.x.factored()) continue;
+            std::int64_t kept = 0;
+            for (std::int64_t r = 0; r < count; ++r) {
+                if (!is_open(rows[r], c / tile_ + 1)) continue;
+                if (kept < r) bounds_.move(scratch.rows, r, kept);
+                rows[kept++] = rows[r];
+            }
+            count = kept;
         }
-        state_.tree.sum_blocks(block, block + 1);
     }
 
     void lower_row(std::int64_t row, float norm, const float* dots, std::int64_t first, std::int64_t last,
@@ -221,9 +256,24 @@ class Rejection {
             if (h > 0 &&
                 bounds_.below(dots + hits[h], norms + hits[h], 1, norm, weight / sample, &still) == 0)
                 continue;
-            const std::int64_t centre = pending_[static_cast<std::size_t>(first + hits[h])];
-            weight = std::min(weight, sample * state_.pass.distance(state_.x, row, centre));
+            const std::int64_t centre = first + hits[h];
+            const double lowered = sample * state_.pass.distance(state_.x, row, pending(centre));
+            if (!(lowered < weight)) continue;
+            weight = lowered;
+            reach_.set(row, static_cast<std::int64_t>(folded_) + centre);
         }
+    }
+
+    void prefetch([[maybe_unused]] std::int64_t row) const {
+#if defined(__GNUC__)
+        constexpr std::int64_t kLine = 64 / sizeof(T);
+        const T* numbers = state_.x.x.row(row);
+        for (std::int64_t j = 0; j < state_.x.x.dim; j += kLine) __builtin_prefetch(numbers + j);
+#endif
+    }
+
+    std::int64_t pending(std::int64_t number) const {
+        return centres_[folded_ + static_cast<std::size_t>(number)];
     }
 
     State<T>& state_;
@@ -231,9 +281,12 @@ class Rejection {
     Bounds<T> bounds_;
     std::vector<Scratch> scratch_;  // one a thread
     Refresh refresh_;
+    Reach<T> reach_;
+    const std::int64_t tile_;            // centres whose products a refresh holds at once
     std::int64_t number_ = 0;            // of the next candidate
-    std::vector<std::int64_t> pending_;  // centres not folded into the weights yet
-    std::vector<double> values_;         // theirs, on a line
+    std::vector<std::int64_t> centres_;  // those in the weights, then those pending
+    std::size_t folded_ = 0;             // how many are in the weights
+    std::vector<double> values_;         // the pending ones' numbers, on a line
     typename Bounds<T>::Panels panels_;
     // a batch
     std::vector<std::int64_t> rows_;

@@ -13,8 +13,10 @@
 
 namespace saal {
 
-/// Below this many numbers a pass is over before a second thread has woken up.
-constexpr std::int64_t kNumbersPerThread = 1 << 16;
+/// A thread for each so many numbers, and one alone for a pass over fewer than kNumbersTogether: it is over
+/// before a second thread has woken up.
+constexpr std::int64_t kNumbersPerThread = 1 << 17;
+constexpr std::int64_t kNumbersTogether = 1 << 20;
 /// After this many multiplications `between` is called: some 50 ms.
 constexpr std::int64_t kNumbersBetween = 1 << 27;
 
@@ -52,18 +54,28 @@ struct State {
         });
     }
 
-    /// The same over all blocks of rows, in slices that let `between` be called.
+    /// The same of things of so many multiplications each, in slices that let `between` be called.
+    template <class Work>
+    void over(std::int64_t count, std::int64_t numbers, const Work& work) {
+        const std::int64_t each = std::max<std::int64_t>(numbers, 1);
+        const std::int64_t slice = std::max<std::int64_t>(kNumbersBetween / each, 1) * team.size();
+        const bool alone = team.size() == 1 || count * each < kNumbersTogether;
+        for (std::int64_t begin = 0; begin < count; begin += slice) {
+            options.between();
+            const std::int64_t here = std::min(slice, count - begin);
+            if (alone)
+                work(std::int64_t{0}, begin, begin + here);
+            else
+                by_member(here, [&](std::int64_t member, std::int64_t from, std::int64_t to) {
+                    work(member, begin + from, begin + to);
+                });
+        }
+    }
+
+    /// The same over all blocks of rows.
     template <class Work>
     void over_blocks(std::int64_t numbers_per_row, const Work& work) {
-        const std::int64_t block = kFan * std::max<std::int64_t>(numbers_per_row, 1);
-        const std::int64_t slice = std::max<std::int64_t>(kNumbersBetween / block, 1) * team.size();
-        for (std::int64_t begin = 0; begin < tree.blocks(); begin += slice) {
-            options.between();
-            const std::int64_t count = std::min(slice, tree.blocks() - begin);
-            by_member(count, [&](std::int64_t member, std::int64_t from, std::int64_t to) {
-                work(member, begin + from, begin + to);
-            });
-        }
+        over(tree.blocks(), kFan * numbers_per_row, work);
     }
 
     /// Lowers each weight to the weighted squared distance from a row.
@@ -98,17 +110,13 @@ struct State {
         return out;
     }
 
-    /// Throws for the first row with NaN or inf, or, where all are finite, for a norm that overflows.
+    /// Throws for rows that aren't finite, and for norms that overflow.
     void check_norms(const std::vector<double>& norms) const {
-        bool overflow = false;
-        for (std::int64_t i = 0; i < x.count(); ++i) {
-            if (std::isfinite(norms[static_cast<std::size_t>(i)])) continue;
-            for (const auto& part : {x.left, x.x})
-                for (std::int64_t j = 0; j < part.dim; ++j)
-                    if (!std::isfinite(part.row(i)[j])) throw_not_finite(i);
-            overflow = true;
-        }
-        if (overflow) throw_overflow();
+        saal::check_norms(norms, [this](std::int64_t row) {
+            std::vector<T> values(x.left.row(row), x.left.row(row) + x.left.dim);
+            values.insert(values.end(), x.x.row(row), x.x.row(row) + x.x.dim);
+            return values;
+        });
     }
 
     /// Chooses the first row where none was given, and folds it, or those given, into the weights.
@@ -121,18 +129,7 @@ struct State {
         sum_up();
     }
 
-    /// Once no weight is left: uniformly among the rows of positive weight not chosen, with uniforms from
-    /// number `from` on.
-    void fill(std::int64_t from) {
-        std::vector<std::int64_t> taken = options.initial;
-        taken.insert(taken.end(), chosen.begin(), chosen.end());
-        if (options.weights != nullptr)
-            for (std::int64_t i = 0; i < x.count(); ++i)
-                if (options.weights[i] == 0.0) taken.push_back(i);
-        std::sort(taken.begin(), taken.end());
-        taken.erase(std::unique(taken.begin(), taken.end()), taken.end());
-        while (remaining() > 0) chosen.push_back(take_unchosen(taken, x.count(), options.uniforms(from++)));
-    }
+    void fill(std::int64_t from) { saal::fill(chosen, x.count(), options, from); }
 
     Rows<T> x;
     const Options& options;
@@ -153,16 +150,7 @@ struct State {
         if (options.first == First::kArgmax) {
             const std::vector<double> squared = norms();
             check_norms(squared);
-            std::int64_t largest = -1;
-            double most = -1.0;
-            for (std::int64_t i = 0; i < x.count(); ++i) {
-                const double weighted = sample(i) * squared[static_cast<std::size_t>(i)];
-                if (weighted > most && sample(i) > 0.0) {
-                    largest = i;
-                    most = weighted;
-                }
-            }
-            return largest;
+            return largest_norm(squared, options.weights);
         }
         if (options.weights == nullptr) return uniform_index(options.uniforms(0), x.count());
         tree.assign(options.weights);

@@ -34,6 +34,7 @@ class DiversityChoice(str, Enum):
     """The ways of `saal_fast.select` to keep picks apart."""
 
     kmeans_plusplus = "kmeans++"
+    badge = "badge"
 
 
 @app.command()

@@ -87,18 +87,42 @@ def select_scored(
     if k > len(candidates):
         finite = "" if len(candidates) == len(scores) else " with a finite score"
         raise ValueError(f"expected k <= {len(candidates)}, the samples of the pool{finite}; got k={k}")
-    values = scores[candidates]
+    return candidates[_pick(model, pool, scored, candidates, scores[candidates], k, diversity, seed)], scores
+
+
+def pick(
+    model: nn.Module,
+    pool: Any,
+    scored: Scores,
+    k: int,
+    *,
+    diversity: Literal["kmeans++", "badge"] | None = None,
+    seed: int | torch.Generator | None = None,
+) -> Tensor:
+    """What `select` answers, from scores at hand: of one `score(model, pool, details=True)`, all of them finite."""
+    everyone = torch.arange(len(scored), device=scored.perturbed_loss.device)
+    return _pick(model, pool, scored, everyone, scored.perturbed_loss, k, diversity, seed)
+
+
+def _pick(
+    model: nn.Module,
+    pool: Any,
+    scored: Scores,
+    candidates: Tensor,
+    values: Tensor,
+    k: int,
+    diversity: Literal["kmeans++", "badge"] | None,
+    seed: int | torch.Generator | None,
+) -> Tensor:
+    """Places of k picks among the candidates, of scores `values`."""
     if diversity is None:
-        picks = values.argsort(descending=True, stable=True)[:k]
-    elif diversity == "kmeans++":
+        return values.argsort(descending=True, stable=True)[:k]
+    if diversity == "kmeans++":
         apart = values - values.min()  # the shift makes the largest the norm's
-        picks = kmeans_plusplus(apart, k, first="argmax", seed=seed)
-    else:
-        a, h = _embedding(model, pool, scored)
-        weights = values.clamp(min=torch.finfo(values.dtype).tiny)  # a loss that underflowed is small, not none
-        picks = kmeans_plusplus((a[candidates], h[candidates]), k, first="argmax", weights=weights, seed=seed)
-    chosen: Tensor = candidates[picks]
-    return chosen, scores
+        return kmeans_plusplus(apart, k, first="argmax", seed=seed)
+    a, h = _embedding(model, pool, scored)
+    weights = values.clamp(min=torch.finfo(values.dtype).tiny)  # a loss that underflowed is small, not none
+    return kmeans_plusplus((a[candidates], h[candidates]), k, first="argmax", weights=weights, seed=seed)
 
 
 LOSS_TOLERANCE = {"rtol": 1e-2, "atol": 1e-3}

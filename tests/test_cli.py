@@ -76,7 +76,7 @@ def test_what_cannot_be_done_is_told_in_a_line(run, tmp_path, arguments, complai
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--data", "svhn"], ["--diversity", "badge"], ["--k", "few"], ["--nonsense"]],
+    [["--data", "svhn"], ["--diversity", "coreset"], ["--k", "few"], ["--nonsense"]],
 )
 def test_unknown_options_and_choices_are_refused(run, arguments):
     result = run("demo", *SMALL, *arguments)

@@ -10,29 +10,55 @@ namespace py = pybind11;
 
 namespace {
 
-template <class T>
-std::vector<std::int64_t> rows_of(std::uintptr_t x, std::int64_t rows, std::int64_t dim,
-                                  std::int64_t row_stride, std::int64_t k, saal::First first,
-                                  const std::vector<double>& uniforms, int device, std::uintptr_t stream,
-                                  std::uintptr_t workspace) {
-    const saal::Matrix<T> matrix{reinterpret_cast<const T*>(x), rows, dim, row_stride};
-    const py::gil_scoped_release release;
-    return saal::cuda_kmeans_plusplus(matrix, k, first, uniforms, device, stream,
-                                      reinterpret_cast<void*>(workspace), saal::signal_check());
+/// Calls `then` with Rows<float> or Rows<double>.
+template <class Then>
+auto by_type(const std::string& dtype, std::uintptr_t x, std::int64_t rows, std::int64_t dim,
+             std::int64_t row_stride, std::uintptr_t left, std::int64_t left_dim, std::int64_t left_stride,
+             const Then& then) {
+    const auto typed = [&](auto zero) {
+        using T = decltype(zero);
+        return then(saal::Rows<T>{
+            {reinterpret_cast<const T*>(x), rows, dim, row_stride},           // NOLINT(*int-to-ptr)
+            {reinterpret_cast<const T*>(left), rows, left_dim, left_stride},  // NOLINT(*int-to-ptr)
+            nullptr});
+    };
+    if (dtype == "float32") return typed(float{});
+    if (dtype == "float64") return typed(double{});
+    throw std::invalid_argument("expected dtype 'float32' or 'float64', got '" + dtype + "'");
 }
 
-py::array_t<std::int64_t> kmeans_plusplus(std::uintptr_t x, const std::string& dtype, std::int64_t rows,
-                                          std::int64_t dim, std::int64_t row_stride, std::int64_t k,
-                                          const std::string& first, const std::vector<double>& uniforms,
-                                          int device, std::uintptr_t stream, std::uintptr_t workspace) {
+py::tuple kmeans_plusplus(std::uintptr_t x, const std::string& dtype, std::int64_t rows, std::int64_t dim,
+                          std::int64_t row_stride, std::int64_t k, const std::string& first,
+                          std::uint64_t key, std::uintptr_t left, std::int64_t left_dim,
+                          std::int64_t left_stride, const std::optional<saal::Doubles>& weights,
+                          std::vector<std::int64_t> initial, const std::string& algorithm,
+                          std::int64_t refresh_every, bool potential, int device, std::uintptr_t stream,
+                          std::uintptr_t workspace) {
     std::string why;
     if (saal::cuda_device_count(why) == 0) throw std::runtime_error("no CUDA device: " + why);
-    if (dtype != "float32" && dtype != "float64")
-        throw std::invalid_argument("expected dtype 'float32' or 'float64', got '" + dtype + "'");
-    const auto call = dtype == "float32" ? &rows_of<float> : &rows_of<double>;
-    const auto chosen =
-        call(x, rows, dim, row_stride, k, saal::parse_first(first), uniforms, device, stream, workspace);
-    return py::array_t<std::int64_t>(static_cast<py::ssize_t>(chosen.size()), chosen.data());
+    saal::Options options;
+    options.k = k;
+    options.first = saal::parse_first(first);
+    options.algorithm = saal::parse_algorithm(algorithm);
+    options.weights = saal::parse_weights(weights, rows);
+    options.initial = std::move(initial);
+    options.uniforms = {key, nullptr, 0};
+    options.refresh_every = refresh_every;
+    options.potential = potential;
+    options.between = saal::signal_check();
+    const saal::Seeding seeding =
+        by_type(dtype, x, rows, dim, row_stride, left, left_dim, left_stride, [&](const auto& data) {
+            const py::gil_scoped_release release;
+            auto* const memory = reinterpret_cast<void*>(workspace);  // NOLINT(*int-to-ptr)
+            return saal::cuda_kmeans_plusplus(data, options, device, stream, memory);
+        });
+    return saal::as_tuple(seeding);
+}
+
+std::int64_t workspace_bytes(const std::string& dtype, std::int64_t rows, std::int64_t dim,
+                             std::int64_t left_dim, std::int64_t k, std::int64_t initial, bool weighted) {
+    return by_type(dtype, 0, rows, dim, 0, 0, left_dim, 0,
+                   [&](const auto& data) { return saal::cuda_workspace_bytes(data, k, initial, weighted); });
 }
 
 py::tuple devices() {
@@ -45,12 +71,17 @@ py::tuple devices() {
 
 PYBIND11_MODULE(_cuda, m) {
     m.doc() = "The CUDA kernels of saal_fast.";
-    m.def("kmeans_plusplus", &kmeans_plusplus, py::kw_only(), py::arg("x"), py::arg("dtype"), py::arg("rows"),
-          py::arg("dim"), py::arg("row_stride"), py::arg("k"), py::arg("first"), py::arg("uniforms"),
-          py::arg("device"), py::arg("stream"), py::arg("workspace"),
-          "The rows that k-means++ draws from the matrix at device address x, one for each of k uniforms.");
-    m.def("workspace_bytes", &saal::cuda_workspace_bytes, py::arg("rows"), py::arg("k"),
-          "Bytes of device memory that kmeans_plusplus works in.");
+    m.def(
+        "kmeans_plusplus", &kmeans_plusplus, py::kw_only(), py::arg("x"), py::arg("dtype"), py::arg("rows"),
+        py::arg("dim"), py::arg("row_stride"), py::arg("k"), py::arg("first"), py::arg("key"),
+        py::arg("left") = 0, py::arg("left_dim") = 0, py::arg("left_stride") = 0,
+        py::arg("weights") = py::none(), py::arg("initial") = std::vector<std::int64_t>{},
+        py::arg("algorithm"), py::arg("refresh_every") = -1, py::arg("potential") = false, py::arg("device"),
+        py::arg("stream"), py::arg("workspace"),
+        "As _core.kmeans_plusplus, of the matrix at device address x and that at left where it has columns.");
+    m.def("workspace_bytes", &workspace_bytes, py::kw_only(), py::arg("dtype"), py::arg("rows"),
+          py::arg("dim"), py::arg("left_dim") = 0, py::arg("k"), py::arg("initial") = 0,
+          py::arg("weighted") = false, "Bytes of device memory that kmeans_plusplus works in.");
     m.def("devices", &devices, "(number of CUDA devices, why there is none or '').");
     m.attr("toolkit") = saal::cuda_toolkit_version();
 }

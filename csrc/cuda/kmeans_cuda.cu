@@ -1,17 +1,12 @@
 #include <cuda_runtime.h>
 
-#include <algorithm>
 #include <stdexcept>
 
-#include "../kmeans_host.h"
 #include "kmeans_cuda.h"
-#include "kmeans_kernels.cuh"
+#include "kmeans_search.h"
 
 namespace saal {
 namespace {
-
-/// Draws enqueued before the host looks at signals again.
-constexpr std::int64_t kDrawsBetweenChecks = 64;
 
 void check(cudaError_t error, const char* what) {
     if (error != cudaSuccess)
@@ -45,12 +40,46 @@ class FinishStream {
     cudaStream_t stream_;
 };
 
-template <class V>
-void copy(V* to, const V* from, std::int64_t count, cudaMemcpyKind kind, cudaStream_t stream) {
-    check(cudaMemcpyAsync(to, from, static_cast<std::size_t>(count) * sizeof(V), kind, stream),
-          "cudaMemcpyAsync");
-    check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
-}
+/// What `DeviceSearch` asks of a device.
+class Stream {
+  public:
+    explicit Stream(cudaStream_t stream) : stream_(stream) {}
+
+    template <class Kernel, class... Arguments>
+    void launch(Kernel kernel, std::int64_t grid, int threads, Arguments... arguments) {
+        kernel<<<static_cast<unsigned>(grid), static_cast<unsigned>(threads), 0, stream_>>>(arguments...);
+        check(cudaGetLastError(), "a kernel launch");
+    }
+    template <class V>
+    void upload(V* there, const V* here, std::int64_t count) {
+        copy(there, here, count, cudaMemcpyHostToDevice);
+    }
+    template <class V>
+    void download(V* here, const V* there, std::int64_t count) {
+        copy(here, there, count, cudaMemcpyDeviceToHost);
+    }
+    template <class V>
+    void download_rows(V* here, const V* there, std::int64_t rows, std::int64_t numbers,
+                       std::int64_t stride) {
+        // An array of one row may have any stride, and one of equal rows 0, which 2-D copies refuse.
+        for (std::int64_t row = 0; row < rows; ++row)
+            check(cudaMemcpyAsync(here + row * numbers, there + row * stride,
+                                  static_cast<std::size_t>(numbers) * sizeof(V), cudaMemcpyDeviceToHost,
+                                  stream_),
+                  "cudaMemcpyAsync");
+        check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
+    }
+
+  private:
+    template <class V>
+    void copy(V* to, const V* from, std::int64_t count, cudaMemcpyKind kind) {
+        check(cudaMemcpyAsync(to, from, static_cast<std::size_t>(count) * sizeof(V), kind, stream_),
+              "cudaMemcpyAsync");
+        check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
+    }
+
+    cudaStream_t stream_;
+};
 
 }  // namespace
 
@@ -65,80 +94,26 @@ std::string cuda_toolkit_version() {
     return std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10);
 }
 
-std::int64_t cuda_workspace_bytes(std::int64_t rows, std::int64_t k) {
-    const std::int64_t blocks = parts(rows, kFan);
-    return (rows + blocks + parts(blocks, kFan) + 2 * k) * static_cast<std::int64_t>(sizeof(double));
+template <class T>
+std::int64_t cuda_workspace_bytes(const Rows<T>& x, std::int64_t k, std::int64_t initial, bool weighted) {
+    return workspace_bytes(x, k, initial, weighted);
 }
 
 template <class T>
-std::vector<std::int64_t> cuda_kmeans_plusplus(const Matrix<T>& x, std::int64_t k, First first,
-                                               const std::vector<double>& uniforms, int device,
-                                               std::uintptr_t stream, void* workspace,
-                                               const std::function<void()>& between_centres) {
-    check_arguments(x.rows, x.dim, k, uniforms);
-    const DeviceGuard on(device);
-    // The address of a stream is what crosses the language border.
+Seeding cuda_kmeans_plusplus(const Rows<T>& x, const Options& options, int device, std::uintptr_t stream,
+                             void* workspace) {
+    const DeviceGuard guard(device);
+    // A stream is what crosses the language border.
     auto* const queue = reinterpret_cast<cudaStream_t>(stream);  // NOLINT(performance-no-int-to-ptr)
     const FinishStream finish(queue);
-
-    auto* memory = static_cast<double*>(workspace);
-    const auto take = [&memory](std::int64_t count) {
-        double* part = memory;
-        memory += count;
-        return part;
-    };
-    const std::int64_t blocks = parts(x.rows, kFan);
-    Problem<T> problem{};
-    problem.x = x.data;
-    problem.rows = x.rows;
-    problem.dim = x.dim;
-    problem.row_stride = x.row_stride;
-    double* device_uniforms = take(k);
-    problem.uniforms = device_uniforms;
-    problem.chosen = reinterpret_cast<std::int64_t*>(take(k));
-    problem.weights = take(x.rows);
-    problem.block_sums = take(blocks);
-    problem.group_sums = take(parts(blocks, kFan));
-    const auto launch = [queue](auto kernel, std::int64_t grid, auto... arguments) {
-        kernel<<<static_cast<unsigned>(grid), kThreads, 0, queue>>>(arguments...);
-        check(cudaGetLastError(), "a kernel launch");
-    };
-
-    copy(device_uniforms, uniforms.data(), k, cudaMemcpyHostToDevice, queue);
-    launch(distance_kernel<T>, blocks, problem, static_cast<const std::int64_t*>(nullptr), true);
-    std::vector<double> norms(static_cast<std::size_t>(x.rows));
-    copy(norms.data(), problem.weights, x.rows, cudaMemcpyDeviceToHost, queue);
-    const std::int64_t largest = check_norms(norms.data(), x.rows, [&](std::int64_t row) {
-        std::vector<T> values(static_cast<std::size_t>(x.dim));
-        copy(values.data(), x.data + row * x.row_stride, x.dim, cudaMemcpyDeviceToHost, queue);
-        return values;
-    });
-
-    std::vector<std::int64_t> chosen(static_cast<std::size_t>(k));
-    chosen[0] = first == First::kArgmax ? largest : uniform_index(uniforms[0], x.rows);
-    copy(problem.chosen, chosen.data(), 1, cudaMemcpyHostToDevice, queue);
-    for (std::int64_t t = 1; t < k; t += kDrawsBetweenChecks) {
-        enqueue_draws(problem, t, std::min(k, t + kDrawsBetweenChecks), launch);
-        check(cudaStreamSynchronize(queue), "the draws");
-        between_centres();
-    }
-    copy(chosen.data(), problem.chosen, k, cudaMemcpyDeviceToHost, queue);
-
-    const auto failed = std::find_if(chosen.begin(), chosen.end(), [](std::int64_t row) { return row < 0; });
-    if (failed != chosen.end()) {
-        if (*failed == kOverflow) throw_overflow();
-        fill_unchosen(chosen, static_cast<std::size_t>(failed - chosen.begin()), x.rows, uniforms);
-    }
-    return chosen;
+    Stream there(queue);
+    return DeviceSearch<T, Stream>(there, x, options, workspace).run();
 }
 
-template std::vector<std::int64_t> cuda_kmeans_plusplus<float>(const Matrix<float>&, std::int64_t, First,
-                                                               const std::vector<double>&, int,
-                                                               std::uintptr_t, void*,
-                                                               const std::function<void()>&);
-template std::vector<std::int64_t> cuda_kmeans_plusplus<double>(const Matrix<double>&, std::int64_t, First,
-                                                                const std::vector<double>&, int,
-                                                                std::uintptr_t, void*,
-                                                                const std::function<void()>&);
+template std::int64_t cuda_workspace_bytes<float>(const Rows<float>&, std::int64_t, std::int64_t, bool);
+template std::int64_t cuda_workspace_bytes<double>(const Rows<double>&, std::int64_t, std::int64_t, bool);
+template Seeding cuda_kmeans_plusplus<float>(const Rows<float>&, const Options&, int, std::uintptr_t, void*);
+template Seeding cuda_kmeans_plusplus<double>(const Rows<double>&, const Options&, int, std::uintptr_t,
+                                              void*);
 
 }  // namespace saal

@@ -2,9 +2,7 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <string>
-#include <vector>
 
 #include "../kmeans.h"
 
@@ -17,15 +15,15 @@ int cuda_device_count(std::string& why);
 std::string cuda_toolkit_version();
 
 /// Bytes of device memory that `cuda_kmeans_plusplus` works in.
-std::int64_t cuda_workspace_bytes(std::int64_t rows, std::int64_t k);
+template <class T>
+std::int64_t cuda_workspace_bytes(const Rows<T>& x, std::int64_t k, std::int64_t initial, bool weighted);
 
-/// As `kmeans_plusplus`, with the same rows for the same uniforms. `x.data` and `workspace` (aligned to 16
-/// bytes) are on `device`; the work is ordered after what `stream` (a cudaStream_t) holds, and is done on
+/// As `kmeans_plusplus`, by "plain" or "rejection", with the same rows for the same uniforms. What `x` points
+/// to and `workspace` (aligned to 16 bytes) are on `device`, what `options` points to on the host; no
+/// uniforms can be given. The work is ordered after what `stream` (a cudaStream_t) holds, and is done on
 /// return. Throws std::runtime_error on a CUDA error.
 template <class T>
-std::vector<std::int64_t> cuda_kmeans_plusplus(const Matrix<T>& x, std::int64_t k, First first,
-                                               const std::vector<double>& uniforms, int device,
-                                               std::uintptr_t stream, void* workspace,
-                                               const std::function<void()>& between_centres);
+Seeding cuda_kmeans_plusplus(const Rows<T>& x, const Options& options, int device, std::uintptr_t stream,
+                             void* workspace);
 
 }  // namespace saal

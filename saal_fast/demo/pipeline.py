@@ -10,6 +10,7 @@ import torch
 
 import saal_fast
 
+from ..selection import pick
 from .model import small_resnet
 from .plots import plot_histogram, plot_picks
 from .report import Pick, table, timing_table, write_csv
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..scoring import Scores
-    from .settings import Settings
     from .task import Task
 
 # Both engines round in float32, and the perturbation's direction magnifies what they round.
@@ -87,7 +87,7 @@ def run(task: Task) -> Result:
             f"expected at most {TOLERANCE:.0e}: please report it"
         )
 
-    chosen = _choose(scored.perturbed_loss, settings)
+    chosen = pick(model, pool, scored, settings.k, diversity=settings.diversity, seed=settings.seed)
     picks = _picks(task, scored, chosen)
     print(f"\n{table(picks)}\n")
 
@@ -119,13 +119,6 @@ def _trained_model(task: Task) -> nn.Module:
     images, labels = data.images[task.labelled], data.labels[task.labelled]
     train(model, images, labels, epochs=settings.epochs, seed=settings.seed)
     return model
-
-
-def _choose(scores: torch.Tensor, settings: Settings) -> torch.Tensor:
-    """The picks, int64 [k], best first: what `saal_fast.select` answers, from scores at hand."""
-    if settings.diversity == "kmeans++":
-        return saal_fast.kmeans_plusplus(scores - scores.min(), settings.k, first="argmax", seed=settings.seed)
-    return scores.sort(descending=True, stable=True).indices[: settings.k]
 
 
 def _picks(task: Task, scored: Scores, chosen: torch.Tensor) -> list[Pick]:

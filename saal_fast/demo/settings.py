@@ -26,7 +26,8 @@ class Settings:
         rho: the radius of the perturbation, in the units of the weights.
         seed: of every draw and of the training, in [0, 2⁶³). The same seed gives the same picks on one machine
             with one number of threads.
-        diversity: None for the k highest scores, "kmeans++" for k-means++ seeding over the scores.
+        diversity: None for the k highest scores, "kmeans++" for k-means++ seeding over the scores, "badge" for the same
+            over the last layer's gradients.
         out: the folder to write into, made if need be.
         epochs: passes over the labelled samples.
         reference_samples: how many samples of the pool the one-sample reference scores too.
@@ -39,7 +40,7 @@ class Settings:
     k: int = 10
     rho: float = 0.05
     seed: int = 0
-    diversity: Literal["kmeans++"] | None = None
+    diversity: Literal["kmeans++", "badge"] | None = None
     out: Path = Path("saal-fast-demo")
     epochs: int = 50
     reference_samples: int = 64
@@ -60,5 +61,5 @@ class Settings:
             raise ValueError(f"rho is {self.rho}: expected a finite number >= 0")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed is {self.seed}: expected 0 to 2⁶³ - 1")
-        if self.diversity not in {None, "kmeans++"}:
-            raise ValueError(f"diversity is {self.diversity!r}: expected 'kmeans++' or None")
+        if self.diversity not in {None, "kmeans++", "badge"}:
+            raise ValueError(f"diversity is {self.diversity!r}: expected 'kmeans++', 'badge' or None")

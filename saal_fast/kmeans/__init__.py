@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Literal, SupportsIndex, overload
+from typing import Any, Literal, SupportsIndex, TypeAlias, overload
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ __all__ = ["SeedingInfo", "draw_uniforms", "kmeans_plusplus", "kmeans_plusplus_r
 
 _log = logging.getLogger(__name__)
 _NO_UNIFORMS = np.empty(0)
+_Seeding: TypeAlias = "tuple[np.ndarray[Any, Any], tuple[str, float, int, int, int, int]]"
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def kmeans_plusplus(
             other, and they aren't chosen again. There must be one other row of positive weight for each of k.
         algorithm: All draw from the same distribution, each with rows of its own for the same seed. "plain" updates all
             distances after each row; "rejection" draws by stale ones and corrects for it; "sorted", for N numbers, updates
-            those nearest the new row. "auto" chooses by the shape.
+            those nearest the new row, on the CPU wherever x is. "auto" chooses by the shape.
         return_info: Whether to return a `SeedingInfo` too, whose potential takes one pass more.
 
     Returns:
@@ -128,23 +129,20 @@ def kmeans_plusplus(
     data = as_data(x, weights, initial)
     count = as_count(k, len(data))
     key = as_key(seed)
-    if data.x.device.type != "cpu":
-        if not (data.left is not None or data.weights is not None or data.initial or return_info) and (
-            algorithm in ("auto", "plain")
-        ):
-            rows = _draw_cuda(data.x, count, first, key)
-            if rows is not None:
-                return rows
-        else:
-            _log.warning("kmeans_plusplus copies x to the CPU: CUDA draws plain rows without weights or initial ones only")
-    rows, info = _draw(data, count, first, key, algorithm, return_info)
-    return (rows, info) if return_info else rows
+    seeding = _draw_cuda(data, count, first, key, algorithm, return_info) if data.x.device.type != "cpu" else None
+    rows, counted = seeding or _draw(data, count, first, key, algorithm, return_info)
+    if not return_info:
+        return torch.from_numpy(rows)
+    name, value, candidates, accepted, refreshes, distances = counted
+    info = SeedingInfo(name, value, accepted / candidates if candidates else 1.0, refreshes, distances)
+    return torch.from_numpy(rows), info
 
 
-def _draw(data: Data, k: int, first: First, key: int, algorithm: Algorithm, potential: bool) -> tuple[Tensor, SeedingInfo]:
+def _draw(data: Data, k: int, first: First, key: int, algorithm: Algorithm, potential: bool) -> _Seeding:
     """Draws k rows on the CPU."""
-    rows, (name, value, candidates, accepted, refreshes, distances) = _native.core().kmeans_plusplus(
-        data.x.cpu().numpy(),
+    x = data.x if data.x.device.type == "cpu" else data.x.cpu()
+    seeding: _Seeding = _native.core().kmeans_plusplus(
+        x.numpy(),
         k,
         first,
         key,
@@ -156,33 +154,56 @@ def _draw(data: Data, k: int, first: First, key: int, algorithm: Algorithm, pote
         torch.get_num_threads(),
         potential=potential,
     )
-    info = SeedingInfo(name, value, accepted / candidates if candidates else 1.0, refreshes, distances)
-    return torch.from_numpy(rows), info
+    return seeding
 
 
-def _draw_cuda(rows: Tensor, k: int, first: First, key: int) -> Tensor | None:
-    """Draws k of the rows [N, D] on the device they are on; None where no module was built for it."""
-    if rows.device.type != "cuda":
-        _log.warning("kmeans_plusplus copies x to the CPU: it has no code for %s", rows.device.type)
+def _draw_cuda(data: Data, k: int, first: First, key: int, algorithm: Algorithm, potential: bool) -> _Seeding | None:
+    """Draws k rows on the device they are on; None where the CPU shall."""
+    x, left = data.x, data.left
+    if x.device.type != "cuda":
+        _log.warning("kmeans_plusplus copies x to the CPU: it has no code for %s", x.device.type)
+        return None
+    (n, dim), columns = x.shape, 0 if left is None else left.shape[1]
+    way = _native.core().choose_algorithm(n, dim + columns, k, left is not None) if algorithm == "auto" else algorithm
+    if way == "sorted":
+        _log.info("kmeans_plusplus copies x to the CPU, which sorts it")
         return None
     cuda = _native.cuda()
     if cuda is None:
         _log.warning("kmeans_plusplus copies x to the CPU: the CUDA module is %s", _native.why_no_cuda())
         return None
-    n, dim = rows.shape
-    space = torch.empty(cuda.workspace_bytes(n, k), dtype=torch.uint8, device=rows.device)
-    return torch.from_numpy(
-        cuda.kmeans_plusplus(
-            x=rows.data_ptr(),
-            dtype=str(rows.dtype).removeprefix("torch."),
-            rows=n,
-            dim=dim,
-            row_stride=rows.stride(0),
-            k=k,
-            first=first,
-            uniforms=draw_uniforms(k, key).numpy(),
-            device=rows.device.index,
-            stream=torch.cuda.current_stream(rows.device).cuda_stream,
-            workspace=space.data_ptr(),
-        )
+    size = cuda.workspace_bytes(
+        dtype=_name(x),
+        rows=n,
+        dim=dim,
+        left_dim=columns,
+        k=k,
+        initial=len(data.initial),
+        weighted=data.weights is not None,
     )
+    space = torch.empty(size, dtype=torch.uint8, device=x.device)
+    seeding: _Seeding = cuda.kmeans_plusplus(
+        x=x.data_ptr(),
+        dtype=_name(x),
+        rows=n,
+        dim=dim,
+        row_stride=x.stride(0),
+        k=k,
+        first=first,
+        key=key,
+        left=0 if left is None else left.data_ptr(),
+        left_dim=columns,
+        left_stride=0 if left is None else left.stride(0),
+        weights=None if data.weights is None else data.weights.numpy(),
+        initial=data.initial,
+        algorithm=way,
+        potential=potential,
+        device=x.device.index,
+        stream=torch.cuda.current_stream(x.device).cuda_stream,
+        workspace=space.data_ptr(),
+    )
+    return seeding
+
+
+def _name(x: Tensor) -> str:
+    return str(x.dtype).removeprefix("torch.")

@@ -16,6 +16,8 @@ Points: TypeAlias = "Array | tuple[Array, Array]"
 First = Literal["random", "argmax"]
 Algorithm = Literal["auto", "plain", "rejection", "sorted"]
 
+_FIRSTS, _ALGORITHMS = frozenset(get_args(First)), frozenset(get_args(Algorithm))
+_PLAIN = frozenset({np.dtype(np.float32), np.dtype(np.float64)})
 _EXACT_IN_FLOAT32 = {torch.bool, torch.int8, torch.uint8, torch.int16, torch.uint16}
 _INTEGERS = _EXACT_IN_FLOAT32 | {torch.int32, torch.int64, torch.uint32, torch.uint64}
 
@@ -83,22 +85,16 @@ def as_count(k: SupportsIndex, n: int) -> int:
 
 def check_options(first: str, algorithm: str) -> None:
     """Raises ValueError for an unknown first or algorithm."""
-    if first not in get_args(First):
+    if first not in _FIRSTS:
         raise ValueError(f"expected first='random' or 'argmax', got {first!r}")
-    if algorithm not in get_args(Algorithm):
+    if algorithm not in _ALGORITHMS:
         raise ValueError(f"expected algorithm='auto', 'plain', 'rejection' or 'sorted', got {algorithm!r}")
 
 
 def _as_rows(x: Array, name: str) -> Tensor:
     """Checks x and returns it as float32 or float64 [N, D], columns next to each other in memory."""
     if isinstance(x, np.ndarray):
-        if not np.issubdtype(x.dtype, np.number) and x.dtype != np.bool_:
-            raise TypeError(f"expected {name} of real numbers, got a NumPy array of dtype {x.dtype}")
-        try:
-            # A tensor needs the machine's byte order, writable memory and no negative strides.
-            x = torch.from_numpy(np.require(x, dtype=x.dtype.newbyteorder("="), requirements=["C", "W"]))
-        except TypeError as error:
-            raise TypeError(f"expected {name} of real numbers, got a NumPy array of dtype {x.dtype}") from error
+        x = _as_tensor(x, name)
     if not isinstance(x, Tensor):
         raise TypeError(f"expected {name} to be a tensor or a NumPy array, got {type(x).__name__}")
     if x.layout != torch.strided:
@@ -114,10 +110,35 @@ def _as_rows(x: Array, name: str) -> Tensor:
         dtype = torch.float64 if dtype == torch.float64 else torch.float32
     else:
         raise TypeError(f"expected {name} of real numbers, got {dtype}")
-    rows = x.detach().to(dtype)
+    rows = x if dtype == x.dtype and not x.requires_grad else x.detach().to(dtype)
     if rows.ndim == 1:
         rows = rows[:, None]
     return rows if rows.shape[1] == 1 or rows.stride(1) == 1 else rows.contiguous()
+
+
+def _as_tensor(x: np.ndarray[Any, Any], name: str) -> Tensor:
+    """A tensor over the array's own memory where it can be: in this machine's byte order, aligned, strides not negative."""
+    if x.dtype not in _PLAIN or not x.flags.carray:
+        if not np.issubdtype(x.dtype, np.number) and x.dtype != np.bool_:
+            raise TypeError(f"expected {name} of real numbers, got a NumPy array of dtype {x.dtype}")
+        x = x.astype(x.dtype.newbyteorder("="), copy=False)
+        if not x.flags.aligned or any(stride < 0 or stride % x.itemsize for stride in x.strides):
+            x = x.copy()
+        if not x.flags.writeable:
+            x = np.asarray(_Lent(x))
+    try:
+        return torch.from_numpy(x)
+    except TypeError as error:
+        raise TypeError(f"expected {name} of real numbers, got a NumPy array of dtype {x.dtype}") from error
+
+
+class _Lent:
+    """A read-only array, such as a mapped file, as one that isn't: torch takes no other without a word. Nothing writes."""
+
+    def __init__(self, x: np.ndarray[Any, Any]) -> None:
+        self.x = x
+        interface = x.__array_interface__
+        self.__array_interface__ = interface | {"data": (interface["data"][0], False)}
 
 
 def _as_weights(weights: Array, n: int) -> Tensor:

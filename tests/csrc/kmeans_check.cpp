@@ -1,7 +1,8 @@
 // Runs the C++ core ("core") or the CUDA kernels on host threads ("kernels") over the cases on standard
-// input, and writes the rows chosen. The tests build it with sanitizers. A case: int64 is_double, rows, dim,
-// k, argmax, algorithm, columns of the left factor; k doubles, the first uniforms; the left factor's values;
-// rows * dim values. Its answer: k int64.
+// input, and writes the rows chosen. The tests build it with sanitizers. "kernels FILE LINE" leaves out the
+// __syncthreads of that line. A case: int64 is_double, rows, dim, k, argmax, algorithm, columns of the left
+// factor, refresh_every, uniforms, weights, initial rows; then uniforms, weights (none, or one a row) and
+// initial rows; the left factor's values; rows * dim values. Its answer: k int64, and the potential.
 #include "cuda_on_host.h"
 // (the kernels need the names above)
 #include <cstring>
@@ -9,49 +10,43 @@
 #include <limits>
 #include <string>
 
-#include "cuda/kmeans_kernels.cuh"
+#include "cuda/kmeans_search.h"
 #include "kmeans.h"
-#include "kmeans_host.h"
 
 namespace {
 
-/// What kmeans_cuda.cu does around the same `enqueue_draws`, on host memory.
-template <class T>
-std::vector<std::int64_t> with_kernels(const saal::Matrix<T>& x, std::int64_t k, saal::First first,
-                                       const std::vector<double>& uniforms) {
-    constexpr double kNaN =
-        std::numeric_limits<double>::quiet_NaN();  // whoever reads it before writing is caught
-    saal::Problem<T> problem{};
-    problem.x = x.data;
-    problem.rows = x.rows;
-    problem.dim = x.dim;
-    problem.row_stride = x.row_stride;
-    std::vector<std::int64_t> chosen(static_cast<std::size_t>(k));
-    std::vector<double> weights(static_cast<std::size_t>(x.rows), kNaN);
-    std::vector<double> blocks(static_cast<std::size_t>(problem.blocks()), kNaN);
-    std::vector<double> groups(static_cast<std::size_t>(problem.groups()), kNaN);
-    problem.uniforms = uniforms.data();
-    problem.chosen = chosen.data();
-    problem.weights = weights.data();
-    problem.block_sums = blocks.data();
-    problem.group_sums = groups.data();
-    const auto launch = [](auto kernel, std::int64_t grid, auto... arguments) {
-        on_host::launch(kernel, grid, arguments...);
-    };
+/// The device that `DeviceSearch` is given: host memory, and kernels on host threads.
+struct HostThreads {
+    template <class Kernel, class... Arguments>
+    void launch(Kernel kernel, std::int64_t grid, int threads, Arguments... arguments) {
+        on_host::launch(kernel, grid, threads, arguments...);
+    }
+    template <class V>
+    void upload(V* there, const V* here, std::int64_t count) {
+        std::copy(here, here + count, there);
+    }
+    template <class V>
+    void download(V* here, const V* there, std::int64_t count) {
+        std::copy(there, there + count, here);
+    }
+    template <class V>
+    void download_rows(V* here, const V* there, std::int64_t rows, std::int64_t numbers,
+                       std::int64_t stride) {
+        for (std::int64_t row = 0; row < rows; ++row)
+            download(here + row * numbers, there + row * stride, numbers);
+    }
+};
 
-    launch(saal::distance_kernel<T>, problem.blocks(), problem, static_cast<const std::int64_t*>(nullptr),
-           true);
-    const auto largest = saal::check_norms(weights.data(), x.rows, [&](std::int64_t row) {
-        return std::vector<T>(x.data + row * x.dim, x.data + (row + 1) * x.dim);
-    });
-    chosen[0] = first == saal::First::kArgmax ? largest : saal::uniform_index(uniforms[0], x.rows);
-    saal::enqueue_draws(problem, 1, k, launch);
-    for (std::size_t t = 0; t < chosen.size(); ++t)
-        if (chosen[t] == saal::kNoWeightLeft) {
-            saal::fill_unchosen(chosen, t, x.rows, uniforms);
-            break;
-        }
-    return chosen;
+/// What kmeans_cuda.cu does, on host memory.
+template <class T>
+saal::Seeding with_kernels(const saal::Rows<T>& x, const saal::Options& options) {
+    const std::int64_t bytes = saal::workspace_bytes(
+        x, options.k, static_cast<std::int64_t>(options.initial.size()), options.weights != nullptr);
+    // NaN: whoever reads it before writing is caught
+    std::vector<double> workspace(static_cast<std::size_t>(bytes) / sizeof(double),
+                                  std::numeric_limits<double>::quiet_NaN());
+    HostThreads device;
+    return saal::DeviceSearch<T, HostThreads>(device, x, options, workspace.data()).run();
 }
 
 template <class V>
@@ -60,43 +55,55 @@ bool read(std::vector<V>& values) {
     return static_cast<bool>(std::cin.read(reinterpret_cast<char*>(values.data()), bytes));
 }
 
+template <class V>
+void write(const V* values, std::size_t count) {
+    std::cout.write(reinterpret_cast<const char*>(values), static_cast<std::streamsize>(count * sizeof(V)));
+}
+
 template <class T>
 bool answer(bool kernels, const std::vector<std::int64_t>& head) {
-    std::vector<double> uniforms(static_cast<std::size_t>(head[3]));
-    std::vector<T> left(static_cast<std::size_t>(head[1] * head[6]));
-    std::vector<T> values(static_cast<std::size_t>(head[1] * head[2]));
-    if (!read(uniforms) || !read(left) || !read(values)) return false;
-    const saal::Matrix<T> x{values.data(), head[1], head[2], head[2]};
-    const auto first = head[4] != 0 ? saal::First::kArgmax : saal::First::kRandom;
-    std::vector<std::int64_t> rows;
-    if (kernels) {
-        rows = with_kernels(x, head[3], first, uniforms);
-    } else {
-        saal::Options options;
-        options.k = head[3];
-        options.first = first;
-        options.algorithm = static_cast<saal::Algorithm>(head[5]);
-        options.uniforms = {0, uniforms.data(), head[3]};
-        options.threads = 3;
-        options.potential = true;
-        rows = saal::kmeans_plusplus(saal::Rows<T>{x, {left.data(), head[1], head[6], head[6]}, nullptr},
-                                     options)
-                   .rows;
-    }
-    std::cout.write(reinterpret_cast<const char*>(rows.data()),
-                    static_cast<std::streamsize>(rows.size() * sizeof(rows[0])));
+    const auto sized = [&](std::size_t at) { return static_cast<std::size_t>(head[at]); };
+    std::vector<double> uniforms(sized(8)), weights(sized(9));
+    std::vector<std::int64_t> initial(sized(10));
+    std::vector<T> left(sized(1) * sized(6));
+    std::vector<T> values(sized(1) * sized(2));
+    if (!read(uniforms) || !read(weights) || !read(initial) || !read(left) || !read(values)) return false;
+    const saal::Rows<T> x{
+        {values.data(), head[1], head[2], head[2]}, {left.data(), head[1], head[6], head[6]}, nullptr};
+    saal::Options options;
+    options.k = head[3];
+    options.first = head[4] != 0 ? saal::First::kArgmax : saal::First::kRandom;
+    options.algorithm = static_cast<saal::Algorithm>(head[5]);
+    options.uniforms = {0, uniforms.data(), head[8]};
+    options.refresh_every = head[7];
+    if (!weights.empty()) options.weights = weights.data();
+    options.initial = initial;
+    options.threads = 3;
+    options.potential = true;
+    const saal::Seeding seeding = kernels ? with_kernels(x, options) : saal::kmeans_plusplus(x, options);
+    write(seeding.rows.data(), seeding.rows.size());
+    write(&seeding.info.potential, 1);
     return true;
 }
 
 }  // namespace
 
 int main(int count, char** arguments) {
-    const bool kernels = count == 2 && std::strcmp(arguments[1], "kernels") == 0;
-    std::vector<std::int64_t> head(7);
-    while (read(head))
-        if (!(head[0] != 0 ? answer<double>(kernels, head) : answer<float>(kernels, head))) {
-            std::cerr << "a case breaks off\n";
-            return 2;
-        }
+    const bool kernels = count >= 2 && std::strcmp(arguments[1], "kernels") == 0;
+    if (count == 4) {
+        on_host::without_file = arguments[2];
+        on_host::without_line = std::stoi(arguments[3]);
+    }
+    std::vector<std::int64_t> head(11);
+    try {
+        while (read(head))
+            if (!(head[0] != 0 ? answer<double>(kernels, head) : answer<float>(kernels, head))) {
+                std::cerr << "a case breaks off\n";
+                return 2;
+            }
+    } catch (const std::invalid_argument& error) {
+        std::cerr << error.what() << "\n";
+        return 3;
+    }
     return std::cout.flush() ? 0 : 1;
 }

@@ -28,24 +28,80 @@ def test_there_are_cuda_sources() -> None:
     assert SOURCES
 
 
-@pytest.mark.skipif(NVCC is None, reason="needs nvcc on the PATH")
-@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
-def test_kernels_compile_without_warnings_or_spills(source: Path, tmp_path: Path) -> None:
-    missing = {f"sm_{generation}" for generation in GENERATIONS} - built_architectures()
-    if missing:
+NEEDS_NVCC = pytest.mark.skipif(NVCC is None, reason="needs nvcc on the PATH")
+FLAGS = ["-std=c++17", "-fmad=false", "--expt-relaxed-constexpr"]  # as in CMakeLists.txt
+
+# A kernel's most registers a thread and bytes of shared memory a thread block, on any of GENERATIONS.
+BUDGET = {
+    "norms_kernel": (40, 0),
+    "block_sums_kernel": (40, 0),
+    "first_kernel": (40, 2100),
+    "fold_kernel": (80, 2048),
+    "sum_kernel": (40, 0),
+    "select_kernel": (40, 2100),
+    "draw_kernel": (40, 2100),
+    "compare_kernel": (128, 128),
+    "scan_kernel": (72, 64),
+    "lengths_kernel": (64, 0),
+    "lower_kernel": (128, 25_600),
+}
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What ptxas says of the kernels, compiled for every generation with warnings as errors."""
+    if missing := {f"sm_{generation}" for generation in GENERATIONS} - built_architectures():
         pytest.skip(f"this nvcc has no {', '.join(sorted(missing))}")
     targets = [f"-gencode=arch=compute_{g},code=sm_{g}" for g in GENERATIONS]
-    command = [NVCC, "-std=c++17", "--expt-relaxed-constexpr", *targets, "-Xptxas", "-v,-warn-spills"]
-    command += ["-Werror", "all-warnings", "-Xcompiler", "-Wall,-Wextra,-fPIC"]
-    command += ["-c", source, "-o", tmp_path / "kernels.o"]
-    compiled = subprocess.run(command, capture_output=True, text=True, check=False)
-    report = compiled.stdout + compiled.stderr
-    assert compiled.returncode == 0, report
-    spills = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", report)
-    kernels = re.findall(r"Compiling entry function '(\w+)' for '(sm_\d+)'", report)
+    said = ""
+    for source in SOURCES:
+        command = [NVCC, *FLAGS, *targets, "-Xptxas", "-v,-warn-spills", "-Werror", "all-warnings"]
+        command += ["-Xcompiler", "-Wall,-Wextra,-fPIC", "-c", source, "-o", tmp_path_factory.mktemp("nvcc") / "kernels.o"]
+        ran = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        said += ran.stdout + ran.stderr
+    return said
+
+
+@NEEDS_NVCC
+def test_kernels_compile_without_warnings_or_spills(compiled: str) -> None:
+    spills = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", compiled)
+    kernels = re.findall(r"Compiling entry function '(\w+)' for '(sm_\d+)'", compiled)
     assert {architecture for _, architecture in kernels} == {f"sm_{g}" for g in GENERATIONS}
     assert len(spills) >= len(kernels)
-    assert {(stores, loads) for _, stores, loads in spills} == {("0", "0")}, report
+    assert set(spills) == {("0", "0", "0")}, compiled
+
+
+@NEEDS_NVCC
+def test_kernels_keep_to_their_budget(compiled: str) -> None:
+    used = re.findall(r"entry function '\w*?\d\d([a-z_]+_kernel)I.*?Used (\d+) registers(.*?)\n", compiled, re.DOTALL)
+    assert {name for name, _, _ in used} == set(BUDGET)
+    for name, registers, rest in used:
+        shared = re.search(r"(\d+) bytes smem", rest)
+        assert int(registers) <= BUDGET[name][0], (name, registers)
+        assert int(shared[1] if shared else 0) <= BUDGET[name][1], (name, rest)
+
+
+@NEEDS_NVCC
+def test_no_product_in_double_is_fused_into_an_addition(tmp_path: Path) -> None:
+    # The rows are those of the CPU and of the reference only so.
+    def fused(*flags: str) -> int:
+        code = tmp_path / "kernels.ptx"
+        command = [NVCC, *flags, "-arch=compute_90", "--ptx", ROOT / "csrc" / "cuda" / "kmeans_cuda.cu", "-o", code]
+        subprocess.run(command, capture_output=True, check=True)
+        text = code.read_text()
+        assert len(re.findall(r"\bfma\.rn\.f32", text)) > 16  # the products of bounds are meant to be
+        loose = re.findall(r"\b(?:add|sub|mul)\.f64", text)  # without .rn, what comes next may still fuse them
+        return len(re.findall(r"\bfma\.\w+\.f64", text)) + len(loose)
+
+    assert fused(*FLAGS) == 0
+    assert fused(*(f for f in FLAGS if f != "-fmad=false")) > 0  # the control
+
+
+@NEEDS_NVCC
+def test_the_build_has_these_flags() -> None:
+    listed = (ROOT / "CMakeLists.txt").read_text()
+    assert all(flag in listed for flag in FLAGS[1:])
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ def test_picks_are_those_of_select(task, monkeypatch):
 
     original = saal_fast.score
     monkeypatch.setattr(saal_fast, "score", score)
-    ways = (None, "kmeans++") if has_core() else (None,)
+    ways = (None, "kmeans++", "badge") if has_core() else (None,)
     for diversity in ways:
         kept.clear()
         drawn = task(diversity=diversity, seed=3)

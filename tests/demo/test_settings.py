@@ -20,8 +20,8 @@ def test_rho_is_finite_and_not_negative(rho):
 
 
 def test_diversity_is_known():
-    with pytest.raises(ValueError, match="'badge': expected 'kmeans"):
-        Settings(diversity="badge")
+    with pytest.raises(ValueError, match=r"'coreset': expected 'kmeans\+\+', 'badge' or None"):
+        Settings(diversity="coreset")
 
 
 @pytest.mark.parametrize("seed", [-1, 2**63])
