@@ -14,10 +14,10 @@ from . import perturbation
 from .engines import Problem
 from .engines.plan import Use, plan_for, watched, ways_of
 from .engines.problem import PRECISIONS
-from .isolation import untouched, unwrap
+from .isolation import eager, untouched
 from .objectives import Classification, Task
 from .pools import Stream
-from .scoring import Precision, score
+from .scoring import Precision, check_precision, checked_model, score
 
 
 @dataclass(frozen=True)
@@ -107,10 +107,9 @@ def explain(
         TypeError: as `score`.
     """
     rule = perturbation.make(rho, norm, adaptive)
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"expected model to be a torch.nn.Module, got {type(model).__name__}")
-    inner = unwrap(model)
-    with untouched(inner), torch.inference_mode(False), torch.no_grad():
+    check_precision(precision)
+    inner = checked_model(model)
+    with untouched(inner), eager(), torch.inference_mode(False), torch.no_grad():
         where = None if device is None else torch.empty(0, device=device).device
         kind = PRECISIONS[precision]
         problem = Problem.of(inner, rule, Classification() if task is None else task, params, where, kind)

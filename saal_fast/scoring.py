@@ -178,7 +178,7 @@ def score(
     rule = perturbation.make(rho, norm, adaptive)
     _one_of("objective", objective, ("max", "diff"))
     _one_of("engine", engine, ("auto", *NAMES))
-    _one_of("precision", precision, tuple(PRECISIONS))
+    check_precision(precision)
     _one_of("on_nonfinite", on_nonfinite, ("raise", "keep"))
     if batch_size != "auto" and (not is_whole(batch_size) or batch_size < 1):
         raise ValueError(f'expected batch_size to be "auto" or a whole number >= 1, got {batch_size!r}')
@@ -189,10 +189,7 @@ def score(
     if task is not None and (isinstance(task, type) or not isinstance(task, Task)):
         got = f"the class {task.__name__} itself" if isinstance(task, type) else type(task).__name__
         raise TypeError(f"expected task to be an object with methods pseudo_label and loss, got {got}")
-    if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
-        raise TypeError(f"expected model to be an eager torch.nn.Module, got {type(model).__name__}")
-
-    model = unwrap(model)
+    model = checked_model(model)
     with untouched(model), eager(), torch.inference_mode(False), torch.no_grad():
         problem = Problem.of(
             model,
@@ -417,6 +414,22 @@ def _empty(problem: Problem) -> Scores:
     double = any(p.dtype == torch.float64 for p in problem.params.values())
     none, label = torch.empty(0, dtype=torch.float64 if double else torch.float32), torch.empty(0, dtype=torch.int64)
     return Scores(none, none, none, label, label, torch.empty(0, dtype=torch.bool), "none: the pool is empty", None)
+
+
+def checked_model(model: nn.Module) -> nn.Module:
+    """The model without its wrappers.
+
+    Raises:
+        TypeError: it is no eager module.
+    """
+    if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
+        raise TypeError(f"expected model to be an eager torch.nn.Module, got {type(model).__name__}")
+    return unwrap(model)
+
+
+def check_precision(precision: str | None) -> None:
+    """Raises ValueError where it isn't one of those there are."""
+    _one_of("precision", precision, tuple(PRECISIONS))
 
 
 def is_whole(value: Any) -> bool:

@@ -67,8 +67,11 @@ def test_why_a_model_falls_back(monkeypatch):
 
 
 def test_bad_arguments():
-    with pytest.raises(TypeError, match=r"expected model to be a torch\.nn\.Module, got int"):
-        saal_fast.explain(3, torch.randn(1, 4))
+    for model, name in ((3, "int"), (torch.jit.trace(nn.Linear(4, 3), torch.randn(1, 4)), "TopLevelTracedModule")):
+        with pytest.raises(TypeError, match=rf"expected model to be an eager torch\.nn\.Module, got {name}"):
+            saal_fast.explain(model, torch.randn(1, 4))
+    with pytest.raises(ValueError, match="precision to be one of None, 'bf16', 'fp16'; got 'fp32'"):
+        saal_fast.explain(nn.Linear(4, 3), torch.randn(1, 4), precision="fp32")
     with pytest.raises(ValueError, match="expected an example of at least one sample, got none"):
         saal_fast.explain(nn.Linear(4, 3), torch.randn(0, 4))
     with pytest.raises(ValueError, match="rho"):

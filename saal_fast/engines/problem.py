@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -138,9 +139,14 @@ def _check_precision(params: dict[str, Tensor], device: torch.device, precision:
 
 
 def _widened(value: Any) -> Any:
-    """Numbers of half precision as float32, in which losses are taken."""
-    half = isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16)
-    return value.float() if half else value
+    """A model's output with numbers of half precision as float32, in which losses are taken; also within plain objects."""
+    if isinstance(value, Tensor):
+        return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
+    if not hasattr(value, "__dict__") or isinstance(value, type):
+        return value
+    wide = copy.copy(value)
+    vars(wide).update({name: tree_map(_widened, held) for name, held in vars(value).items()})
+    return wide
 
 
 def nbytes(tensors: Iterable[Tensor]) -> int:
