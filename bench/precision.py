@@ -42,9 +42,8 @@ def spearman(a, b):
 def main() -> None:
     model, pool = trained()
     top = len(pool) // 10
-    print(
-        f"{len(pool)} samples\n{'':18}{'Spearman':>10}{'top 10 %':>10}{'median error':>14}{'largest':>10}{'seconds':>9}{'fp32':>7}"
-    )
+    columns = f"{'Spearman':>10}{'top 10 %':>10}{'median error':>14}{'largest':>10}{'seconds':>9}{'fp32':>7}"
+    print(f"{len(pool)} samples\n{'':18}{columns}")
     for name, options in RULES.items():
         scores, seconds = {}, {}
         for precision in (None, "bf16"):
