@@ -85,7 +85,7 @@ class ActiveLearner:
         size = length(pool)
         check_counts(size, k, initial, candidates)
         check_parts(model, strategy, train, evaluate)
-        check_options(warm_start, labelled, initial, keep_models)
+        check_options(warm_start, rewrite_settings, labelled, initial, keep_models)
         self._progress = progress
         k, seed = int(k), int(seed) if is_whole(seed) else seed  # NumPy's own cannot be written down
         initial, candidates = (None if count is None else int(count) for count in (initial, candidates))

@@ -167,7 +167,8 @@ class Phases:
         taught = self._taught
         state = taught[1] if taught is not None and taught[0] == fitted else self.learnt(ledger.number)["hook"]
         if state:  # a process that is gone may have trained it, and the strategy may have served another learner since
-            self._hook(model, ledger.number, state, torch.Generator()).close()
+            with seeded(0):  # for what a dataset draws itself
+                self._hook(model, ledger.number, state, torch.Generator()).close()
         generator = self.generator()
         if self.candidates is not None and self.candidates < len(rest):
             rest = rest[torch.randperm(len(rest), generator=generator)[: self.candidates].sort().values]

@@ -306,6 +306,7 @@ def test_vaal_goes_on_until_all_is_labelled(tmp_path):
         ({"train": Training}, TypeError, "expected train to be a function or None, got <class"),
         ({"evaluate": 3}, TypeError, "expected evaluate to be a function or None, got 3"),
         ({"warm_start": "yes"}, TypeError, "expected warm_start to be True or False, got 'yes'"),
+        ({"rewrite_settings": 1}, TypeError, "expected rewrite_settings to be True or False, got 1"),
         ({"seed": None}, TypeError, "expected seed to be a whole number, got None"),
         ({"seed": "a"}, TypeError, "expected seed to be a whole number, got 'a'"),
         ({"initial": 5}, ValueError, "expected either labelled, to begin with, or initial"),
