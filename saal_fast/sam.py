@@ -172,7 +172,8 @@ class SAM(Optimizer):
         Args:
             closure: Computes the loss, calls its `backward` and returns it; it may call `zero_grad` first. Gradients that
                 are there when `step` is called are taken for those at w, and the closure is called once, at w + ε. Where
-                there are none it is called twice. All gradients are dropped at the end, lest they be taken for the next w's.
+                there are none, or zeros alone, it is called twice. All gradients are dropped at the end, lest they be taken
+                for the next w's.
 
         Returns:
             What the first call of the closure returned; None without one.
@@ -193,7 +194,7 @@ class SAM(Optimizer):
             raise RuntimeError("expected no closure with a GradScaler: call first_step, then scaler.step(optimizer)")
         try:
             with torch.enable_grad():
-                losses = [] if _has_gradients(self) else [closure()]
+                losses = [] if _has_gradients(self, zeros=False) else [closure()]
                 self.first_step(zero_grad=True)
                 losses.append(closure())
             self._finish()
@@ -270,8 +271,10 @@ def _check(group: dict[str, Any]) -> None:
     make(group["rho"], adaptive=group["adaptive"])
 
 
-def _has_gradients(optimizer: Optimizer) -> bool:
-    return any(p.grad is not None for group in optimizer.param_groups for p in group["params"])
+def _has_gradients(optimizer: Optimizer, *, zeros: bool = True) -> bool:
+    """Whether any parameter has a gradient; without `zeros`, one that zero_grad(set_to_none=False) can't have left."""
+    grads = (p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None)
+    return any(zeros or g.is_sparse or bool(g.any()) for g in grads)
 
 
 def _like(copy: Tensor | None, p: Tensor) -> Tensor:

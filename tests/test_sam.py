@@ -353,3 +353,24 @@ def test_a_gradient_that_is_not_finite_moves_nothing(value, adaptive):
     (p.sum() + q.sum()).backward()
     optimizer.second_step()
     assert torch.equal(p, torch.full((2,), 0.9))
+
+
+@pytest.mark.parametrize("set_to_none", [True, False])
+def test_gradients_of_zeros_are_none_to_a_closure(set_to_none):
+    """As zero_grad(set_to_none=False) leaves them."""
+    A, b, w = quadratic(1)
+    p, calls = nn.Parameter(w.clone()), []
+    optimizer = SAM([p], SGD, rho=0.3, lr=0.1)
+
+    def closure():
+        calls.append(None)
+        loss = 0.5 * p @ A @ p - b @ p
+        loss.backward()
+        return loss
+
+    closure()
+    optimizer.zero_grad(set_to_none=set_to_none)
+    optimizer.step(closure)
+    assert len(calls) == 3
+    g = A @ w - b
+    torch.testing.assert_close(p.detach(), w - 0.1 * (g + A @ (0.3 * g / g.norm())))

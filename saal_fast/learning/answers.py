@@ -45,7 +45,7 @@ def correct(ledger: Ledger, rows: list[int], answers: list[Any]) -> None:
         answers: their labels, as `rows.pairs` gives both.
 
     Raises:
-        ValueError: a sample is not told, a model has learnt from its label, or labels are unlike the others.
+        ValueError: a sample is not told, a model has learnt from its label, or labels are unlike those that stay.
         OSError: the record cannot be written.
     """
     told = {i: n for n, record in enumerate(ledger.records) for i in record.get("tell", {"indices": []})["indices"]}
@@ -59,8 +59,13 @@ def correct(ledger: Ledger, rows: list[int], answers: list[Any]) -> None:
             f"a model has learnt from the labels of {late[:5]} already: saal_fast.learning.rewind(folder, "
             f"{min(told[i] for i in late) + 1}) removes it and what follows"
         )
-    if rows:
-        answers = alike(answers, ledger.answers()[0])
+    rest = ledger.answers(but=set(rows))
+    if rest:
+        try:
+            answers = alike(answers, rest[0])
+        except ValueError as error:
+            every = len(rest) + len(rows)
+            raise ValueError(f"{error}. To change the kind of all, give all {every} labels at once") from error
     for number in {told[i] for i in rows}:
         ledger.amend(number, dict(zip(rows, answers, strict=True)))
     ledger.store.log(event="correct", labels=len(rows))

@@ -54,15 +54,16 @@ def check_parts(model: Any, strategy: Any, train: Any, evaluate: Any) -> None:
             raise TypeError(f"expected {name} to be a function or None, got {function!r}")
 
 
-def check_options(warm_start: Any, labelled: Any, initial: Any, keep_models: Any) -> None:
+def check_options(warm_start: Any, rewrite_settings: Any, labelled: Any, initial: Any, keep_models: Any) -> None:
     """Raises where an option is none, or both ways to begin are given, or neither.
 
     Raises:
-        TypeError: warm_start is no flag, or labelled no pair.
+        TypeError: warm_start or rewrite_settings is no flag, or labelled no pair.
         ValueError: the others are not as expected.
     """
-    if not isinstance(warm_start, bool):
-        raise TypeError(f"expected warm_start to be True or False, got {warm_start!r}")
+    for name, flag in {"warm_start": warm_start, "rewrite_settings": rewrite_settings}.items():
+        if not isinstance(flag, bool):
+            raise TypeError(f"expected {name} to be True or False, got {flag!r}")
     if (labelled is None) == (initial is None):
         raise ValueError("expected either labelled, to begin with, or initial, how many to ask for first")
     if labelled is not None and not (isinstance(labelled, (tuple, list)) and len(labelled) == 2):

@@ -50,6 +50,8 @@ class ActiveLearner:
         folder: to keep records in, "~" for the user's home; None for none.
         keep_models: "last" for the models of the last round and the one before, or "all" rounds' models.
         settings: anything more that a run in this folder must share; what JSON can hold.
+        rewrite_settings: where the folder's settings.json is damaged or gone, write it anew from these arguments, which are
+            then taken to be the run's own.
         progress: as for `saal_fast.score`.
 
     Raises:
@@ -77,12 +79,13 @@ class ActiveLearner:
         folder: str | os.PathLike[str] | None = None,
         keep_models: Literal["last", "all"] = "last",
         settings: Mapping[str, Any] | None = None,
+        rewrite_settings: bool = False,
         progress: bool | None = None,
     ) -> None:
         size = length(pool)
         check_counts(size, k, initial, candidates)
         check_parts(model, strategy, train, evaluate)
-        check_options(warm_start, labelled, initial, keep_models)
+        check_options(warm_start, rewrite_settings, labelled, initial, keep_models)
         self._progress = progress
         k, seed = int(k), int(seed) if is_whole(seed) else seed  # NumPy's own cannot be written down
         initial, candidates = (None if count is None else int(count) for count in (initial, candidates))
@@ -103,7 +106,7 @@ class ActiveLearner:
         )
         with self._ledger.store.locked():
             mine = settings_of(self._phases, seed, initial if start is None else start, settings)
-            if self._ledger.settle(mine):
+            if self._ledger.settle(mine, rewrite=rewrite_settings):
                 self._catch_up()
                 self._ledger.store.log(event="resume", round=self._ledger.number)
             self._catch_up()
@@ -191,9 +194,11 @@ class ActiveLearner:
     def correct(self, indices: Any, labels: Any) -> None:
         """Puts other labels in place of those told, of samples that no model has learnt from yet.
 
+        Given for all samples told, they may be of another kind and shape than before.
+
         Args:
             indices: positions in the pool; [n].
-            labels: their labels, as those told before; [n, ...].
+            labels: their labels, of the kind of those that stay; [n, ...].
 
         Raises:
             TypeError: a label is no number.
@@ -253,7 +258,7 @@ class ActiveLearner:
                 if not len(indices):
                     break
                 with seeded(self._ledger.current["ask"].get("oracle", 0)):
-                    labels = oracle(indices)
+                    labels = oracle(indices.clone())
                 self.tell(indices, labels)
                 shown.update(not first)
         self.fit()

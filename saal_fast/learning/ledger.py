@@ -13,7 +13,7 @@ Each holds the state of the run's seeds after it, so a run goes on from its last
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,7 +21,10 @@ from torch import Tensor
 from .plain import number as read_number
 from .plain import numbers, plain
 from .seeds import Seeds
-from .store import FILE, VERSION, Stamp, Store
+from .store import FILE, REWRITE, VERSION, DamagedRecordError, Stamp, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 LATER = ("strategy_options", "training", "pool_sha256")  # of the settings: None where not known, as in older runs
 
@@ -64,8 +67,12 @@ class Ledger:
         self.records: list[dict[str, dict[str, Any]]] = [{}]
         self._stamps: dict[str, Stamp] = {}  # of the files that the records were read from, or written to
 
-    def settle(self, settings: dict[str, Any]) -> bool:
-        """Writes down the run's settings, or holds them against those written down; False where they are new.
+    def settle(self, settings: dict[str, Any], *, rewrite: bool = False) -> bool:
+        """Writes down the run's settings, or holds them against those written down; False where the run is new.
+
+        Args:
+            settings: what JSON can hold.
+            rewrite: write them anew where those written down are damaged or gone.
 
         Raises:
             ValueError: they differ; the message names how.
@@ -73,12 +80,18 @@ class Ledger:
             OSError: they cannot be written.
         """
         settings = plain({"version": VERSION, **settings})
-        old = self.store.read("settings")
+        try:
+            old = self.store.read("settings")
+        except DamagedRecordError:
+            if not rewrite:
+                raise
+            old = None
         if old is None:
-            if any(FILE.fullmatch(file) for file in self.store.names()):
-                raise ValueError(f"{self.store.folder} holds rounds, but no settings.json: it is no whole run")
+            begun = any(FILE.fullmatch(file) for file in self.store.names())
+            if begun and not rewrite:
+                raise ValueError(f"{self.store.folder} holds rounds, but no settings.json: it is no whole run. {REWRITE}")
             self.store.write("settings", settings)
-            return False
+            return begun
         differing = [
             f"{key} was {old.get(key)!r} and is {settings.get(key)!r}"
             for key in sorted({*old, *settings})
@@ -142,9 +155,10 @@ class Ledger:
         answered = set(self.current.get("tell", {"indices": []})["indices"])
         return [i for i in self.current.get("ask", {"indices": []})["indices"] if i not in answered]
 
-    def answers(self) -> list[Any]:
-        """All labels told so far, also of a round that is told in part."""
-        return [label for record in self.records for label in record.get("tell", {"labels": []})["labels"]]
+    def answers(self, but: Collection[int] = ()) -> list[Any]:
+        """All labels told so far, also of a round that is told in part, but those of the positions in `but`."""
+        told = [record["tell"] for record in self.records if "tell" in record]
+        return [y for tell in told for i, y in zip(tell["indices"], tell["labels"], strict=True) if i not in but]
 
     def labelled(self, before: int | None = None) -> tuple[Tensor, Tensor]:
         """Positions and labels of the rounds that are told in full, in the order they were asked; int64 [n], [n, ...].

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 import weakref
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import torch
 from torch import nn
 
-from ..strategies import Strategy, TrainingHook
+from ..strategies import Selection, Strategy, TrainingHook
 from .ledger import Ledger
 from .rows import Labelled, take
 from .seeds import seeded
@@ -67,7 +68,7 @@ class Phases:
     def __post_init__(self) -> None:
         self._model: tuple[str, nn.Module] | None = None
         self._made: weakref.ref[nn.Module] | None = None
-        self._fitted: str | None = None  # the checksum of the model that this very object trained last
+        self._taught: tuple[str, dict[str, Any]] | None = None  # that model's checksum, and the strategy's own state
 
     @property
     def model(self) -> nn.Module:
@@ -139,7 +140,7 @@ class Phases:
         checksum = self.ledger.store.write_tensors(f"{number:04d}-fit", learnt.state)
         content = {"labelled": learnt.labelled, "training": learnt.training, "metrics": metrics, "model": checksum}
         self.ledger.write("fit", content)
-        self._model, self._fitted = (checksum, learnt.model), checksum
+        self._model, self._taught = (checksum, learnt.model), (checksum, copy.deepcopy(learnt.hook))
         self.clear(number)
 
     def clear(self, number: int) -> None:
@@ -153,7 +154,8 @@ class Phases:
         """Lets the strategy choose from the unlabelled samples, if there are any.
 
         Raises:
-            ValueError: the strategy's answer is none.
+            TypeError: the strategy's answer is no `Selection`.
+            ValueError: it does not hold k different positions.
             OSError: the record cannot be written.
         """
         ledger, started = self.ledger, time.perf_counter()
@@ -161,11 +163,11 @@ class Phases:
         if not len(rest):
             return
         model, labelled = self.model, take(self.pool, ledger.labelled()[0])
-        if (
-            self._fitted != ledger.current["fit"]["model"]
-        ):  # of a process that is gone: the strategy takes what it had learnt
-            state = self.learnt(ledger.number)["hook"]
-            if state:
+        fitted = ledger.current["fit"]["model"]
+        taught = self._taught
+        state = taught[1] if taught is not None and taught[0] == fitted else self.learnt(ledger.number)["hook"]
+        if state:  # a process that is gone may have trained it, and the strategy may have served another learner since
+            with seeded(0):  # for what a dataset draws itself
                 self._hook(model, ledger.number, state, torch.Generator()).close()
         generator = self.generator()
         if self.candidates is not None and self.candidates < len(rest):
@@ -173,6 +175,8 @@ class Phases:
         k = min(self.k, len(rest))
         with seeded(ledger.seeds.draw()):
             chosen = self.strategy.select(model, take(self.pool, rest), k, labelled=labelled, generator=self.generator())
+        if not isinstance(chosen, Selection):
+            raise TypeError(f"expected a Selection from {self.strategy.name}, got {type(chosen).__name__}")
         picks = chosen.indices.tolist()
         if len(set(picks)) != k or len(picks) != k or not all(0 <= i < len(rest) for i in picks):
             raise ValueError(f"expected {k} different positions in [0, {len(rest)}) from {self.strategy.name}, got {picks}")
@@ -188,7 +192,7 @@ class Phases:
 
     def forget(self) -> None:
         """Takes the model and what the strategy has learnt from their files when they are needed next."""
-        self._model = self._fitted = None
+        self._model = self._taught = None
 
     def _hook(self, model: nn.Module, number: int, state: dict[str, Any] | None, generator: torch.Generator) -> TrainingHook:
         rows, unlabelled = self.ledger.labelled(number)[0], self.ledger.unlabelled(number)

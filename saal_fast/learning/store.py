@@ -30,6 +30,10 @@ CHECKSUM = "sha256"
 LOG, LOCK = "log.jsonl", "lock"
 FILE = re.compile(r"(\d{4,})-(fit|ask|tell)\.(json|pt)")
 """A file of a round: its number, its phase, its kind."""
+REWRITE = (
+    "All labels are intact: ActiveLearner(..., rewrite_settings=True), made with the run's own arguments, writes the "
+    "settings anew from these"
+)
 Stamp = tuple[int, int, int] | None
 
 
@@ -224,6 +228,8 @@ class Store:
             )
         if match is not None and match[3] == "pt":
             back = ". The records are intact, all labels too: ActiveLearner.retrain() trains the model anew"
+        if file == "settings.json":
+            back = f". {REWRITE}"
         return DamagedRecordError(f"{place} is not what was written: {why}{back}")
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ..features import device_of
 from ..isolation import keep_statistics
@@ -42,7 +43,8 @@ class Training:
         batch_size: samples a step, at most; the batches of an epoch are of even size, as a last one of a single sample
             would starve batch norms.
         optimiser: makes the optimiser from parameter groups: the model's, and the strategy's own where it has any.
-        scheduler: makes a scheduler of the optimiser, stepped after every epoch; or None.
+        scheduler: makes a scheduler of the optimiser, stepped after every epoch (`ReduceLROnPlateau` by the epoch's mean
+            loss); or None.
         task: the loss of each sample, as for `saal_fast.score`.
         progress: as for `saal_fast.score`.
     """
@@ -50,7 +52,7 @@ class Training:
     epochs: int = 50
     batch_size: int = 10
     optimiser: Callable[[list[dict[str, Any]]], Optimizer] = adam
-    scheduler: Callable[[Optimizer], LRScheduler] | None = None
+    scheduler: Callable[[Optimizer], LRScheduler | ReduceLROnPlateau] | None = None
     task: Task = field(default_factory=Classification)
     progress: bool | None = None
 
@@ -88,7 +90,7 @@ class Training:
 
         Raises:
             TypeError: `optimiser` makes none.
-            ValueError: a label is none of the model's classes.
+            ValueError: a label is none of the model's classes; TypeError where its kind or shape is none of a class.
         """
         device = device_of(model)
         groups: list[dict[str, Any]] = [{"params": [p for p in model.parameters() if p.requires_grad]}]
@@ -111,11 +113,14 @@ class Training:
                     try:
                         loss = _step(model, batch.args, batch.kwargs, x, y, optimiser, self.task, hook)
                     except _UnfitLabelsError as error:
-                        raise ValueError(_unfit(error, labelled, self.task)) from error.__cause__
+                        kind = TypeError if isinstance(error.__cause__, TypeError) else ValueError
+                        raise kind(_unfit(error, labelled, self.task)) from error.__cause__
                     hook.after_step(x, y)
                     total += loss * batch.size
                     shown.update(batch.size)
-                if scheduler is not None:
+                if isinstance(scheduler, ReduceLROnPlateau):
+                    scheduler.step(total / len(labelled))
+                elif scheduler is not None:
                     scheduler.step()
         return {"loss": total / len(labelled)}
 
@@ -131,9 +136,14 @@ def _unfit(error: _UnfitLabelsError, labelled: Labelled, task: Task) -> str:
     for row, label in zip(labelled.rows.tolist(), labelled.labels.tensor_split(len(labelled)), strict=True):
         try:
             task.check_labels(label, error.args[0])
-        except ValueError:  # noqa: PERF203 - label by label
+        except (TypeError, ValueError):  # noqa: PERF203 - label by label
             bad.append(f"sample {row} has {label[0].tolist()}")
     more = f" and {len(bad) - 10} more" if len(bad) > 10 else ""
+    if isinstance(error.__cause__, TypeError):
+        return (
+            f"{error.__cause__}; of the pool {', '.join(bad[:10])}{more}. ActiveLearner.correct(indices, labels) of all "
+            'that is told mends them; saal_fast.learning.rewind(folder, round, "tell") has them told anew'
+        )
     what = str(error.__cause__).partition(";")[0]
     return f"{what}; of the pool {', '.join(bad[:10])}{more}. ActiveLearner.correct(indices, labels) mends what was told"
 
@@ -168,7 +178,7 @@ def _loss(output: Any, x: Any, y: Tensor, task: Task, hook: TrainingHook) -> tup
     if isinstance(task, ChecksLabels):
         try:
             task.check_labels(y, output)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise _UnfitLabelsError(output) from error
     losses = task.loss(output, y)
     own, mean = hook.loss(x, y, losses), losses.mean()

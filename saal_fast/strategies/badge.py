@@ -17,8 +17,8 @@ from .base import (
     TrainsNothing,
     candidates,
     check_batch_size,
-    check_count,
     check_on_nonfinite,
+    check_request,
     or_fresh,
 )
 
@@ -54,7 +54,7 @@ class BADGE(TrainsNothing):
         generator: torch.Generator | None = None,
     ) -> Selection:
         """As `Strategy.select`; `labelled` is not used."""
-        check_count(k, pool)
+        check_request(k, pool, generator)
         found = gradient_factors(model, pool, layer=self.layer, batch_size=self.batch_size)
         good = candidates(found.finite, k, self.on_nonfinite)
         a, h = residuals(found.logits), found.features

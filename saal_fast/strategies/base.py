@@ -116,7 +116,7 @@ class Strategy(Protocol):
             generator: source of every draw, on the CPU; None for fresh entropy. The global generators are never drawn from.
 
         Raises:
-            TypeError: k is no whole number.
+            TypeError: k is no whole number, or generator is no generator.
             ValueError: k < 1, or more than the samples there are to choose from.
             NonFiniteError: the model's outputs hold NaN or inf (unless the strategy was told to keep and never pick them).
         """
@@ -159,8 +159,9 @@ class TrainsNothing:
 # --- shared checks and draws ----------------------------------------------------------------------
 
 
-def check_count(k: int, pool: Any) -> None:
-    """Raises, before any work is done, where k is no number of samples that the pool can give."""
+def check_request(k: int, pool: Any, generator: Any) -> None:
+    """Raises, before any work is done, where k is no number of samples that the pool can give, or generator is none."""
+    check_generator(generator)
     if not is_whole(k):
         raise TypeError(f"expected k to be a whole number, got {k!r} ({type(k).__name__})")
     if k < 1:
@@ -168,6 +169,12 @@ def check_count(k: int, pool: Any) -> None:
     length = Stream(pool, torch.device("cpu")).length
     if length is not None and k > length:
         raise ValueError(f"expected k <= {length}, the size of the pool; got k={k}")
+
+
+def check_generator(generator: Any) -> None:
+    """Raises where `generator` is neither a generator nor None."""
+    if not (generator is None or isinstance(generator, torch.Generator)):
+        raise TypeError(f"expected generator to be a torch.Generator or None, got {type(generator).__name__}")
 
 
 def check_on_nonfinite(value: str) -> None:
@@ -232,8 +239,7 @@ def or_fresh(generator: torch.Generator | None) -> torch.Generator:
     if generator is None:
         generator = torch.Generator()
         generator.seed()
-    if not isinstance(generator, torch.Generator):
-        raise TypeError(f"expected generator to be a torch.Generator or None, got {type(generator).__name__}")
+    check_generator(generator)
     return generator
 
 

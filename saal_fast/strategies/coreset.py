@@ -15,8 +15,8 @@ from .base import (
     TrainsNothing,
     candidates,
     check_batch_size,
-    check_count,
     check_on_nonfinite,
+    check_request,
     or_fresh,
 )
 
@@ -73,7 +73,7 @@ class Coreset(TrainsNothing):
         Raises:
             ImportError: `robust` without scipy; `pip install 'saal-fast[coreset]'`.
         """
-        check_count(k, pool)
+        check_request(k, pool, generator)
         if self.robust:
             from . import cover  # noqa: PLC0415 - scipy is optional, and its want shows before any work is done
 

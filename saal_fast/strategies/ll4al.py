@@ -17,8 +17,8 @@ from .base import (
     Selection,
     TrainingHook,
     check_batch_size,
-    check_count,
     check_on_nonfinite,
+    check_request,
     check_whole,
     drawing_from,
     largest,
@@ -120,7 +120,7 @@ class LL4AL:
         Raises:
             RuntimeError: no loss prediction module was trained yet, or this model lacks the layers it was trained on.
         """
-        check_count(k, pool)
+        check_request(k, pool, generator)
         module = self.module
         if module is None:
             raise RuntimeError("expected LL4AL to be trained with a model first: train it under the hook of training(...)")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..features import BatchSize, logits
-from .base import OnNonFinite, Selection, TrainsNothing, check_batch_size, check_count, check_on_nonfinite, largest
+from .base import OnNonFinite, Selection, TrainsNothing, check_batch_size, check_on_nonfinite, check_request, largest
 
 
 @dataclass
@@ -50,7 +50,7 @@ class _ByProbabilities(TrainsNothing, ABC):
         generator: torch.Generator | None = None,
     ) -> Selection:
         """As `Strategy.select`; nothing is drawn, and `labelled` is not used."""
-        check_count(k, pool)
+        check_request(k, pool, generator)
         z = logits(model, pool, batch_size=self.batch_size).double()
         scores = self.uncertainty(z.log_softmax(1))
         known = z.isfinite().all(1)

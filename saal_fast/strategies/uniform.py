@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..pools import Stream
-from .base import Selection, TrainsNothing, check_count, drawing_from, or_fresh
+from .base import Selection, TrainsNothing, check_request, drawing_from, or_fresh
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Random(TrainsNothing):
         generator: torch.Generator | None = None,
     ) -> Selection:
         """As `Strategy.select`; `model` and `labelled` are not used."""
-        check_count(k, pool)
+        check_request(k, pool, generator)
         stream, draws = Stream(pool, torch.device("cpu")), or_fresh(generator)
         with drawing_from(draws):  # for what a DataLoader draws itself
             n = sum(b.size for b in stream.batches(1024)) if stream.length is None else stream.length

@@ -20,8 +20,8 @@ from .base import (
     TrainingHook,
     candidates,
     check_batch_size,
-    check_count,
     check_on_nonfinite,
+    check_request,
     check_whole,
     drawing_from,
     or_fresh,
@@ -81,7 +81,7 @@ class VAAL:
         Raises:
             RuntimeError: nothing was trained yet.
         """
-        check_count(k, pool)
+        check_request(k, pool, generator)
         if self.judge is None:
             raise RuntimeError("expected VAAL to be trained first: train a model under the hook of training(..., pool=...)")
         parts = each_batch(self.judge, pool, lambda odds: odds.squeeze(1).double().cpu(), batch_size=self.batch_size)
@@ -100,8 +100,10 @@ class VAAL:
     ) -> TrainingHook:
         """A hook that trains new networks beside the model, on its batches and on samples drawn from the pool.
 
+        Of an empty pool, as after the last round, there is nothing to learn: the hook does nothing.
+
         Raises:
-            ValueError: no pool is given, or an empty one.
+            ValueError: no pool is given.
             TypeError: its samples are not one floating-point tensor each.
         """
         if pool is None:
@@ -110,6 +112,9 @@ class VAAL:
         own = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=or_fresh(generator))))
         with drawing_from(own):
             unlabelled = Draws(pool, device, own)
+            if not len(unlabelled):
+                self.judge = None
+                return TrainingHook()
             shape = tuple(unlabelled.draw(1).shape[1:])
             vae = Autoencoder(shape, self.latent, self.width) if self.autoencoder is None else self.autoencoder(shape)
             self.judge = Judge(vae, Discriminator(self.latent)).to(device)
@@ -190,8 +195,9 @@ class Draws:
             parts = [_only_of(batch) for batch in Stream(pool, torch.device("cpu")).batches(1024)]
             pool = torch.cat(parts) if parts else torch.empty(0)
         self._pool = pool
-        if len(pool) == 0:
-            raise ValueError("expected a pool of at least one sample, got an empty one")
+
+    def __len__(self) -> int:
+        return len(self._pool)
 
     def draw(self, size: int) -> Tensor:
         """That many samples; [size, ...] on the device."""

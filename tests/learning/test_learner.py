@@ -246,6 +246,53 @@ def test_a_strategy_that_answers_nonsense_is_named(picks):
         learner(strategy=Odd()).ask()
 
 
+def test_a_strategy_that_answers_with_no_selection_is_named():
+    class Odd(strategies.Random):
+        name = "odd"
+
+        def select(self, model, pool, k, **_):
+            return torch.arange(k)
+
+    with pytest.raises(TypeError, match="expected a Selection from odd, got Tensor"):
+        learner(strategy=Odd()).ask()
+
+
+def test_an_oracle_may_write_on_what_it_is_given():
+    def spoil(rows):
+        labels = LABELS[rows]
+        rows.zero_()
+        return labels
+
+    made, other = (learner(strategy="random", train=Training(epochs=1)) for _ in range(2))
+    made.run(spoil, 1)
+    other.run(lambda rows: LABELS[rows], 1)
+    same(made, other)
+
+
+@pytest.mark.parametrize(("name", "options"), [("ll4al", {"width": 4}), ("vaal", {"width": 4, "latent": 3})])
+def test_one_strategy_in_two_learners_chooses_as_one_in_each(name, options):
+    def pair(one, two):
+        return [learner(strategy=s, seed=seed, train=Training(epochs=1)) for s, seed in ((one, 3), (two, 4))]
+
+    shared = strategies.make(name, **options)
+    rows = []
+    for made in (pair(shared, shared), pair(*(strategies.make(name, **options) for _ in range(2)))):
+        for each in made:
+            each.fit()
+        rows.append([each.ask().tolist() for each in made])
+    assert rows[0] == rows[1]
+
+
+def test_vaal_goes_on_until_all_is_labelled(tmp_path):
+    for warm_start in (False, True):
+        strategy = strategies.make("vaal", width=4, latent=3)
+        options = {"strategy": strategy, "k": 27, "candidates": None, "train": Training(epochs=1), "warm_start": warm_start}
+        made = learner(tmp_path / str(warm_start), **options)
+        made.run(oracle, 9)
+        assert [r.labelled for r in made.rounds] == [0, 9, 36, 60]
+        assert learner(tmp_path / str(warm_start), **options).ask().tolist() == []
+
+
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
@@ -259,6 +306,7 @@ def test_a_strategy_that_answers_nonsense_is_named(picks):
         ({"train": Training}, TypeError, "expected train to be a function or None, got <class"),
         ({"evaluate": 3}, TypeError, "expected evaluate to be a function or None, got 3"),
         ({"warm_start": "yes"}, TypeError, "expected warm_start to be True or False, got 'yes'"),
+        ({"rewrite_settings": 1}, TypeError, "expected rewrite_settings to be True or False, got 1"),
         ({"seed": None}, TypeError, "expected seed to be a whole number, got None"),
         ({"seed": "a"}, TypeError, "expected seed to be a whole number, got 'a'"),
         ({"initial": 5}, ValueError, "expected either labelled, to begin with, or initial"),
@@ -416,3 +464,41 @@ def test_a_wrong_label_is_named_and_can_be_corrected(tmp_path):
     made.tell(later[1:], [0, 0, 0])
     assert made.labelled[1].tolist()[-4:] == [2, 0, 0, 0]
     assert learner(tmp_path).labelled[1].tolist() == made.labelled[1].tolist()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "got"),
+    [
+        (LABELS.float(), r"torch\.float32 \[.*sample \d+ has \d\.0"),
+        (LABELS[:, None], r"torch\.int64 \[\d, 1\].*sample \d+ has \[\d\]"),
+        (LABELS > 0, r"torch\.bool \[.*sample \d+ has (True|False)"),
+    ],
+    ids=["float", "column", "bool"],
+)
+def test_labels_of_a_wrong_kind_are_named_and_can_be_corrected(wrong, got):
+    made, right = (learner(labelled=None, initial=6, strategy="random", train=Training(epochs=1)) for _ in range(2))
+    rows = made.ask()
+    made.tell(rows[:4], wrong[rows[:4]])
+    made.tell(rows[4:], wrong[rows[4:]])
+    with pytest.raises(TypeError, match=rf"{got}.*ActiveLearner\.correct.*rewind\(folder, round, \"tell\"\)"):
+        made.fit()
+    if not wrong.is_floating_point():  # whole numbers are floats beside floats
+        with pytest.raises(ValueError, match=r"To change the kind of all, give all 6 labels at once"):
+            made.correct(rows[:2], LABELS[rows[:2]])
+    made.correct(rows, LABELS[rows])
+    assert made.labelled[1].dtype == torch.int64
+    right.tell(right.ask(), LABELS[rows])
+    made.run(oracle, 1)
+    right.run(oracle, 1)
+    same(made, right)
+
+
+def test_a_first_label_of_a_wrong_kind_is_corrected_alone():
+    made = learner(labelled=None, initial=3)
+    rows = made.ask()
+    made.tell(rows[:1], [True])
+    with pytest.raises(ValueError, match=r"expected labels of torch\.bool"):
+        made.tell(rows[1:], [0, 2])
+    made.correct(rows[:1], [1])
+    made.tell(rows[1:], [0, 2])
+    assert made.labelled[1].tolist() == [1, 0, 2]

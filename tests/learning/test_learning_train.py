@@ -129,6 +129,19 @@ def test_a_scheduler_steps_every_epoch_and_frozen_parameters_stay():
     assert torch.equal(model[1].weight, before)
 
 
+def test_a_plateau_scheduler_is_given_the_mean_loss_of_the_epoch():
+    seen = []
+
+    class Plateau(torch.optim.lr_scheduler.ReduceLROnPlateau):
+        def step(self, metrics, epoch=None):
+            seen.append(float(metrics))
+            super().step(metrics)
+
+    told = Training(epochs=3, batch_size=8, scheduler=Plateau)(still().train(), inputs(), TrainingHook())
+    assert len(seen) == 3
+    assert seen[-1] == told["loss"]
+
+
 def test_models_that_return_more_than_logits_and_take_keywords():
     class Two(nn.Module):
         def __init__(self):

@@ -107,8 +107,19 @@ def test_damaged_settings_are_named(folder):
     with pytest.raises(DamagedRecordError, match=r"settings\.json"):
         made(folder)
     (folder / "settings.json").unlink()
-    with pytest.raises(ValueError, match=r"holds rounds, but no settings\.json"):
+    with pytest.raises(ValueError, match=r"holds rounds, but no settings\.json.*rewrite_settings=True"):
         made(folder)
+
+
+@pytest.mark.parametrize("text", ["{}", None], ids=["damaged", "gone"])
+def test_settings_are_written_anew_when_asked_for(folder, text):
+    before, path = contents(folder), folder / "settings.json"
+    path.unlink() if text is None else path.write_text(text)
+    made(folder, rewrite_settings=True)
+    assert contents(folder) == before  # all rounds are as they were, and so are the settings
+    with pytest.raises(ValueError, match="holds another run: k was 4 and is 5"):  # whole ones are not written over
+        made(folder, k=5, rewrite_settings=True)
+    assert contents(folder) == before
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,14 @@ class Flow(IterableDataset):
 
 
 @every
+def test_a_generator_that_is_none_is_refused(name):
+    strategy, model = make(name), small.network()
+    small.ready(strategy, model)
+    with pytest.raises(TypeError, match=r"expected generator to be a torch\.Generator or None, got int"):
+        strategy.select(model, small.images(5), 2, labelled=small.images(4, seed=9), generator=3)
+
+
+@every
 @pytest.mark.parametrize("k", [1, 4, 13])
 def test_k_different_positions_and_a_score_for_every_sample(name, k):
     chosen = choose(name, small.images(13), k, labelled=small.images(5, seed=9))

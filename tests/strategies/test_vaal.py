@@ -183,6 +183,18 @@ def test_samples_are_drawn_uniformly_from_pools_of_every_kind(pool):
     assert torch.equal(torch.get_rng_state(), state) or isinstance(pool, DataLoader)
 
 
+@pytest.mark.parametrize("pool", [
+    small.images(0), small.images(0).numpy(), [], {"x": small.images(0)}, TensorDataset(small.images(0)),
+    DataLoader(TensorDataset(small.images(0))),
+], ids=["tensor", "array", "list", "mapping", "dataset", "loader"])  # fmt: skip
+def test_of_an_empty_pool_nothing_is_learnt(pool):
+    strategy, model = small.ready(VAAL(width=4, latent=3), small.network()), small.network()
+    x = small.images(4)
+    assert small.train(strategy, model, x, torch.arange(4), unlabelled=pool, generator=small.seeded(0)) == [None, None]
+    with pytest.raises(RuntimeError, match="VAAL to be trained first"):  # and nothing is kept of the training before
+        strategy.select(model, x, 1)
+
+
 class TestErrors:
     def test_choosing_before_training(self):
         with pytest.raises(RuntimeError, match="VAAL to be trained first"):
@@ -191,10 +203,6 @@ class TestErrors:
     def test_no_pool(self):
         with pytest.raises(ValueError, match="expected pool="):
             VAAL().training(small.network(), labelled=small.images(3))
-
-    def test_an_empty_pool(self):
-        with pytest.raises(ValueError, match="at least one sample"):
-            VAAL().training(small.network(), pool=small.images(0))
 
     @pytest.mark.parametrize(("nest", "got"), [
         (torch.arange(3), r"int64 \[3\]"), ((torch.ones(1), torch.ones(2)), r"float32 \[1\], .*float32 \[2\]"), ({}, "none"),
