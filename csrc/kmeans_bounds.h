@@ -58,7 +58,7 @@ class Bounds {
                 norm =
                     norm < 0x1p40 && left < 0x1p40 ? norm * left : std::numeric_limits<double>::quiet_NaN();
             }
-            out.norms[static_cast<std::size_t>(r)] = static_cast<float>(norm);
+            out.norms[static_cast<std::size_t>(r)] = bounded(norm);
         }
     }
 

@@ -5,11 +5,12 @@
 // no more than (D + 32) 2⁻²⁴ (‖x'‖² + ‖c'‖²): rounding x' and c' costs 4 · 2⁻²⁴, the product D · 2⁻²⁴ in any
 // order of its terms (Higham, Accuracy and Stability of Numerical Algorithms, 2002, Section 3.1), the sums
 // the rest. For outer products both factors' products count, and nothing can be centred. What underflows is
-// below 2⁻⁹⁰ in units of the scale; what overflows gives NaN or an infinite bound, and is computed exactly.
+// below 2⁻⁹⁰ in units of the scale; a row that could overflow has NaN for its norm, and is computed exactly.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "kmeans_pass.h"
@@ -19,6 +20,12 @@ namespace saal {
 
 /// What a bound loses to underflow, in units of the frame.
 constexpr float kUnderflow = 0x1p-90F;
+
+/// A row's squared norm as bounds take it: NaN, of which no bound comes, where a product with it could
+/// overflow.
+SAAL_HOST_DEVICE static inline float bounded(double norm) {
+    return norm < 0x1p120 ? static_cast<float>(norm) : std::numeric_limits<float>::quiet_NaN();
+}
 
 /// A squared distance, in units of the frame (`unit`: the square of its scales), rounded up. A pair whose
 /// lower bound (norm + other) keep − 2 dot − kUnderflow reaches it needs no exact distance.

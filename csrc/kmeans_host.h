@@ -115,24 +115,38 @@ inline std::int64_t largest_norm(const std::vector<double>& norms, const double*
     return largest;
 }
 
-/// The floor(u * left)-th of the `left` rows that aren't in `taken` (sorted), which it is added to.
-inline std::int64_t take_unchosen(std::vector<std::int64_t>& taken, std::int64_t rows, double u) {
-    std::int64_t row = uniform_index(u, rows - static_cast<std::int64_t>(taken.size()));
-    // `row` unchosen ones come before it; skip the chosen among them. taken[m] - m, the number of unchosen
-    // rows before taken[m], never falls with m: bisect it.
-    std::size_t low = 0;
-    std::size_t high = taken.size();
-    while (low < high) {
-        const std::size_t middle = low + (high - low) / 2;
-        if (taken[middle] - static_cast<std::int64_t>(middle) <= row)
-            low = middle + 1;
-        else
-            high = middle;
+/// Rows that are not chosen yet, counted in a tree of sums (Fenwick 1994), to find the n-th and take it out.
+class Unchosen {
+  public:
+    Unchosen(std::int64_t rows, const std::vector<std::int64_t>& taken)
+        : counts_(static_cast<std::size_t>(rows) + 1, 1),
+          left_(rows - static_cast<std::int64_t>(taken.size())) {
+        counts_[0] = 0;
+        for (const auto row : taken) counts_[static_cast<std::size_t>(row) + 1] = 0;
+        for (std::size_t i = 1; i < counts_.size(); ++i)
+            if (i + (i & -i) < counts_.size()) counts_[i + (i & -i)] += counts_[i];
+        while (2 * top_ < counts_.size()) top_ *= 2;
     }
-    row += static_cast<std::int64_t>(low);
-    taken.insert(taken.begin() + static_cast<std::ptrdiff_t>(low), row);
-    return row;
-}
+
+    /// The floor(u * left)-th of the rows left, which is one no more.
+    std::int64_t take(double u) {
+        std::int64_t before = uniform_index(u, left_);
+        std::size_t at = 0;
+        for (std::size_t step = top_; step > 0; step /= 2)
+            if (at + step < counts_.size() && counts_[at + step] <= before) {
+                at += step;
+                before -= counts_[at];
+            }
+        for (std::size_t i = at + 1; i < counts_.size(); i += i & -i) --counts_[i];
+        --left_;
+        return static_cast<std::int64_t>(at);
+    }
+
+  private:
+    std::vector<std::int64_t> counts_;
+    std::int64_t left_;
+    std::size_t top_ = 1;
+};
 
 /// Once no weight is left: fills `chosen` up to k, uniformly among the rows of positive weight not chosen,
 /// with uniforms from number `from` on.
@@ -145,8 +159,11 @@ inline void fill(std::vector<std::int64_t>& chosen, std::int64_t rows, const Opt
             if (options.weights[i] == 0.0) taken.push_back(i);
     std::sort(taken.begin(), taken.end());
     taken.erase(std::unique(taken.begin(), taken.end()), taken.end());
-    while (static_cast<std::int64_t>(chosen.size()) < options.k)
-        chosen.push_back(take_unchosen(taken, rows, options.uniforms(from++)));
+    Unchosen unchosen(rows, taken);
+    while (static_cast<std::int64_t>(chosen.size()) < options.k) {
+        chosen.push_back(unchosen.take(options.uniforms(from++)));
+        if (chosen.size() % (1 << 16) == 0) options.between();
+    }
 }
 
 }  // namespace saal

@@ -37,8 +37,8 @@ def select(
             one-dimensional input, the largest first (Section 4.1, "Baselines"). "badge" for D² sampling over the gradients
             `(softmax(z) − onehot(ŷ)) ⊗ h` of the last `nn.Linear` with input h (BADGE, arXiv:1906.03671, Section 3, kept
             as factors), each D² times the sample's perturbed loss (Eq. 6), the largest weighted norm first: far apart, as
-            BADGE has it, and sharp, as SAAL has it. It reads the pool a second time, and takes no other `task` or
-            `objective` than the default. The weighting is this library's; neither paper has it.
+            BADGE has it, and sharp, as SAAL has it. It reads the pool a second time, in the model's own precision, and
+            takes no other `task` or `objective` than the default. The weighting is this library's; neither paper has it.
         seed: of the D² sampling, a number or a generator; None for fresh entropy.
         **options: of `score`.
 
@@ -87,7 +87,9 @@ def select_scored(
     if k > len(candidates):
         finite = "" if len(candidates) == len(scores) else " with a finite score"
         raise ValueError(f"expected k <= {len(candidates)}, the samples of the pool{finite}; got k={k}")
-    return candidates[_pick(model, pool, scored, candidates, scores[candidates], k, diversity, seed)], scores
+    tolerance = LOSS_TOLERANCE if options.get("precision") is None else HALF_TOLERANCE
+    picks = _pick(model, pool, scored, candidates, scores[candidates], k, diversity, seed, tolerance)
+    return candidates[picks], scores
 
 
 def pick(
@@ -101,7 +103,7 @@ def pick(
 ) -> Tensor:
     """What `select` answers, from scores at hand: of one `score(model, pool, details=True)`, all of them finite."""
     everyone = torch.arange(len(scored), device=scored.perturbed_loss.device)
-    return _pick(model, pool, scored, everyone, scored.perturbed_loss, k, diversity, seed)
+    return _pick(model, pool, scored, everyone, scored.perturbed_loss, k, diversity, seed, LOSS_TOLERANCE)
 
 
 def _pick(
@@ -113,6 +115,7 @@ def _pick(
     k: int,
     diversity: Literal["kmeans++", "badge"] | None,
     seed: int | torch.Generator | None,
+    tolerance: dict[str, float],
 ) -> Tensor:
     """Places of k picks among the candidates, of scores `values`."""
     if diversity is None:
@@ -120,7 +123,7 @@ def _pick(
     if diversity == "kmeans++":
         apart = values - values.min()  # the shift makes the largest the norm's
         return kmeans_plusplus(apart, k, first="argmax", seed=seed)
-    a, h = _embedding(model, pool, scored)
+    a, h = _embedding(model, pool, scored, tolerance)
     weights = values.clamp(min=torch.finfo(values.dtype).tiny)  # a loss that underflowed is small, not none
     return kmeans_plusplus((a[candidates], h[candidates]), k, first="argmax", weights=weights, seed=seed)
 
@@ -128,14 +131,17 @@ def _pick(
 LOSS_TOLERANCE = {"rtol": 1e-2, "atol": 1e-3}
 """How far the losses of two passes over one pool may be apart, by rounding."""
 
+HALF_TOLERANCE = {"rtol": 0.5, "atol": 0.05}
+"""The same where the first pass was in half precision."""
 
-def _embedding(model: nn.Module, pool: Any, scored: Scores) -> tuple[Tensor, Tensor]:
+
+def _embedding(model: nn.Module, pool: Any, scored: Scores, tolerance: dict[str, float]) -> tuple[Tensor, Tensor]:
     """Each sample's last-layer gradient as factors (a [N, C], h [N, D]), of a second pass over the pool that was scored."""
     found = gradient_factors(model, pool)
     if len(found.logits) != len(scored):
         raise ValueError(f"expected the pool to give {len(scored)} samples again, got {len(found.logits)}")
     losses = torch.nn.functional.cross_entropy(found.logits, scored.label, reduction="none").to(scored.loss.dtype)
-    alike = torch.isclose(losses, scored.loss, **LOSS_TOLERANCE, equal_nan=True)
+    alike = torch.isclose(losses, scored.loss, **tolerance, equal_nan=True)
     if not alike.all():
         first = int((~alike).nonzero()[0])
         raise ValueError(

@@ -133,3 +133,10 @@ def test_a_pool_of_another_length_is_told() -> None:
 def test_a_model_without_a_last_layer_of_that_kind(model, got) -> None:
     with pytest.raises(ValueError, match=got):
         select(model.double(), inputs(), 3, diversity="badge")
+
+
+def test_scores_in_half_precision_are_no_other_pool() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
+    picks = select(model, torch.randn(60, 6), 5, diversity="badge", seed=0, precision="bf16")
+    assert len(set(picks.tolist())) == 5

@@ -130,7 +130,7 @@ __global__ void __launch_bounds__(kThreads) lengths_kernel(Problem<T> problem) {
             length =
                 length < 0x1p40 && left < 0x1p40 ? length * left : std::numeric_limits<double>::quiet_NaN();
         }
-        if (lane_number() == 0) problem.lengths[i] = static_cast<float>(length);
+        if (lane_number() == 0) problem.lengths[i] = bounded(length);
     }
 }
 

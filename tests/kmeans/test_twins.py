@@ -199,3 +199,26 @@ def test_the_uniforms_are_uniform() -> None:
     counts = torch.bincount(pairs, minlength=100)
     assert float(((counts - 500) ** 2 / 500).sum()) < 170
     assert not draw_uniforms(10, 4).equal(u[:10])
+
+
+@pytest.mark.parametrize("scale", [2.0**150, 2.0**182, 2.0**200, 2.0**340])
+def test_rows_that_overflow_floats_are_computed_exactly(scale: float) -> None:
+    for seed in range(3):
+        x = np.random.default_rng(seed).standard_normal((100, 2)) * scale
+        want = kmeans_plusplus_reference(x, 50, uniforms=draw_uniforms(10_000, seed), algorithm="rejection")
+        assert torch.equal(kmeans_plusplus(x, 50, seed=seed, algorithm="rejection"), want)
+
+
+def test_so_are_outliers_that_the_frame_has_not_seen() -> None:
+    random = np.random.default_rng(0)
+    x = random.standard_normal((600, 3)).astype(np.float32)
+    x[1::7] = (random.standard_normal(x[1::7].shape) + 2) * 1e20
+    for seed in range(6):
+        want = kmeans_plusplus_reference(x, 12, uniforms=draw_uniforms(10_000, seed), algorithm="rejection")
+        assert torch.equal(kmeans_plusplus(x, 12, seed=seed, algorithm="rejection"), want)
+
+
+def test_rows_without_weight_are_filled_as_the_reference_does() -> None:
+    x = np.ones((500, 2))
+    want = kmeans_plusplus_reference(x, 490, uniforms=draw_uniforms(10_000, 3), algorithm="plain")
+    assert torch.equal(kmeans_plusplus(x, 490, seed=3, algorithm="plain"), want)
