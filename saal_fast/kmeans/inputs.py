@@ -141,17 +141,31 @@ class _Lent:
         self.__array_interface__ = interface | {"data": (interface["data"][0], False)}
 
 
+def _tensor(name: str, values: Array | list[int]) -> Tensor:
+    """An argument beside x as a tensor; arrays are copied, in whatever order or layout they are."""
+    if isinstance(values, Tensor):
+        return values.to_dense() if values.layout != torch.strided else values
+    try:
+        array = np.array(values)
+        return torch.from_numpy(array.astype(array.dtype.newbyteorder("=")))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"expected {name} as numbers, an array or a tensor of them; got {type(values).__name__}") from error
+
+
 def _as_weights(weights: Array, n: int) -> Tensor:
-    rows = torch.as_tensor(weights)
+    rows = _tensor("weights", weights)
     if rows.dtype.is_complex or rows.shape != (n,):
         raise ValueError(f"expected weights as real numbers [{n}], one for each row, got {rows.dtype} {list(rows.shape)}")
     return rows.detach().to("cpu", torch.float64).contiguous()
 
 
 def _as_initial(initial: Array | list[int]) -> list[int]:
-    rows = torch.as_tensor(initial)
+    rows = _tensor("initial", initial)
     if rows.numel() == 0:
         return []
     if rows.ndim != 1 or rows.dtype not in _INTEGERS - {torch.bool}:
         raise TypeError(f"expected initial as numbers of rows [M], got {rows.dtype} {list(rows.shape)}")
-    return [int(row) for row in rows.tolist()]
+    chosen = [int(row) for row in rows.tolist()]
+    if max(chosen) > torch.iinfo(torch.int64).max:
+        raise ValueError(f"expected initial as numbers of rows, got {max(chosen)}")
+    return chosen

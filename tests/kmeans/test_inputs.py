@@ -350,7 +350,7 @@ def test_the_core_checks_for_itself() -> None:
             torch.zeros(3),
             {"initial": [0.5]},
             TypeError,
-            r"expected initial as numbers of rows \[M\], got torch.float32 \[1\]",
+            r"expected initial as numbers of rows \[M\], got torch.float64 \[1\]",
         ),
         (torch.zeros(3), {"initial": [True, False, True]}, TypeError, "got torch.bool"),
         (
@@ -426,3 +426,18 @@ def test_the_info(algorithm: str) -> None:
     assert info.acceptance > 0.05
     assert 1 <= info.refreshes <= 40
     assert 3000 <= info.distances <= 40 * 3000 + 40 * 40 / info.acceptance
+
+
+def test_weights_and_initial_rows_in_any_layout() -> None:
+    x = np.random.default_rng(0).standard_normal((20, 2))
+    weights, initial = np.arange(1.0, 21.0), np.array([1, 5, 7])
+    want = kmeans_plusplus(x, 5, seed=0, weights=weights, initial=initial)
+    frozen = weights.astype(">f8")
+    frozen.flags.writeable = False
+    assert torch.equal(kmeans_plusplus(x, 5, seed=0, weights=weights[::-1].copy()[::-1], initial=initial), want)
+    assert torch.equal(kmeans_plusplus(x, 5, seed=0, weights=frozen, initial=initial[::-1].copy()[::-1]), want)
+    for bad in ({1, 2}, ["a"], object()):
+        with pytest.raises(TypeError, match="expected initial as numbers"):
+            kmeans_plusplus(x, 5, seed=0, initial=bad)
+    with pytest.raises(ValueError, match="initial"):
+        kmeans_plusplus(x, 5, seed=0, initial=np.array([2**63], "u8"))
