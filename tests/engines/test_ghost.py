@@ -10,11 +10,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import saal_fast
-from saal_fast.engines import EngineError, Problem, factors
+from saal_fast.engines import EngineError, Problem, factors, ghost
 from saal_fast.engines.ghost import Ghost
 from saal_fast.engines.layers import Call
 from saal_fast.engines.layers.linear import Linear
 from saal_fast.engines.plan import plan_for, ways_of
+from saal_fast.engines.routes import Routes
 from saal_fast.objectives import Classification
 from saal_fast.perturbation import L2, Adaptive
 from saal_fast.pools import Batch
@@ -263,6 +264,8 @@ def test_cross_terms_of_a_weight_used_twice_matter(name, monkeypatch):
     def uses_alone(grams):
         return torch.stack([(u.gram(u.layer, u.a) * (u.g.mT @ u.g)).sum() for u in grams.uses]).sum()
 
+    plain = Routes(ghosts=(), loss=False, packed=True)  # linear layers' own operation would join the uses before
+    monkeypatch.setattr(ghost, "routes_for", lambda problem: plain)
     monkeypatch.setattr(factors.Grams, "total", uses_alone)
     without = saal_fast.score(case.model, case.pool, 0.3, details=True, engine="ghost")
     assert ((without.grad_norm - want.grad_norm).abs() > 1e-3 * want.grad_norm).any()
