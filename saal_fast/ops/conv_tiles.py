@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, library
 
 from .. import _native
 from .elementwise import check_rule, contribution, direction, fold, native_map, working_dtype
@@ -63,7 +63,7 @@ def reference_apply(
     return out.reshape(n, weight.shape[0], *_output_size(x, weight, stride, padding, dilation)).to(g.dtype)
 
 
-@torch.library.custom_op("saal_fast::conv_tile_norm", mutates_args=())
+@library.custom_op("saal_fast::conv_tile_norm", mutates_args=())
 def conv_tile_norm(
     a: Tensor,
     g: Tensor,
@@ -98,7 +98,7 @@ def conv_tile_norm(
     return reference_norm(a, g, weight, stride, padding, dilation, groups, rule, q)
 
 
-@torch.library.custom_op("saal_fast::conv_tile_apply", mutates_args=())
+@library.custom_op("saal_fast::conv_tile_apply", mutates_args=())
 def conv_tile_apply(
     a: Tensor,
     g: Tensor,

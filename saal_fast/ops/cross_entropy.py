@@ -9,7 +9,7 @@ certain samples keep their digits (see `objectives.Classification`).
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from . import triton as twins
 from .elementwise import working_dtype
@@ -37,7 +37,7 @@ def reference(
     return y, loss, (grad * factor[:, None]).to(logits.dtype)
 
 
-@torch.library.custom_op("saal_fast::cross_entropy", mutates_args=())
+@library.custom_op("saal_fast::cross_entropy", mutates_args=())
 def cross_entropy(
     logits: Tensor, label: Tensor | None = None, gain: Tensor | None = None, over_loss: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:

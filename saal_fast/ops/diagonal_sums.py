@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, library
 
 from .. import _native
 
@@ -45,7 +45,7 @@ def reference(
     return gram.reshape(-1, positions, positions)
 
 
-diagonal_sums = torch.library.custom_op("saal_fast::diagonal_sums", reference, mutates_args=())
+diagonal_sums = library.custom_op("saal_fast::diagonal_sums", reference, mutates_args=())
 
 
 @diagonal_sums.register_kernel("cpu")

@@ -15,7 +15,7 @@ import math
 from collections.abc import Mapping
 
 import torch
-from torch import Size, Tensor
+from torch import Size, Tensor, library
 
 from . import triton as twins
 from .elementwise import check_rule, contribution, direction, fold, native_map, working_dtype
@@ -47,7 +47,7 @@ def reference_move(g: Tensor, weight: Tensor, scales: Tensor, rule: str, q: floa
     return (w + scales.to(dtype)[:, None] * direction(g.to(dtype), w, rule, q)).to(weight.dtype)
 
 
-@torch.library.custom_op("saal_fast::direct_norm", mutates_args=())
+@library.custom_op("saal_fast::direct_norm", mutates_args=())
 def direct_norm(g: Tensor, weight: Tensor, rule: str, q: float) -> Tensor:
     """Each sample's `Σ φ(g, w)`.
 
@@ -67,7 +67,7 @@ def direct_norm(g: Tensor, weight: Tensor, rule: str, q: float) -> Tensor:
     return reference_norm(g, weight, rule, q)
 
 
-@torch.library.custom_op("saal_fast::direct_move", mutates_args=())
+@library.custom_op("saal_fast::direct_move", mutates_args=())
 def direct_move(g: Tensor, weight: Tensor, scales: Tensor, rule: str, q: float) -> Tensor:
     """Each sample's own weights, `w + s · δ(g, w)`.
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, library
 
 from . import triton as twins
 from .elementwise import fold, working_dtype
@@ -80,7 +80,7 @@ def reference_conv_apply(
     return _onto(pushed.reshape(*g.shape[:2], *size), base, g)
 
 
-@torch.library.custom_op("saal_fast::ghost_norm", mutates_args=())
+@library.custom_op("saal_fast::ghost_norm", mutates_args=())
 def ghost_norm(a: Tensor, g: Tensor, bias: bool) -> Tensor:
     """Each sample's `‖G Aᵀ‖²`, and with a bias its gradient's square too.
 
@@ -99,7 +99,7 @@ def ghost_norm(a: Tensor, g: Tensor, bias: bool) -> Tensor:
     return reference_norm(a, g, bias)
 
 
-@torch.library.custom_op("saal_fast::ghost_apply", mutates_args=())
+@library.custom_op("saal_fast::ghost_apply", mutates_args=())
 def ghost_apply(a: Tensor, g: Tensor, x: Tensor, scales: Tensor, base: Tensor | None, bias: bool) -> Tensor:
     """What each sample's step `s · G Aᵀ` makes of the layer's output at another input.
 
@@ -121,7 +121,7 @@ def ghost_apply(a: Tensor, g: Tensor, x: Tensor, scales: Tensor, base: Tensor | 
     return reference_apply(a, g, x, scales, base, bias)
 
 
-@torch.library.custom_op("saal_fast::conv_ghost_norm", mutates_args=())
+@library.custom_op("saal_fast::conv_ghost_norm", mutates_args=())
 def conv_ghost_norm(
     a: Tensor,
     g: Tensor,
@@ -154,7 +154,7 @@ def conv_ghost_norm(
     return reference_conv_norm(a, g, kernel, stride, padding, dilation, groups, bias)
 
 
-@torch.library.custom_op("saal_fast::conv_ghost_apply", mutates_args=())
+@library.custom_op("saal_fast::conv_ghost_apply", mutates_args=())
 def conv_ghost_apply(
     a: Tensor,
     g: Tensor,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, library
 
 from .. import _native
 from .conv_tiles import _check, _gradients, _layer, _output_size, _padded, empty_output
@@ -67,7 +67,7 @@ def reference_apply(
     return out.reshape(n, weight.shape[0], *_output_size(x, weight, stride, padding, dilation)).to(x.dtype)
 
 
-@torch.library.custom_op("saal_fast::hold", mutates_args=())
+@library.custom_op("saal_fast::hold", mutates_args=())
 def hold(
     a: Tensor,
     g: Tensor,
@@ -102,7 +102,7 @@ def hold(
     return reference_hold(a, g, weight, stride, padding, dilation, groups, rule, q)
 
 
-@torch.library.custom_op("saal_fast::held_apply", mutates_args=())
+@library.custom_op("saal_fast::held_apply", mutates_args=())
 def held_apply(
     held: Tensor,
     x: Tensor,

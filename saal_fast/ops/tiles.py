@@ -19,7 +19,7 @@ batched matrix products.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from .. import _native
 from .elementwise import check_rule, contribution, direction, fold, native_map, working_dtype
@@ -52,7 +52,7 @@ def reference_apply(
     return (out + x.to(dtype) @ weight.to(dtype).mT if whole else out).to(g.dtype)
 
 
-@torch.library.custom_op("saal_fast::tile_norm", mutates_args=())
+@library.custom_op("saal_fast::tile_norm", mutates_args=())
 def tile_norm(a: Tensor, g: Tensor, weight: Tensor, rule: str, q: float, squared: Tensor | None = None) -> Tensor:
     """Each sample's `Σ φ(M, W)` over its weight gradient M = G Aᵀ.
 
@@ -74,7 +74,7 @@ def tile_norm(a: Tensor, g: Tensor, weight: Tensor, rule: str, q: float, squared
     return reference_norm(a, g, weight, rule, q, squared)
 
 
-@torch.library.custom_op("saal_fast::tile_apply", mutates_args=())
+@library.custom_op("saal_fast::tile_apply", mutates_args=())
 def tile_apply(
     a: Tensor,
     g: Tensor,

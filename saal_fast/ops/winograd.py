@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, library
 
 from .. import _native
 from .elementwise import fold
@@ -41,7 +41,7 @@ def reference(x: Tensor, weight: Tensor, padding: list[int], back: bool = False)
     return F.conv2d(F.pad(x, (left, right, top, bottom)), weight)
 
 
-@torch.library.custom_op("saal_fast::winograd_conv", mutates_args=())
+@library.custom_op("saal_fast::winograd_conv", mutates_args=())
 def conv(x: Tensor, weight: Tensor, padding: list[int], back: bool = False) -> Tensor:
     """A 3×3 convolution of stride 1, or its way back.
 

@@ -5,6 +5,7 @@ import torch
 from drawn import rows_of_logits
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import library
 from torch.func import vmap
 
 from saal_fast.objectives import Classification
@@ -66,8 +67,8 @@ def test_vmap_equals_a_loop():
 
 def test_opcheck():
     logits = torch.randn(3, 5)
-    torch.library.opcheck(op.cross_entropy, (logits,))
-    torch.library.opcheck(op.cross_entropy, (logits.bfloat16(), torch.tensor([0, 4, 2]), torch.rand(3), True))
+    library.opcheck(op.cross_entropy, (logits,))
+    library.opcheck(op.cross_entropy, (logits.bfloat16(), torch.tensor([0, 4, 2]), torch.rand(3), True))
 
 
 def test_bad_arguments_are_told():

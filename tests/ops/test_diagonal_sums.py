@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import library
 from torch.func import vmap
 
 from saal_fast import _native
@@ -76,4 +77,4 @@ def test_strided_input():
 
 
 def test_opcheck():
-    torch.library.opcheck(op.diagonal_sums, (torch.randn(2, 6, 6), [2, 3], [3, 3], [1, 1], [1, 1], [1, 1]))
+    library.opcheck(op.diagonal_sums, (torch.randn(2, 6, 6), [2, 3], [3, 3], [1, 1], [1, 1], [1, 1]))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from drawn import RULES
+from torch import library
 from torch.func import vmap
 
 from saal_fast import perturbation
@@ -51,8 +52,8 @@ def test_vmap_equals_a_loop():
 
 def test_opcheck():
     g, w = torch.randn(3, 5), torch.randn(5)
-    torch.library.opcheck(op.direct_norm, (g, w, "lp", 1.5))
-    torch.library.opcheck(op.direct_move, (g.bfloat16(), w, torch.rand(3), "adaptive", 2.0))
+    library.opcheck(op.direct_norm, (g, w, "lp", 1.5))
+    library.opcheck(op.direct_move, (g.bfloat16(), w, torch.rand(3), "adaptive", 2.0))
 
 
 def test_shapes_that_do_not_fit_are_told():

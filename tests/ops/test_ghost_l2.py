@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from drawn import TOLERANCE, convs, linears
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import library
 from torch.func import vmap
 
 from saal_fast.ops import ghost_l2 as op
@@ -113,11 +114,11 @@ def test_vmap_equals_a_loop():
 
 def test_opcheck():
     linear, _, conv, window = inputs()
-    torch.library.opcheck(op.ghost_norm, (*linear[:2], True))
-    torch.library.opcheck(op.ghost_apply, (*linear, False))
-    torch.library.opcheck(op.ghost_apply, (*linear[:4], None, True))
-    torch.library.opcheck(op.conv_ghost_norm, (*conv[:2], *window, True))
-    torch.library.opcheck(op.conv_ghost_apply, (*conv, *window, True))
+    library.opcheck(op.ghost_norm, (*linear[:2], True))
+    library.opcheck(op.ghost_apply, (*linear, False))
+    library.opcheck(op.ghost_apply, (*linear[:4], None, True))
+    library.opcheck(op.conv_ghost_norm, (*conv[:2], *window, True))
+    library.opcheck(op.conv_ghost_apply, (*conv, *window, True))
 
 
 @pytest.mark.parametrize("wrong", range(5))

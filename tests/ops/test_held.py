@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from test_tiles import CONV, LAYER, RULES, close, convolutions, drawn, rules, strided
+from torch import library
 from torch.func import vmap
 
 from saal_fast import _native
@@ -64,8 +65,8 @@ def test_without_a_step_it_is_the_layer_itself():
 @pytest.mark.parametrize("name", RULES)
 def test_opcheck(name):
     layer = (*LAYER, *RULES[name])
-    torch.library.opcheck(held.hold, (A, G, WEIGHT, *layer))
-    torch.library.opcheck(held.held_apply, (held.hold(A, G, WEIGHT, *layer)[1], X, WEIGHT, SCALES, *layer))
+    library.opcheck(held.hold, (A, G, WEIGHT, *layer))
+    library.opcheck(held.held_apply, (held.hold(A, G, WEIGHT, *layer)[1], X, WEIGHT, SCALES, *layer))
 
 
 @pytest.mark.parametrize("weights", [None, 0])

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import library
 from torch.func import vmap
 
 from saal_fast import _native
@@ -250,11 +251,11 @@ LAYER = ([2, 1], [1, 1, 1, 1], [1, 1], 2)
 def test_opcheck(name, positions):
     a, g, x, weight, scales = LINEAR
     a, g = a[:, :positions], g[:, :positions]
-    torch.library.opcheck(tiles.tile_norm, (a, g, weight, *RULES[name]))
-    torch.library.opcheck(tiles.tile_apply, (a, g, x, weight, scales, *RULES[name], weight.square()))
+    library.opcheck(tiles.tile_norm, (a, g, weight, *RULES[name]))
+    library.opcheck(tiles.tile_apply, (a, g, x, weight, scales, *RULES[name], weight.square()))
     a, g, x, weight, scales = CONV
-    torch.library.opcheck(conv_tiles.conv_tile_norm, (a, g, weight, *LAYER, *RULES[name]))
-    torch.library.opcheck(conv_tiles.conv_tile_apply, (a, g, x, weight, scales, *LAYER, *RULES[name]))
+    library.opcheck(conv_tiles.conv_tile_norm, (a, g, weight, *LAYER, *RULES[name]))
+    library.opcheck(conv_tiles.conv_tile_apply, (a, g, x, weight, scales, *LAYER, *RULES[name]))
 
 
 def calls():

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import library
 from torch.func import vjp, vmap
 
 from saal_fast import _native
@@ -92,7 +93,7 @@ def test_gradients_twice():
 
 @pytest.mark.parametrize("back", [False, True])
 def test_opcheck(back):
-    torch.library.opcheck(winograd.conv, (drawn(2, 16, 16, 16), drawn(16, 16, 3, 3), [1, 1, 1, 1], back))
+    library.opcheck(winograd.conv, (drawn(2, 16, 16, 16), drawn(16, 16, 3, 3), [1, 1, 1, 1], back))
 
 
 def test_a_weight_of_its_own_for_each_sample_under_vmap():
