@@ -60,3 +60,17 @@ def oracle(indices):
 def contents(folder):
     """What a run has written, its log (which tells the time) left out."""
     return {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.suffix in (".json", ".pt")}
+
+
+def same(a, b):
+    """Whether two runs did the same, bit for bit."""
+
+    def plain(rounds):
+        return [
+            (r.number, r.labelled, r.training, r.metrics, *(None if t is None else t.tolist() for t in (r.asked, r.labels)))
+            for r in rounds
+        ]
+
+    assert plain(a.rounds) == plain(b.rounds)
+    for name, tensor in a.model.state_dict().items():
+        assert torch.equal(tensor, b.model.state_dict()[name]), name
