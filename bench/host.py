@@ -11,15 +11,16 @@ import statistics
 import time
 from collections.abc import Callable
 
-import models
+import timed_models as models
 import torch
 
-from saal_fast import memory, perturbation
+from saal_fast import perturbation
 from saal_fast.engines import ENGINES, Problem
-from saal_fast.graphs import Graphed
-from saal_fast.objectives import Classification
+from saal_fast.engines.capture.cpu_trace import traced
+from saal_fast.engines.capture.recorder import Graphed
+from saal_fast.models import memory
 from saal_fast.pools import Batch
-from saal_fast.traces import traced
+from saal_fast.tasks import Classification
 
 ROUNDS = 60
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 
 import saal_fast
-from saal_fast import networks
+from saal_fast.experiments import networks
 
 RULES = {"L2": {}, "adaptive": {"adaptive": True}, "p=inf, rho 1e-4": {"norm": float("inf"), "rho": 1e-4}}
 

@@ -22,14 +22,16 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from saal_fast import networks, perturbation
-from saal_fast.engines import Problem, ghost
-from saal_fast.engines.plan import plan_for, watched
-from saal_fast.engines.routes import GHOSTED, Routes
-from saal_fast.objectives import Classification
+from saal_fast import perturbation
+from saal_fast.engines import Problem
+from saal_fast.engines.ghost import engine as ghost
+from saal_fast.engines.ghost.backends import GHOSTED, Routes
+from saal_fast.engines.ghost.plan import plan_for, watched
+from saal_fast.experiments import networks
 from saal_fast.ops.triton import ghost as ghost_kernels
 from saal_fast.ops.triton import tiles as tile_kernels
 from saal_fast.pools import Batch
+from saal_fast.tasks import Classification
 
 TERA = 1e12
 

@@ -3,9 +3,9 @@
     python bench/same_numbers.py write before.pt       in the checkout before a change
     python bench/same_numbers.py compare before.pt     in the checkout after it
 
-It speaks to the public names only, so that it runs in both. fp64 must agree to 1e-12, fp32 to 1e-5 (both relative to the
-largest number of the row), and picks, seeded rows and an experiment's records must be the same. What is not equal bit for bit
-is listed: a change that merges no arithmetic should list nothing. Machine, torch and thread count must be the same.
+It uses the public names only, so that it runs in both. fp64 must agree to 1e-12 and fp32 to 1e-5, relative to the largest
+number of a row; picks, seeded rows and an experiment's records must be the same. The script lists what is not equal bit for
+bit: a change that merges no arithmetic should list nothing. Machine, torch and thread count must be the same.
 """
 
 from __future__ import annotations
@@ -95,11 +95,10 @@ def scores() -> Iterator[tuple[str, Tensor]]:
     """Every field of `Scores` by every engine and rule, in fp32 and fp64; picks with and without diversity."""
     for dtype in (torch.float32, torch.float64):
         torch.manual_seed(0)
-        for name, model, pool in models():
-            model = model.to(dtype).eval()
-            pool = pool.to(dtype) if pool.is_floating_point() else pool
-            for (rule, options), engine in itertools.product(RULES.items(), ("ghost", "vmap", "reference")):
-                options = {**options, "rho": 0.01 if rule == "inf" else 0.05}
+        for name, network, data in models():
+            model, pool = network.to(dtype).eval(), data.to(dtype) if data.is_floating_point() else data
+            for rule, engine in itertools.product(RULES, ("ghost", "vmap", "reference")):
+                options = {**RULES[rule], "rho": 0.01 if rule == "inf" else 0.05}
                 if engine != "ghost" and (rule == "p3" or name == "mlp"):
                     continue
                 sizes = (2, "auto") if name == "mlp" else (4,)  # batches of two: more than a hundred of a shape
@@ -108,9 +107,13 @@ def scores() -> Iterator[tuple[str, Tensor]]:
                     for field in ("perturbed_loss", "loss", "grad_norm", "label", "perturbed_label", "finite"):
                         yield f"{name} {dtype} {rule} {engine} {size} {field}", getattr(made, field)
             for diversity in (None, "kmeans++", *(() if name in ("text", "branches") else ("badge",))):
-                yield f"{name} {dtype} {diversity} picks", saal_fast.select(model, pool, 4, diversity=diversity, seed=3)
+                picks = saal_fast.select(model, pool, 4, diversity=diversity, seed=3)
+                yield f"{name} {dtype} {diversity} picks", picks
             head = list(dict(model.named_parameters()))[-1].rpartition(".")[0]
-            yield f"{name} {dtype} head", saal_fast.score(model, pool, params=lambda n, h=head: n.startswith(h), batch_size=4)
+            yield (
+                f"{name} {dtype} head",
+                saal_fast.score(model, pool, params=lambda n, h=head: n.startswith(h), batch_size=4),
+            )
 
 
 def seeds() -> Iterator[tuple[str, Tensor]]:

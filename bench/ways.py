@@ -15,10 +15,13 @@ import time
 import torch
 from torch import Tensor, nn
 
-from saal_fast import memory, perturbation
-from saal_fast.engines import Problem, ghost, plan
-from saal_fast.objectives import Classification
+from saal_fast import perturbation
+from saal_fast.engines import Problem
+from saal_fast.engines.ghost import engine as ghost
+from saal_fast.engines.ghost import plan
+from saal_fast.models import memory
 from saal_fast.pools import Batch
+from saal_fast.tasks import Classification
 
 SAMPLES, ROUNDS = 32, 5
 LAYERS = {  # channels, outputs, size of the images, kernel, stride

@@ -9,14 +9,15 @@ import sys
 import time
 from collections import Counter
 
-import models
+import timed_models as models
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from saal_fast import memory, perturbation
+from saal_fast import perturbation
 from saal_fast.engines import ENGINES, Problem
-from saal_fast.objectives import Classification
+from saal_fast.models import memory
 from saal_fast.pools import Batch
+from saal_fast.tasks import Classification
 
 ROUNDS, LINES = 4, 30
 

@@ -6,17 +6,17 @@ learner = saal_fast.ActiveLearner(MyModel, pool, initial=20, folder="run")  # as
 """
 
 from . import strategies
-from .config import show_config
+from ._config import show_config
 from .engines import EngineError
-from .explaining import Explanation, explain
-from .finiteness import NonFiniteError
-from .isolation import keep_statistics
 from .kmeans import kmeans_plusplus
 from .learning import ActiveLearner, run
-from .objectives import Classification, Task
-from .sam import SAM
+from .models.state import keep_statistics
+from .optim import SAM
 from .scoring import Scores, score
+from .scoring.explain import Explanation, explain
+from .scoring.nonfinite import NonFiniteError
 from .selection import select
+from .tasks import Classification, Task
 
 __version__ = "0.1.0"
 

@@ -1,5 +1,5 @@
 """`python -m saal_fast` prints what this installation is made of."""
 
-from saal_fast.config import show_config
+from saal_fast._config import show_config
 
 print(show_config())

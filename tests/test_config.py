@@ -13,7 +13,7 @@ import torch
 import saal_fast
 import saal_fast.kmeans
 from saal_fast import _core, _native, engines
-from saal_fast.config import Config, show_config
+from saal_fast._config import Config, show_config
 
 
 @pytest.fixture

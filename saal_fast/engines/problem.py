@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_map
 
-from ..objectives import Task, tensors_of
 from ..perturbation import Perturbation
 from ..pools import Batch
+from ..tasks import Task, tensors_of
 
 PRECISIONS = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Types of passes under autocast, by the names that users give them."""
@@ -147,11 +147,6 @@ def _widened(value: Any) -> Any:
     wide = copy.copy(value)
     vars(wide).update({name: tree_map(_widened, held) for name, held in vars(value).items()})
     return wide
-
-
-def nbytes(tensors: Iterable[Tensor]) -> int:
-    """Memory that tensors hold."""
-    return sum(t.numel() * t.element_size() for t in tensors)
 
 
 def finite(output: Any, loss: Tensor) -> Tensor:

@@ -8,11 +8,12 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 from torch.utils._pytree import tree_map
 
+from ..models.memory import nbytes
 from ..perturbation import epsilon
 from ..pools import Batch
 from .branches import by_branches
 from .layers import Rewritten
-from .problem import Problem, Result, constant, finite, gain, nbytes, settled
+from .problem import Problem, Result, constant, finite, gain, settled
 
 
 class Vmap:

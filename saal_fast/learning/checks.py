@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..scoring import is_whole
+from .._utils.checks import is_whole
 from ..strategies import Strategy
 from .plain import plain
 

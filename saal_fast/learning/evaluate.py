@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..features import device_of
-from ..objectives import logits_of
+from .._utils.checks import is_whole
+from ..models.features import device_of
 from ..pools import Stream
-from ..scoring import is_whole
+from ..tasks import logits_of
 
 if TYPE_CHECKING:
     from torch import nn

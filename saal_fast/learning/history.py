@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any, Literal, get_args
 
-from ..folders import home_of
-from ..scoring import is_whole
+from .._utils.checks import is_whole
+from .._utils.paths import home_of
 from .ledger import Ledger, Round
 from .seeds import Seeds
 from .store import FILE, Store

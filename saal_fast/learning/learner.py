@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..progress import bar
-from ..scoring import is_whole
+from .._utils.checks import is_whole
+from .._utils.progress import bar
 from ..strategies import Strategy, make
 from .answers import correct, tell
 from .checks import check_counts, check_options, check_parts, settings_of

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..scoring import is_whole
+from .._utils.checks import is_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..folders import home_of
+from .._utils.paths import home_of
 from .locks import hold, told_of
 from .plain import plain, spell
 

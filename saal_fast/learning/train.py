@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from ..features import device_of
-from ..isolation import keep_statistics
-from ..objectives import ChecksLabels, Classification, Task
-from ..progress import bar
-from ..scoring import is_whole
+from .._utils.checks import is_whole
+from .._utils.progress import bar
+from ..models.features import device_of
+from ..models.state import keep_statistics
+from ..tasks import ChecksLabels, Classification, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable

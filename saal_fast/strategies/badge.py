@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from ..badge import gradient_factors, residuals
-from ..features import BatchSize
 from ..kmeans import kmeans_plusplus
+from ..models.features import BatchSize
+from ..selection.gradient_embeddings import gradient_factors, residuals
 from .base import (
     OnNonFinite,
     Selection,

@@ -10,9 +10,9 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from ..finiteness import NonFiniteError
+from .._utils.checks import is_whole
 from ..pools import Stream
-from ..scoring import is_whole
+from ..scoring.nonfinite import NonFiniteError
 
 OnNonFinite = Literal["raise", "keep"]
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..features import BatchSize, is_empty, penultimate
+from ..models.features import BatchSize, is_empty, penultimate
 from .base import (
     OnNonFinite,
     Selection,

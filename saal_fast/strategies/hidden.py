@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..features import first_output, module_of, tapped
-from ..objectives import logits_of
+from ..models.features import first_output, module_of, tapped
+from ..tasks import logits_of
 
 Pooled = Tensor
 """A feature map's mean over space; [B, channels]."""

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..features import BatchSize, each_batch, first_output, module_of, tap, tapped
-from ..isolation import unwrap
-from ..objectives import logits_of
+from ..models.features import BatchSize, each_batch, first_output, module_of, tap, tapped
+from ..models.state import unwrap
+from ..tasks import logits_of
 from .base import (
     OnNonFinite,
     Selection,

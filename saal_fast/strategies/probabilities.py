@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..features import BatchSize, logits
+from ..models.features import BatchSize, logits
 from .base import OnNonFinite, Selection, TrainsNothing, check_batch_size, check_on_nonfinite, check_request, largest
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, IterableDataset
 
-from ..features import BatchSize, device_of, each_batch, module_of
+from ..models.features import BatchSize, device_of, each_batch, module_of
 from ..pools import Batch, Stream
 from .base import (
     OnNonFinite,

@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from torch import nn
 
 import saal_fast
-from saal_fast.engines import ENGINES, ghost
+from saal_fast.engines import ENGINES
+from saal_fast.engines.ghost import engine as ghost
+from saal_fast.engines.ghost.backends import GHOSTED, Routes
 from saal_fast.engines.layers import conv
-from saal_fast.engines.routes import GHOSTED, Routes
-from saal_fast.objectives import logits_of
+from saal_fast.tasks import logits_of
 
 TOLERANCE = {  # relative
     torch.float64: {"perturbed_loss": 1e-9, "loss": 1e-9, "grad_norm": 1e-9},

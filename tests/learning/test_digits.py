@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from saal_fast.data import balanced
-from saal_fast.experiments.data import dataset
+from saal_fast.experiments.datasets import balanced
+from saal_fast.experiments.paper.data import dataset
 from saal_fast.learning import Accuracy, Training, run
 from saal_fast.strategies import SAAL, Random
 

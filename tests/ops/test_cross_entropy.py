@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from torch import library
 from torch.func import vmap
 
-from saal_fast.objectives import Classification
 from saal_fast.ops import cross_entropy as op
+from saal_fast.tasks import Classification
 
 TASK = Classification()
 

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from saal_fast.badge import residuals
-from saal_fast.features import last_layer, penultimate
+from saal_fast.models.features import last_layer, penultimate
+from saal_fast.selection.gradient_embeddings import residuals
 from saal_fast.strategies.badge import BADGE
 
 FP64 = {"rtol": 1e-9, "atol": 1e-12}

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 import saal_fast
-from saal_fast.engines import ghost, plan
-from saal_fast.engines.routes import GHOSTED, Routes
+from saal_fast.engines.ghost import engine as ghost
+from saal_fast.engines.ghost import plan
+from saal_fast.engines.ghost.backends import GHOSTED, Routes
 from saal_fast.ops import cross_entropy, direct, ghost_l2
 from saal_fast.ops.elementwise import native_map
 from saal_fast.ops.triton import cross_entropy as triton_cross_entropy

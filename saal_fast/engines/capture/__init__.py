@@ -1,0 +1,5 @@
+"""A batch's work, captured once a shape and replayed: a CUDA graph, or a flat trace on a CPU."""
+
+from .recorder import graphed
+
+__all__ = ["graphed"]

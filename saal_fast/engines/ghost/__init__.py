@@ -1,0 +1,5 @@
+"""The fast engine: per-sample gradients kept as factors."""
+
+from .engine import Ghost
+
+__all__ = ["Ghost"]

@@ -1,0 +1,74 @@
+"""The gradients of one sample that are formed as a whole, by autograd: what they add to the norm, and their step."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from ...ops.direct import direct_move, direct_norm, pack, unpack
+from ...perturbation import Perturbation, total_of
+
+Named = dict[str, Tensor]
+
+
+class Direct(Protocol):
+    """Directly differentiated parameters with their gradients."""
+
+    def sizes(self) -> list[Tensor]:
+        """The gradients, in whatever shape: for `Perturbation.unit`."""
+        ...
+
+    def total(self, unit: Tensor | float) -> Tensor:
+        """What the gradients, divided by `unit`, add to the rule's total; 0-d."""
+        ...
+
+    def moved(self, scale: Tensor) -> Named:
+        """The parameters after a step of size `scale` along the gradients divided by the last `unit`."""
+        ...
+
+
+class OneByOne:
+    """Each parameter by itself."""
+
+    def __init__(self, rule: Perturbation, params: Named, grads: Named) -> None:
+        self.rule, self.params, self.grads = rule, params, grads
+
+    def sizes(self) -> list[Tensor]:
+        return list(self.grads.values())
+
+    def total(self, unit: Tensor | float) -> Tensor:
+        if isinstance(unit, Tensor):
+            self.grads = {name: g / unit for name, g in self.grads.items()}
+        return total_of(self.rule, self.grads, self.params)
+
+    def moved(self, scale: Tensor) -> Named:
+        return {name: p + scale * self.rule.direction(self.grads[name], p) for name, p in self.params.items()}
+
+
+class Packed:
+    """All of them end to end in one row: one operation each for norm and step, however many there are.
+
+    Args:
+        rule: what ε* is.
+        params: the parameters, all of one type.
+        weights: `pack(params)`, which samples and batches share.
+        grads: their gradients.
+    """
+
+    def __init__(self, rule: Perturbation, params: Named, weights: Tensor, grads: Named) -> None:
+        self.rule, self.shapes, self.weights = rule, {n: p.shape for n, p in params.items()}, weights
+        self.row = pack({name: grads[name] for name in params})
+
+    def sizes(self) -> list[Tensor]:
+        return [self.row]
+
+    def total(self, unit: Tensor | float) -> Tensor:
+        if isinstance(unit, Tensor):
+            self.row = self.row / unit
+        total: Tensor = direct_norm(self.row[None], self.weights, *self.rule.code)
+        return total[0]
+
+    def moved(self, scale: Tensor) -> Named:
+        rows: Tensor = direct_move(self.row[None], self.weights, scale[None], *self.rule.code)
+        return unpack(rows[0], self.shapes)

@@ -1,0 +1,5 @@
+"""Sharpness-aware training."""
+
+from .sam import SAM
+
+__all__ = ["SAM"]

@@ -1,0 +1,71 @@
+"""Whether what was scored is finite: told at once, or, where asking would stop a device, a batch late."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..pools import Batch
+
+
+class NonFiniteError(ValueError):
+    """A model's outputs or scores hold NaN or inf."""
+
+
+class Check:
+    """Raises for the first batch with samples that are not finite.
+
+    On CUDA the answer is sent to the host behind the work on its batch and read when the next batch is queued, so that the
+    device always has work while the host waits.
+
+    Args:
+        device: where it is scored.
+        late: whether to read answers a batch late; None for so on CUDA.
+    """
+
+    def __init__(self, device: torch.device, late: bool | None = None) -> None:
+        self.late = device.type == "cuda" if late is None else late
+        self.sent: deque[tuple[Callable[[], Tensor], int]] = deque()
+
+    def see(self, finite: Tensor, batch: Batch) -> None:
+        """Takes a batch's answer, bool [B]; raises `NonFiniteError` for it or, where that is late, for the one before."""
+        self.sent.append((sent(finite), batch.start))
+        while len(self.sent) > int(self.late):
+            self._read()
+
+    def finish(self) -> None:
+        """Reads what has not been read."""
+        while self.sent:
+            self._read()
+
+    def _read(self) -> None:
+        arrived, start = self.sent.popleft()
+        finite = arrived()
+        if bool(finite.all()):
+            return
+        bad = (~finite).nonzero()[:, 0].tolist()
+        first = ", ".join(str(start + i) for i in bad[:5]) + (", ..." if len(bad) > 5 else "")
+        raise NonFiniteError(
+            f"expected finite outputs and scores, got NaN or inf for {len(bad)} of samples {start} to "
+            f"{start + len(finite) - 1} of the pool: {first}. "
+            'on_nonfinite="keep" keeps them (select never picks one)'
+        )
+
+
+def sent(t: Tensor) -> Callable[[], Tensor]:
+    """Sends a tensor to the host; the function returned waits for it there."""
+    if t.device.type != "cuda":
+        return lambda: t
+    there = torch.empty(t.shape, dtype=t.dtype, pin_memory=True)
+    there.copy_(t, non_blocking=True)
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call] # torch's own
+    event.record(torch.cuda.current_stream(t.device))
+
+    def arrived() -> Tensor:
+        event.synchronize()
+        return there
+
+    return arrived

@@ -1,0 +1,60 @@
+"""BADGE's gradient embeddings, kept as the two factors that they are.
+
+Ash et al., "Deep batch active learning by diverse, uncertain gradient lower bounds" (ICLR 2020, arXiv:1906.03671),
+Section 3: the gradient of the cross-entropy by the last layer's weights is the outer product `a ⊗ h` of the class residual
+`a = softmax(z) - onehot(ŷ)` [C] and the last layer's input h [D]. `kmeans_plusplus` takes the pair as it is: C + D numbers
+a sample, never C · D.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..models.features import BatchSize, Penultimate, last_layer, penultimate
+
+
+def gradient_factors(
+    model: nn.Module, pool: Any, *, layer: str | None = None, batch_size: BatchSize = "auto"
+) -> Penultimate:
+    """What the last layer's gradients are made of, for each sample of a pool: features h, and logits for `residuals`.
+
+    Args:
+        model: a classifier; it comes back as it was.
+        pool: as for `score`.
+        layer: name of the last layer; None for the last `nn.Linear` that the model runs.
+        batch_size: samples at once, or "auto".
+
+    Returns:
+        Features [N, D] and logits [N, C], on the CPU.
+
+    Raises:
+        ValueError: there is no such layer, or it does not make logits [C] of features [D], so that its gradient is no outer
+            product; or the pool is empty.
+    """
+    found = penultimate(model, pool, layer=layer, batch_size=batch_size)
+    name, module = last_layer(model, pool, layer)
+    shape = getattr(getattr(module, "weight", None), "shape", None)
+    expected = (found.logits.shape[1], found.features.shape[1])
+    if shape != expected:
+        got = "without a weight" if shape is None else f"of weight {list(shape)}"
+        raise ValueError(
+            f"expected the last layer to make the {expected[0]} logits of its {expected[1]} inputs by a weight "
+            f"{list(expected)}, got {name!r}, a {type(module).__name__} {got}; name another with layer="
+        )
+    return found
+
+
+def residuals(logits: Tensor, label: Tensor | None = None) -> Tensor:
+    """The cross-entropy's gradient by the logits, `softmax(z) - onehot(y)`; [N, C].
+
+    The label's own entry is minus the sum of the others, and keeps its digits where the model is nearly certain.
+
+    Args:
+        logits: z [N, C].
+        label: y [N]; None for the pseudo-label, argmax z.
+    """
+    own = logits.argmax(1, keepdim=True) if label is None else label[:, None]
+    others = logits.softmax(1).scatter(1, own, 0.0)
+    return others.scatter(1, own, -others.sum(1, keepdim=True))

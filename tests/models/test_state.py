@@ -1,0 +1,350 @@
+import math
+import random
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call, grad, vmap
+
+from saal_fast.models.state import keep_statistics, untouched, unwrap
+
+
+class Diary(nn.Module):
+    """A model that leaves traces wherever a forward pass can."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+        self.register_buffer("seen", torch.zeros(()))
+        self.register_buffer("last", torch.zeros(2))
+        self.plain = torch.zeros(2)
+        self.history, self.by_name, self.names = [], {}, {"a"}
+        self.calls = 0
+
+    def forward(self, x):
+        out = self.linear(x)
+        self.seen += 1
+        self.last = out.detach().mean(0)
+        self.plain.add_(1)
+        self.history.append(out)
+        self.by_name["out"] = out
+        self.calls += 1
+        self.names.add(self.calls)
+        self.cache = out
+        return out
+
+
+def model_with_everything():
+    torch.manual_seed(0)
+    model = nn.Sequential(Diary(), nn.BatchNorm1d(2), nn.Dropout(0.5), nn.Linear(2, 2))
+    model[1].eval()  # a frozen batch norm inside a model in training
+    model[3].bias.requires_grad_(False)
+    model(torch.randn(5, 3)).sum().backward()
+    return model
+
+
+def portrait(model):
+    """All that can be seen of a model: objects by identity, tensors by contents too."""
+    seen = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        for key, value in vars(module).items():
+            inner = None
+            if isinstance(value, torch.Tensor):
+                inner = repr(value)  # a wrapper of functorch has no tolist
+            elif isinstance(value, dict):
+                inner = [(k, id(v)) for k, v in value.items()]
+            elif isinstance(value, list | set):
+                inner = [id(v) for v in value] if isinstance(value, list) else set(value)
+            seen[path, key] = (id(value), inner)
+    for name, parameter in model.named_parameters():
+        g = parameter.grad
+        seen[name] = (
+            id(parameter),
+            parameter.data_ptr(),
+            parameter.tolist(),
+            parameter.requires_grad,
+            (id(g), g.tolist()) if g is not None else None,
+        )
+    for name, buffer in model.named_buffers():
+        seen["buffer", name] = (id(buffer), buffer.tolist(), buffer.requires_grad)
+    return seen
+
+
+def generators():
+    return (
+        random.getstate(),
+        [part.tolist() if isinstance(part, np.ndarray) else part for part in np.random.get_state()],
+        torch.get_rng_state().tolist(),
+    )
+
+
+def leave_traces(model):
+    """Do to a model what scoring might, and worse."""
+    model(torch.randn(4, 3)).sum().backward()
+    random.random(), np.random.rand(), torch.rand(3)
+    model[3].weight.requires_grad_(False)
+    model[3].weight = nn.Parameter(torch.zeros(2, 2))
+    model[0].register_buffer("extra", torch.zeros(1))
+    model[0].register_forward_hook(lambda *_: None)
+    del model[0].calls
+    model.append(nn.ReLU())
+    model[2].train()
+
+
+def leave_traces_and_fail(model, error):
+    with untouched(model):
+        leave_traces(model)
+        raise error
+
+
+def test_a_forward_pass_leaves_traces_without_it():
+    model = model_with_everything()
+    before = portrait(model)
+    leave_traces(model)
+    assert portrait(model) != before
+
+
+@pytest.mark.parametrize("error", [None, ValueError, KeyboardInterrupt, GeneratorExit])
+def test_everything_comes_back(error):
+    model = model_with_everything()
+    before, random_before = portrait(model), generators()
+    if error is None:
+        with untouched(model):
+            leave_traces(model)
+    else:
+        with pytest.raises(error):
+            leave_traces_and_fail(model, error)
+    assert portrait(model) == before
+    assert generators() == random_before
+
+
+def test_inside_every_submodule_is_in_eval_mode_and_gradients_are_clear():
+    model = model_with_everything()
+    with untouched(model):
+        assert not any(module.training for module in model.modules())
+        assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_an_overridden_eval_is_not_called():
+    class Merging(nn.Linear):
+        def train(self, mode=True):
+            if not mode:
+                self.weight.data += 1
+            return super().train(mode)
+
+    model = Merging(2, 2)
+    before = model.weight.tolist()
+    with untouched(model):
+        assert not model.training
+    assert model.weight.tolist() == before
+    assert model.training
+
+
+@pytest.mark.parametrize("moment", range(8))
+def test_an_interrupt_while_it_sets_up_leaves_nothing_behind(moment):
+    class Interrupting(nn.Linear):
+        armed = None
+
+        def __setattr__(self, name, value):
+            if name == "training" and type(self).armed is not None:
+                if type(self).armed == 0:
+                    type(self).armed = None
+                    raise KeyboardInterrupt
+                type(self).armed -= 1
+            super().__setattr__(name, value)
+
+    model = nn.Sequential(*(Interrupting(2, 2) for _ in range(8)))
+    model(torch.randn(1, 2)).sum().backward()
+    before = portrait(model)
+    Interrupting.armed = moment
+    with pytest.raises(KeyboardInterrupt), untouched(model):
+        pytest.fail("the body must not run")
+    assert portrait(model) == before
+
+
+def test_nested_on_one_model():
+    model = model_with_everything()
+    before = portrait(model)
+    with untouched(model):
+        outer = portrait(model)
+        with untouched(model):
+            leave_traces(model)
+        assert portrait(model) == outer
+        leave_traces(model)
+    assert portrait(model) == before
+
+
+def test_a_module_and_a_parameter_that_appear_twice():
+    shared = nn.Linear(2, 2)
+    model = nn.Sequential(shared, nn.Dropout(), shared, nn.Linear(2, 2))
+    model[3].weight = shared.weight
+    before = portrait(model)
+    with untouched(model):
+        model(torch.randn(3, 2)).sum().backward()
+    assert portrait(model) == before
+
+
+def test_a_weight_norm_leaves_no_dead_wrapper():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the old weight_norm is deprecated, and in use
+        model = nn.utils.weight_norm(nn.Linear(3, 2))
+    x = torch.randn(4, 3)
+    before = portrait(model)
+    with untouched(model):
+        parameters = {name: p.detach() for name, p in model.named_parameters()}
+        vmap(grad(lambda p, x: functional_call(model, p, (x,)).sum()), in_dims=(None, 0))(parameters, x)
+        assert portrait(model) != before
+    assert portrait(model) == before
+    assert torch.isfinite(model(x)).all()
+
+
+def test_a_buffer_that_began_to_require_grad():
+    model = nn.BatchNorm1d(2)
+    with untouched(model):
+        model.running_mean.copy_(model.weight * 2)
+        assert model.running_mean.requires_grad
+    assert not model.running_mean.requires_grad
+    assert model.running_mean.is_leaf
+    assert model.running_mean.tolist() == [0, 0]
+
+
+def test_a_buffer_that_was_asked_to_require_grad_or_whose_data_was_swapped():
+    model = nn.BatchNorm1d(2)
+    before = portrait(model)
+    with untouched(model):
+        model.running_mean.requires_grad_()
+        model.running_var.data = torch.zeros(2)
+    assert portrait(model) == before
+
+
+def test_a_parameter_whose_data_was_swapped():
+    model = nn.Linear(2, 2)
+    before = portrait(model)
+    with untouched(model):
+        model.weight.data = torch.renorm(model.weight.data, 2, 0, 0.01)
+        model.half()
+    assert portrait(model) == before
+    assert model.weight.dtype == torch.float32
+
+
+def test_a_sparse_buffer():
+    model = nn.Module()
+    model.register_buffer("adjacency", torch.eye(3).to_sparse())
+    with untouched(model):
+        model.adjacency.mul_(2)
+    assert model.adjacency.to_dense().tolist() == torch.eye(3).tolist()
+
+
+def test_a_parameter_changed_in_place_is_reported_by_name():
+    model = nn.Sequential(nn.Embedding(4, 2, max_norm=0.01), nn.Dropout())
+    with pytest.raises(RuntimeError, match=r"in place.*\(0\.weight\)"), untouched(model):
+        model(torch.tensor([0, 1]))
+    assert all(module.training for module in model.modules())
+
+
+def test_a_change_through_a_detached_alias_is_reported():
+    model = nn.Linear(2, 2)
+    with pytest.raises(RuntimeError, match=r"\(bias\)"), untouched(model):
+        model.bias.detach().add_(1)
+
+
+def test_the_report_does_not_hide_another_exception():
+    embedding = nn.Embedding(2, 3, max_norm=0.01)
+    model = nn.Sequential(embedding, nn.Linear(4, 2))  # of another width: fails after the embedding
+    with pytest.raises(RuntimeError, match="shapes"), untouched(model):
+        model(torch.tensor([0, 1]))
+    assert embedding.weight.norm(dim=1).max() < 0.011
+
+
+@pytest.mark.parametrize("layer", [nn.LazyLinear(2), nn.LazyBatchNorm1d(affine=False)])
+def test_a_lazy_module_is_refused(layer):
+    with pytest.raises(ValueError, match=r"^0\.\w+ of the model is lazy"), untouched(nn.Sequential(layer)):
+        pytest.fail("the body must not run")
+    assert layer.training
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_a_script_module_inside_a_model():
+    model = nn.Sequential(torch.jit.script(nn.BatchNorm1d(2)), nn.Linear(2, 2))
+    with untouched(model):
+        assert not model[0].training
+        model[0].running_mean.add_(1)
+    assert model[0].training
+    assert model[0].running_mean.tolist() == [0, 0]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_a_frozen_script_module_has_no_flag():
+    model = nn.Sequential(torch.jit.freeze(torch.jit.script(nn.Linear(2, 2).eval())))
+    with untouched(model):
+        assert not model.training
+    assert model.training
+
+
+def test_a_compiled_model():
+    inner = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    model = torch.compile(inner, backend="eager")
+    before = portrait(inner)
+    with untouched(model):
+        assert not inner[1].training
+        model(torch.randn(3, 2))
+    assert portrait(inner) == before
+    assert model.training
+    assert model(torch.randn(3, 2)).shape == (3, 2)
+
+
+def test_unwrap():
+    model = nn.Linear(2, 2)
+    assert unwrap(model) is model
+    assert unwrap(nn.DataParallel(model)) is model
+    assert unwrap(torch.compile(nn.DataParallel(torch.compile(model, backend="eager")), backend="eager")) is model
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_generator_of_the_models_gpu_comes_back():
+    model = nn.Linear(2, 2).cuda()
+    before = torch.cuda.get_rng_state()
+    with untouched(model):
+        torch.rand(3, device="cuda")
+        assert not torch.equal(torch.cuda.get_rng_state(), before)
+    assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
+def normed():
+    torch.manual_seed(0)
+    norms = [nn.BatchNorm1d(2), nn.BatchNorm1d(2, momentum=None), nn.InstanceNorm1d(2, track_running_stats=True)]
+    return nn.Sequential(*norms).double()
+
+
+def test_statistics_are_put_back_whatever_happens():
+    model = normed()
+    model(torch.randn(4, 2, 3, dtype=torch.float64))
+    before, buffer = [b.tolist() for b in model.buffers()], model[0].running_mean
+
+    def spoil():
+        model(torch.full((4, 2, 3), math.nan, dtype=torch.float64))
+        assert all(b.isnan().all() for b in model.buffers() if b.is_floating_point())
+        model[0].running_mean = torch.zeros(2)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), keep_statistics(model):
+        spoil()
+    assert [b.tolist() for b in model.buffers()] == before
+    assert model[0].running_mean is buffer
+
+
+def test_layers_normalise_by_their_batch_while_statistics_are_kept():
+    model, twin, x = normed(), normed(), torch.randn(4, 2, 3, dtype=torch.float64)
+    with keep_statistics(model):
+        assert torch.equal(model(x), twin(x))
+
+
+def test_other_buffers_go_on_while_statistics_are_kept():
+    model = normed()
+    model.register_buffer("seen", torch.zeros(()))
+    with keep_statistics(model):
+        model.seen += 1
+    assert model.seen == 1

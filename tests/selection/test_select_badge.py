@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from saal_fast import kmeans_plusplus, score, select
+from saal_fast.selection.gradient_embeddings import gradient_factors, residuals
+
+
+def mlp() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3)).double()
+
+
+def inputs(n: int = 40) -> torch.Tensor:
+    return torch.randn(n, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def factors(model, x, label, **options):
+    found = gradient_factors(model, x, **options)
+    return residuals(found.logits, label), found.features
+
+
+def test_the_factors_are_the_last_layers_gradients() -> None:
+    model, x = mlp().eval(), inputs()
+    label = torch.arange(40) % 3
+    a, h = factors(model, x, label, batch_size=7)
+    assert (a.shape, h.shape) == ((40, 3), (40, 8))
+    for i in range(40):
+        (gradient,) = torch.autograd.grad(
+            nn.functional.cross_entropy(model(x[i : i + 1]), label[i : i + 1]), model[3].weight
+        )
+        torch.testing.assert_close(a[i][:, None] * h[i], gradient)
+
+
+def test_picks_are_the_weighted_seeding_of_the_embedding() -> None:
+    model, x = mlp(), inputs()
+    model.train()
+    scored = score(model, x, 0.3, details=True)
+    model.eval()
+    z = model(x).detach()
+    residual = z.softmax(1) - nn.functional.one_hot(z.argmax(1), 3)
+    embedding = residual[:, :, None] * model[2](model[1](model[0](x))).detach()[:, None, :]
+    model.train()
+    expected = kmeans_plusplus(
+        embedding.flatten(1), 9, first="argmax", weights=scored.perturbed_loss, seed=2, algorithm="plain"
+    )
+    pair = kmeans_plusplus(
+        factors(model, x, scored.label), 9, first="argmax", weights=scored.perturbed_loss, seed=2, algorithm="plain"
+    )
+    assert pair.equal(expected)
+    picks = select(model, x, 9, 0.3, diversity="badge", seed=2)
+    assert picks.equal(select(model, x, 9, 0.3, diversity="badge", seed=2))
+    norms = scored.perturbed_loss * embedding.flatten(1).square().sum(1)
+    assert picks[0] == norms.argmax()
+    assert len(set(picks.tolist())) == 9
+    assert all(module.training for module in model.modules())
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_the_second_row_is_drawn_by_distance_times_perturbed_loss() -> None:
+    model, x = mlp(), inputs(6)
+    scored = score(model, x, 0.3, details=True)
+    a, h = factors(model, x, scored.label)
+    embedding = (a[:, :, None] * h[:, None, :]).flatten(1)
+    first = int((scored.perturbed_loss * embedding.square().sum(1)).argmax())
+    weights = scored.perturbed_loss * (embedding - embedding[first]).square().sum(1)
+    counts = torch.zeros(6, dtype=torch.float64)
+    for seed in range(600):
+        counts[select(model, x, 2, 0.3, diversity="badge", seed=seed, engine="ghost")[1]] += 1
+    expected = 600 * weights / weights.sum()
+    used = expected > 1
+    assert float(((counts - expected)[used] ** 2 / expected[used]).sum()) < 30  # of 5 degrees of freedom or fewer: p < 2e-5
+
+
+@pytest.mark.parametrize("pool", [list, TensorDataset, lambda x: DataLoader(TensorDataset(x), batch_size=6)])
+def test_pools_of_any_kind(pool) -> None:
+    assert select(mlp(), pool(inputs()), 5, diversity="badge", seed=0).equal(
+        select(mlp(), inputs(), 5, diversity="badge", seed=0)
+    )
+
+
+def test_given_labels_are_those_of_the_gradient() -> None:
+    x, labels = inputs(), torch.arange(40) % 3
+    picks = select(mlp(), x, 1, diversity="badge", seed=0, labels=labels)
+    loss = score(mlp(), x, labels=labels)
+    a, h = factors(mlp(), x, labels)
+    assert picks[0] == (loss * a.square().sum(1) * h.square().sum(1)).argmax()
+
+
+class Turns(IterableDataset):
+    """Another order in each pass."""
+
+    def __init__(self) -> None:
+        self.items = inputs()
+
+    def __iter__(self):
+        self.items = self.items.roll(1, 0)
+        return iter(self.items)
+
+
+def test_a_pool_that_changes_its_order_is_told() -> None:
+    with pytest.raises(ValueError, match=r"same samples in the same order twice; the losses differ .*shuffle"):
+        select(mlp(), Turns(), 5, diversity="badge")
+
+
+class Shrinks(IterableDataset):
+    """One sample fewer in each pass."""
+
+    def __init__(self) -> None:
+        self.items = inputs()
+
+    def __iter__(self):
+        self.items = self.items[:-1]
+        return iter(self.items)
+
+
+def test_a_pool_of_another_length_is_told() -> None:
+    with pytest.raises(ValueError, match=r"expected the pool to give 39 samples again, got 3[0-8]"):
+        select(mlp(), Shrinks(), 5, diversity="badge")
+
+
+@pytest.mark.parametrize(
+    ("model", "got"),
+    [
+        (nn.Sequential(nn.Unflatten(1, (1, 4)), nn.Conv1d(1, 3, 4), nn.Flatten()), "runs none"),
+        (nn.Sequential(nn.Linear(4, 6), nn.Unflatten(1, (2, 3)), nn.Linear(3, 2), nn.Flatten()), r"of weight \[2, 3\]"),
+    ],
+    ids=["no linear layer", "a row for each of two positions"],
+)
+def test_a_model_without_a_last_layer_of_that_kind(model, got) -> None:
+    with pytest.raises(ValueError, match=got):
+        select(model.double(), inputs(), 3, diversity="badge")
+
+
+def test_scores_in_half_precision_are_no_other_pool() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
+    picks = select(model, torch.randn(60, 6), 5, diversity="badge", seed=0, precision="bf16")
+    assert len(set(picks.tolist())) == 5
