@@ -12,9 +12,7 @@ from .kmeans import kmeans_plusplus
 from .learning import ActiveLearner, run
 from .models.state import keep_statistics
 from .optim import SAM
-from .scoring import Scores, score
-from .scoring.explain import Explanation, explain
-from .scoring.nonfinite import NonFiniteError
+from .scoring import Explanation, NonFiniteError, Scores, explain, score
 from .selection import select
 from .tasks import Classification, Task
 

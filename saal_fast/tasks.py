@@ -123,3 +123,17 @@ class Classification:
         if len(outside):
             first = ", ".join(f"labels[{i}] = {labels[i].item()}" for i in outside[:5].tolist())
             raise ValueError(f"expected labels in [0, {classes}), the model's classes; got {len(outside)} outside: {first}")
+
+
+def logit_gradient(logits: Tensor, label: Tensor | None = None) -> Tensor:
+    """The cross-entropy's gradient by the logits, `softmax(z) - onehot(y)`; [N, C].
+
+    The label's own entry is minus the sum of the others, and keeps its digits where the model is nearly certain.
+
+    Args:
+        logits: z [N, C].
+        label: y [N]; None for the pseudo-label, argmax z.
+    """
+    own = logits.argmax(1, keepdim=True) if label is None else label[:, None]
+    others = logits.softmax(1).scatter(1, own, 0.0)
+    return others.scatter(1, own, -others.sum(1, keepdim=True))

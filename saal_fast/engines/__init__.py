@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from .ghost.engine import Ghost
+from .ghost import Ghost
 from .problem import Engine, EngineError, Problem, Result
 from .reference import Reference
 from .vmap import Vmap

@@ -1,4 +1,4 @@
-"""Models whose code asks for values (`if mask.all():`, `x.item()`): samples that answer alike are scored together.
+"""Models whose code asks for values (`if mask.all():`, `x.item()`): samples with the same answer are scored together.
 
 `vmap` runs one line of code for all samples, and has no answer where it asks for a number. Where all samples give the same,
 that is the answer; where they differ, the batch is split by it (`Diverged`) and each part is scored by itself.
@@ -18,7 +18,8 @@ from ..pools import Batch
 if TYPE_CHECKING:
     from .problem import Result
 
-ASKS = frozenset({Tensor.__bool__, Tensor.__int__, Tensor.__float__, Tensor.__index__, Tensor.item, Tensor.tolist})
+QUESTIONS = frozenset({Tensor.__bool__, Tensor.__int__, Tensor.__float__, Tensor.__index__, Tensor.item, Tensor.tolist})
+"""Methods that ask a tensor for its values."""
 
 
 class Diverged(Exception):  # noqa: N818 - says what the samples did; not an error, where it is met by a split
@@ -34,7 +35,7 @@ class Diverged(Exception):  # noqa: N818 - says what the samples did; not an err
 
 
 def ask(fn: Any, x: Tensor) -> Any:
-    """`fn(x)`, one of `ASKS`, where x may be a tensor of `vmap`'s.
+    """`fn(x)`, one of `QUESTIONS`, where x may be a tensor of `vmap`'s.
 
     Raises:
         Diverged: samples give different answers.
@@ -51,26 +52,20 @@ def ask(fn: Any, x: Tensor) -> Any:
     return fn(cell.values[0])
 
 
-def by_branches(score: Callable[[Batch, Any], Result], batch: Batch, labels: Any | None) -> Result:
-    """`score(batch, labels)`, part by part where its samples diverge."""
+def by_branches(score: Callable[[Batch], Result], batch: Batch) -> Result:
+    """`score(batch)`, part by part where its samples diverge."""
     try:
-        return score(batch, labels)
+        return score(batch)
     except Diverged as split:
         parts = split.parts
-    results = []
-    for part in parts:
-        args, kwargs, given = tree_map(
-            lambda t: t[part] if isinstance(t, Tensor) else t,  # noqa: B023 - used within this turn
-            (batch.args, batch.kwargs, labels),
-        )
-        results.append(by_branches(score, Batch(args, kwargs, len(part), batch.start), given))
+    results = [by_branches(score, batch.take(rows)) for rows in parts]
     order = torch.cat(parts).argsort()
     joined: Result = tree_map(lambda *rows: torch.cat(rows)[order], *results)
     return joined
 
 
 class _Cell:
-    """Where a tensor's values are put; no list, which torch would take apart and hand on a copy of."""
+    """Receives a tensor's values; not a list, which torch would flatten and pass on as a copy."""
 
     values: Tensor
 

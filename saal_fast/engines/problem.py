@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -15,6 +16,7 @@ from torch.utils._pytree import tree_map
 from ..perturbation import Perturbation
 from ..pools import Batch
 from ..tasks import Task, tensors_of
+from .last_layer import LastLinear
 
 PRECISIONS = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Types of passes under autocast, by the names that users give them."""
@@ -25,14 +27,15 @@ class EngineError(RuntimeError):
 
 
 class Result(NamedTuple):
-    """What an engine tells of a batch; every tensor has the batch as first dimension."""
+    """What an engine finds for a batch; every tensor has the batch as first dimension."""
 
     perturbed_loss: Tensor  # [B]
     loss: Tensor  # [B]
     grad_norm: Tensor  # [B], the dual norm of the perturbation rule
-    label: Any  # what the loss was taken under: [B], or the task's own nest
+    label: Any  # the label of both losses: [B], or the task's own pytree
     perturbed_label: Any
     finite: Tensor  # [B] bool: outputs and losses hold neither NaN nor inf
+    embedding: tuple[Tensor, ...] = ()  # (a [B, C], h [B, D]) where `Problem.embeddings` asks for it, see `last_layer.py`
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Problem:
         task: pseudo-label and loss.
         device: where it is scored.
         precision: of passes under autocast; None for the model's own type.
+        embeddings: whether results carry the gradient by the last linear layer.
     """
 
     model: nn.Module
@@ -56,6 +60,7 @@ class Problem:
     task: Task
     device: torch.device
     precision: torch.dtype | None = None
+    embeddings: bool = False
 
     @classmethod
     def of(
@@ -66,6 +71,7 @@ class Problem:
         chosen: Callable[[str], bool] | None = None,
         device: torch.device | None = None,
         precision: torch.dtype | None = None,
+        embeddings: bool = False,
     ) -> Problem:
         """The problem of perturbing all trainable parameters, or those whose name `chosen` accepts.
 
@@ -76,6 +82,7 @@ class Problem:
             chosen: tells by a parameter's name whether to perturb it.
             device: where to score; None for where the first parameter lies. The model itself stays where it is.
             precision: bfloat16 or float16 for passes under autocast; None for the model's own type.
+            embeddings: whether results carry the gradient by the last linear layer.
 
         Raises:
             ValueError: there is no trainable parameter, or none is chosen.
@@ -103,27 +110,31 @@ class Problem:
         state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         fit = {n: _fit(t, device) for n, t in state.items()}
         others = {n: t for n, t in fit.items() if n not in params and t is not state[n]}
-        return cls(model, {n: fit[n].detach() for n in params}, others, rule, task, device, precision)
+        return cls(model, {n: fit[n].detach() for n in params}, others, rule, task, device, precision, embeddings)
 
-    def output(self, params: dict[str, Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def output(self, params: dict[str, Tensor], sample: Batch) -> Any:
         """The model's output with `params` in place of its own; inputs are copied, since a model may write to them."""
-        args, kwargs = tree_map(lambda t: t.clone() if isinstance(t, Tensor) else t, (args, kwargs))
+        sample = sample.map(Tensor.clone)
         if self.precision is None:
-            return functional_call(self.model, {**self.others, **params}, args, kwargs)
+            return functional_call(self.model, {**self.others, **params}, sample.args, sample.kwargs)
         with torch.autocast(self.device.type, self.precision, cache_enabled=False):
-            output = functional_call(self.model, {**self.others, **params}, args, kwargs)
+            output = functional_call(self.model, {**self.others, **params}, sample.args, sample.kwargs)
         return tree_map(_widened, output)
+
+    def watch_last_layer(self) -> AbstractContextManager[LastLinear | None]:
+        """Within it, passes keep what the last linear layer's gradient is made of; None where nobody asks for it."""
+        return LastLinear() if self.embeddings else nullcontext()
 
 
 class Engine(Protocol):
     """Scores batches of one problem."""
 
-    def __call__(self, batch: Batch, labels: Any | None) -> Result:
-        """Score a batch under its pseudo-labels (`labels=None`) or given ones (first dimension B)."""
+    def __call__(self, batch: Batch) -> Result:
+        """Scores a batch under its own labels, or under pseudo-labels where it has none."""
         ...
 
     def sample_bytes(self, example: Batch) -> int:
-        """Memory a sample of a batch takes beside its activations."""
+        """Memory that a sample of a batch takes beside its activations."""
         ...
 
 
@@ -166,23 +177,36 @@ def constant(label: Any) -> Any:
     return tree_map(lambda t: t.detach() if isinstance(t, Tensor) else t, label)
 
 
-def settled(perturbed: Tensor, loss: Tensor, reach: Tensor) -> Tensor:
-    """The perturbed loss, which is the loss itself, to the last bit, where there is no step to take (ρ = 0, no gradient)."""
-    return torch.where(reach == 0, loss, perturbed)
+def keep_loss_where_no_step(perturbed: Tensor, loss: Tensor, step: Tensor) -> Tensor:
+    """The perturbed loss, or the loss itself, to the last bit, where no step is taken (ρ = 0, no gradient)."""
+    return torch.where(step == 0, loss, perturbed)
+
+
+def concatenate(results: Sequence[Result]) -> Result:
+    """The results of several batches as those of one."""
+    tensors = {
+        name: torch.cat([getattr(r, name) for r in results]) for name in ("perturbed_loss", "loss", "grad_norm", "finite")
+    }
+    return Result(
+        **tensors,
+        label=join([r.label for r in results]),
+        perturbed_label=join([r.perturbed_label for r in results]),
+        embedding=tuple(map(torch.cat, zip(*(r.embedding for r in results), strict=True))),
+    )
 
 
 def join(labels: Sequence[Any]) -> Any:
-    """Labels of several batches as one nest; as a list of theirs where shapes differ (a varying number of boxes)."""
+    """The labels of several batches as one pytree, or as a list where shapes differ (a varying number of boxes)."""
     try:
         return tree_map(lambda *parts: torch.cat(parts), *labels)
     except (RuntimeError, ValueError, TypeError):
         return [one for label in labels for one in (label if isinstance(label, list) else [label])]
 
 
-def gain(loss: Tensor) -> Tensor:
-    """By what a loss is multiplied before it is differentiated; 0-d, constant.
+def loss_scale(loss: Tensor) -> Tensor:
+    """Loss scale applied before backward (0-d, no gradient), so that tiny gradients do not underflow.
 
     ε* depends on the gradient's direction alone, and `1/l` brings the gradient of a nearly certain sample (1e-26 and
-    smaller) back to where its square still is a number. Limited so that neither it nor its square overflows.
+    smaller) back to where its square still is a number. The scale is limited so that neither it nor its square overflows.
     """
     return loss.detach().abs().clamp(1e-15, 1.0).reciprocal().nan_to_num(1.0)

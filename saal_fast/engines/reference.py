@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from ..perturbation import epsilon
 from ..pools import Batch
-from .problem import Problem, Result, constant, finite, gain, join
+from .problem import Problem, Result, concatenate, constant, finite, loss_scale
 
 
 class Reference:
@@ -19,57 +16,38 @@ class Reference:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
 
-    def __call__(self, batch: Batch, labels: Any | None) -> Result:
-        rows = []
-        for i in range(batch.size):
-            args, kwargs, label = tree_map(
-                lambda t: t[i : i + 1] if isinstance(t, Tensor) else t,  # noqa: B023 - used within this turn
-                (batch.args, batch.kwargs, labels),
-            )
-            rows.append(score_one(self.problem, args, kwargs, label))
-        loss, perturbed, norm, finites = (
-            torch.cat([getattr(row, name) for row in rows]) for name in ("loss", "perturbed_loss", "grad_norm", "finite")
-        )
-        labels, perturbed_labels = join([row.label for row in rows]), join([row.perturbed_label for row in rows])
-        return Result(perturbed, loss, norm, labels, perturbed_labels, finites)
+    def __call__(self, batch: Batch) -> Result:
+        """Scores a batch; see `Engine`."""
+        return concatenate([score_one(self.problem, batch.slice(i, i + 1)) for i in range(batch.size)])
 
     def sample_bytes(self, example: Batch) -> int:
         return 0  # samples of a batch are scored one after the other
 
 
-def score_one(problem: Problem, args: tuple[Any, ...], kwargs: dict[str, Any], label: Any | None) -> Result:
-    """`max_{‖ε‖≤ρ} l(x, ŷ; θ+ε)` of one sample, given as a batch of one.
-
-    Args:
-        problem: model, parameters, rule and task.
-        args: positional inputs of the model, each [1, ...].
-        kwargs: keyword inputs, each [1, ...].
-        label: the sample's label [1, ...], or None for the pseudo-label.
-
-    Returns:
-        A `Result` with B = 1.
-    """
+def score_one(problem: Problem, sample: Batch) -> Result:
+    """`max_{‖ε‖≤ρ} l(x, ŷ; θ+ε)` of one sample, given as a batch of one; the result has B = 1."""
     rule, task = problem.rule, problem.task
     theta = {name: p.detach().requires_grad_() for name, p in problem.params.items()}
 
     with torch.enable_grad():
-        output = problem.output(theta, args, kwargs)
-        if label is None:
-            label = constant(task.pseudo_label(output))  # ŷ
+        with problem.watch_last_layer() as last:
+            output = problem.output(theta, sample)
+        label = constant(task.pseudo_label(output)) if sample.labels is None else sample.labels  # ŷ
         loss = task.loss(output, label)  # l(x, ŷ; θ)
-        scale = gain(loss[0])
+        scale = loss_scale(loss[0])
         grads = _gradient(loss[0] * scale, theta)  # ∇l, in units of 1/scale
     with torch.no_grad():
         eps, norm = epsilon(rule, grads, theta)  # Eq. 3
-        moved = problem.output({name: p + eps[name] for name, p in theta.items()}, args, kwargs)
-        perturbed = task.loss(moved, label)  # Eq. 6: l(x, ŷ; θ + ε*)
+        perturbed_output = problem.output({name: p + eps[name] for name, p in theta.items()}, sample)
+        perturbed = task.loss(perturbed_output, label)  # Eq. 6: l(x, ŷ; θ + ε*)
         return Result(
             perturbed_loss=perturbed,
             loss=loss.detach(),
             grad_norm=(norm / scale)[None],
             label=label,
-            perturbed_label=task.pseudo_label(moved),
-            finite=(finite(output, loss) & finite(moved, perturbed))[None],
+            perturbed_label=task.pseudo_label(perturbed_output),
+            finite=(finite(output, loss) & finite(perturbed_output, perturbed))[None],
+            embedding=last.gradient(output, label) if last else (),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -12,8 +13,8 @@ from ..models.memory import nbytes
 from ..perturbation import epsilon
 from ..pools import Batch
 from .branches import by_branches
-from .layers import Rewritten
-from .problem import Problem, Result, constant, finite, gain, settled
+from .layers import VmapReplacements
+from .problem import Problem, Result, constant, finite, keep_loss_where_no_step, loss_scale
 
 
 class Vmap:
@@ -22,51 +23,54 @@ class Vmap:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
 
-    def __call__(self, batch: Batch, labels: Any | None) -> Result:
-        """Score a batch; see `Engine`."""
-        return by_branches(lambda *part: over_samples(self._one, *part), batch, labels)
+    def __call__(self, batch: Batch) -> Result:
+        """Scores a batch; see `Engine`."""
+        return by_branches(lambda part: over_samples(self._one, part), batch)
 
     def sample_bytes(self, example: Batch) -> int:
-        return 4 * nbytes(self.problem.params.values())  # gradient, step, moved weights, and one in the making
+        return 4 * nbytes(self.problem.params.values())  # gradient, step, perturbed weights, and one in the making
 
-    def _one(self, args: tuple[Any, ...], kwargs: dict[str, Any], label: Any | None) -> Result:
+    def _one(self, sample: Batch) -> Result:
         problem, rule, task = self.problem, self.problem.rule, self.problem.task
 
-        def loss_of(params: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor, Any, Tensor]]:
-            output = problem.output(params, args, kwargs)
-            y = constant(task.pseudo_label(output)) if label is None else label
+        def loss_of(params: dict[str, Tensor]) -> tuple[Tensor, tuple[Any, ...]]:
+            with problem.watch_last_layer() as last:
+                output = problem.output(params, sample)
+            y = constant(task.pseudo_label(output)) if sample.labels is None else sample.labels
             loss = task.loss(output, y)[0]
-            scale = gain(loss)
-            return loss * scale, (loss, scale, y, finite(output, loss))
+            scale = loss_scale(loss)
+            return loss * scale, (loss, scale, y, finite(output, loss), last.gradient(output, y) if last else ())
 
-        grads, (_, (loss, scale, y, first_finite)) = grad_and_value(loss_of, has_aux=True)(problem.params)
+        grads, (_, (loss, scale, y, first_finite, embedding)) = grad_and_value(loss_of, has_aux=True)(problem.params)
         eps, norm = epsilon(rule, grads, problem.params)
-        moved = problem.output({name: p + eps[name] for name, p in problem.params.items()}, args, kwargs)
-        perturbed = task.loss(moved, y)[0]
+        output = problem.output({name: p + eps[name] for name, p in problem.params.items()}, sample)
+        perturbed = task.loss(output, y)[0]
         return Result(
-            settled(perturbed, loss, norm * rule.rho),
+            keep_loss_where_no_step(perturbed, loss, norm * rule.rho),
             loss,
             norm / scale,
             y,
-            task.pseudo_label(moved),
-            first_finite & finite(moved, perturbed),
+            task.pseudo_label(output),
+            first_finite & finite(output, perturbed),
+            embedding,
         )
 
 
-def over_samples(one: Any, batch: Batch, labels: Any | None) -> Result:
-    """`vmap` of `one(args, kwargs, label)`, written for a batch of one sample, over a batch.
+def over_samples(score_one: Callable[[Batch], Result], batch: Batch) -> Result:
+    """`vmap` of `score_one`, written for a batch of one sample, over a batch.
 
-    Labels in `one`'s result keep their dimension of one, which is taken off here.
+    Labels and embeddings in `score_one`'s result keep their dimension of one, which is taken off here.
     """
 
-    def of_one(args: tuple[Any, ...], kwargs: dict[str, Any], label: Any | None) -> Result:
-        args, kwargs, label = tree_map(lambda t: t.unsqueeze(0) if isinstance(t, Tensor) else t, (args, kwargs, label))
-        result: Result = one(args, kwargs, label)
-        label, perturbed_label = tree_map(lambda t: t.squeeze(0), (result.label, result.perturbed_label))
-        return result._replace(label=label, perturbed_label=perturbed_label)
+    def of_one(args: tuple[Any, ...], kwargs: dict[str, Any], labels: Any | None) -> Result:
+        result = score_one(Batch(args, kwargs, 1, batch.start, labels).map(lambda t: t.unsqueeze(0)))
+        label, perturbed_label, embedding = tree_map(
+            lambda t: t.squeeze(0), (result.label, result.perturbed_label, result.embedding)
+        )
+        return result._replace(label=label, perturbed_label=perturbed_label, embedding=embedding)
 
-    inputs = (batch.args, batch.kwargs, labels)
+    inputs = (batch.args, batch.kwargs, batch.labels)
     in_dims = tree_map(lambda t: 0 if isinstance(t, Tensor) else None, inputs)
-    with Rewritten():
+    with VmapReplacements():
         scored: Result = vmap(of_one, in_dims=in_dims)(*inputs)
     return scored

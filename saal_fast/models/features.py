@@ -12,12 +12,12 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
 from ..pools import Batch, Stream
 from ..tasks import class_logits
 from . import memory
-from .state import untouched, unwrap
+from .state import preserve_state, unwrap
 
 T = TypeVar("T")
 BatchSize = int | Literal["auto"]
@@ -148,8 +148,8 @@ def first_output(model: nn.Module, pool: Any, copies: int = 1) -> Any:
         example = Stream(pool, device_of(inner)).peek()
         if example is None:
             raise ValueError("expected a pool of at least one sample, to see what the model does with it; it is empty")
-        args, kwargs = tree_map(lambda t: t.repeat_interleave(copies, 0), (example.args, example.kwargs))
-        return inner(*args, **kwargs)
+        batch = example.map(lambda t: t.repeat_interleave(copies, 0), size=copies)
+        return inner(*batch.args, **batch.kwargs)
 
 
 @contextmanager
@@ -208,7 +208,7 @@ def _put_last(seen: dict[str, Tensor], name: str, tensor: Tensor) -> None:
 
 @contextmanager
 def _still(model: nn.Module) -> Iterator[None]:
-    with untouched(model), torch.inference_mode(False), torch.no_grad():
+    with preserve_state(model), torch.inference_mode(False), torch.no_grad():
         yield
 
 

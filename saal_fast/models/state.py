@@ -1,6 +1,6 @@
 """Isolation: what happens to a model while it is scored stays there.
 
-`untouched` takes a snapshot of a model and of the random number generators, puts the model in eval mode, and
+`preserve_state` takes a snapshot of a model and of the random number generators, puts the model in eval mode, and
 puts everything back. The snapshot costs the memory of the buffers. Parameters are not copied: a forward pass
 that changes them in place gives scores that depend on the order of the pool, so it is reported, not mended.
 """
@@ -24,7 +24,7 @@ Undo = Callable[[], None]
 
 
 @contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
+def preserve_state(model: nn.Module) -> Iterator[None]:
     """Put `model` in eval mode, and on leaving, however that happens, put it back as it was.
 
     Put back of each submodule: its training flag; its attributes, parameters, buffers and hooks (the same
@@ -82,9 +82,9 @@ def untouched(model: nn.Module) -> Iterator[None]:
 def keep_statistics(model: nn.Module) -> Iterator[None]:
     """Put the running statistics of `model` back as they were, bit for bit, on leaving, however that happens.
 
-    Inside, layers normalise by their batch as in any training pass. Meant are all modules with a buffer
-    `running_mean`: BatchNorm of any kind, InstanceNorm that tracks, and most people's own variants. All buffers
-    of theirs are put back, the count of batches too. The power iterations of a spectral norm are not.
+    Inside, layers normalise by their batch as in any training pass. It restores all buffers, the count of batches
+    too, of every module with a buffer `running_mean`: BatchNorm of any kind, InstanceNorm that tracks, and most
+    variants of users. It does not restore the power iterations of a spectral norm.
 
     Args:
         model: Any module.
@@ -105,8 +105,8 @@ def keep_statistics(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def eager() -> Iterator[None]:
-    """Within it, what `torch.compile` has compiled inside of a model runs as it was written, for `vmap` to see."""
+def disable_compiled() -> Iterator[None]:
+    """Within it, what `torch.compile` has compiled inside a model runs as it was written, so that `vmap` sees it."""
     if "torch._dynamo" not in sys.modules:  # nothing is compiled, and importing it takes seconds
         yield
         return

@@ -1,5 +1,6 @@
 """Pools of samples: one stream of batches on a device, whatever holds the samples."""
 
-from .stream import Batch, Stream
+from .batch import Batch
+from .stream import Stream
 
 __all__ = ["Batch", "Stream"]

@@ -8,15 +8,14 @@ a keyword.
     Dataset, IterableDataset, list     one chunk a sample; all samples have one shape
     DataLoader                         one chunk a batch; shapes may differ from batch to batch
 
-What is an input and what is a label is settled in one place, `_inputs`: of a tuple or list the first element
-is the input; of a mapping all but `LABEL_KEYS`.
+`_inputs` tells inputs from labels: the first element of a tuple or list is the input; in a mapping all keys but `LABEL_KEYS`
+are inputs.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import chain
 from numbers import Number
 from typing import Any
@@ -25,30 +24,14 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from .transfer import Copied, sender
+from .batch import Batch
+from .transfer import DirectCopy, copy_to
 
 LABEL_KEYS = frozenset({"label", "labels", "label_ids", "target", "targets", "y"})
 """Keys of a mapping that name labels; they never reach the model."""
 
 Chunk = dict[int | str, torch.Tensor]
 Signature = dict[int | str, tuple[tuple[int, ...], torch.dtype]]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Some samples of a pool, ready for `model(*args, **kwargs)`.
-
-    Attributes:
-        args: Positional inputs, each `[size, ...]`.
-        kwargs: Keyword inputs, each `[size, ...]`.
-        size: Number of samples, at least one.
-        start: Position of the first sample in the order of the pool.
-    """
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    size: int
-    start: int
 
 
 class Stream:
@@ -75,7 +58,7 @@ class Stream:
 
     def __init__(self, pool: Any, device: torch.device) -> None:
         self.length, chunks = _open(pool)
-        self._send = sender(device)
+        self._copy = copy_to(device)
         self._chunks = (chunk for chunk in chunks if _size(chunk) > 0)
         self._first: Chunk | None = None
         self._begun = False
@@ -93,7 +76,7 @@ class Stream:
             self._first = next(self._chunks, None)
         if self._first is None:
             return None
-        return _batch([_slice(self._first, 0, 1)], 0, self._send)
+        return _batch([_slice(self._first, 0, 1)], 0, self._copy)
 
     def batches(self, size: int) -> Iterator[Batch]:
         """Yield the whole pool, in order, in batches of at most `size`.
@@ -117,7 +100,7 @@ class Stream:
         held: list[Chunk] = []
         for chunk in chunks:
             if held and _signature(held[0], skip=1) != _signature(chunk, skip=1):
-                yield _batch(held, start, self._send)
+                yield _batch(held, start, self._copy)
                 start, held, count = start + count, [], 0
             taken, available = 0, _size(chunk)
             while taken < available:
@@ -125,10 +108,10 @@ class Stream:
                 held.append(_slice(chunk, taken, stop))
                 taken, count = stop, count + stop - taken
                 if count == size:
-                    yield _batch(held, start, self._send)
+                    yield _batch(held, start, self._copy)
                     start, held, count = start + count, [], 0
         if held:
-            yield _batch(held, start, self._send)
+            yield _batch(held, start, self._copy)
 
     def _refuse_second_pass(self) -> None:
         if self._begun:
@@ -171,8 +154,8 @@ def _from_items(items: Iterable[Any]) -> Iterator[Chunk]:
             first = signature
         elif signature != first:
             raise ValueError(
-                f"samples differ: sample 0 of the pool is {_spell(first)}, sample {index} of the pool is "
-                f"{_spell(signature)}; pad or resize them, or bring a DataLoader with a collate_fn that pads"
+                f"samples differ: sample 0 of the pool is {_describe(first)}, sample {index} of the pool is "
+                f"{_describe(signature)}; pad or resize them, or bring a DataLoader with a collate_fn that pads"
             )
         yield {key: tensor.unsqueeze(0) for key, tensor in inputs.items()}
 
@@ -190,7 +173,7 @@ def _from_loader(loader: DataLoader[Any]) -> Iterator[Chunk]:
         drawn = limit if limit is None or left is None else min(limit, left)
         if drawn is not None and (size > drawn or (left is not None and size < drawn)):
             raise ValueError(
-                f"{where} is {_spell(_signature(inputs))}, a first dimension of {size} where {drawn} samples "
+                f"{where} is {_describe(_signature(inputs))}, a first dimension of {size} where {drawn} samples "
                 "were drawn; expected a collate_fn that returns inputs [B, ...] and drops no sample"
             )
         left = None if left is None else left - size
@@ -281,7 +264,7 @@ def _size(chunk: Chunk) -> int:
 
 def _common_size(inputs: Chunk, where: str) -> int:
     if len({tensor.shape[:1] for tensor in inputs.values()}) > 1 or any(t.ndim == 0 for t in inputs.values()):
-        raise ValueError(f"expected inputs that share their first dimension; {where} is {_spell(_signature(inputs))}")
+        raise ValueError(f"expected inputs that share their first dimension; {where} is {_describe(_signature(inputs))}")
     return _size(inputs)
 
 
@@ -289,10 +272,10 @@ def _slice(chunk: Chunk, start: int, stop: int) -> Chunk:
     return {key: tensor[start:stop] for key, tensor in chunk.items()}
 
 
-def _batch(parts: list[Chunk], start: int, send: Copied) -> Batch:
-    send.begin()
+def _batch(parts: list[Chunk], start: int, copy: DirectCopy) -> Batch:
+    copy.begin()
     with torch.inference_mode(False):
-        whole = {key: send([part[key] for part in parts]) for key in parts[0]}
+        whole = {key: copy([part[key] for part in parts]) for key in parts[0]}
     args = tuple(tensor for key, tensor in whole.items() if isinstance(key, int))
     kwargs = {key: tensor for key, tensor in whole.items() if isinstance(key, str)}
     return Batch(args, kwargs, _size(whole), start)
@@ -302,7 +285,7 @@ def _signature(inputs: Chunk, skip: int = 0) -> Signature:
     return {key: (tuple(tensor.shape[skip:]), tensor.dtype) for key, tensor in inputs.items()}
 
 
-def _spell(signature: Signature) -> str:
+def _describe(signature: Signature) -> str:
     parts = []
     for key, (shape, dtype) in signature.items():
         name = "" if list(signature) == [0] else f"{key}: "

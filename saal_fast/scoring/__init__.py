@@ -2,6 +2,18 @@
 
 from .explain import Explanation, explain
 from .nonfinite import NonFiniteError
-from .score import EngineName, Options, Scores, score
+from .options import EngineName, Options, ScoreOptions
+from .result import Scores
+from .score import score, score_pool
 
-__all__ = ["EngineName", "Explanation", "NonFiniteError", "Options", "Scores", "explain", "score"]
+__all__ = [
+    "EngineName",
+    "Explanation",
+    "NonFiniteError",
+    "Options",
+    "ScoreOptions",
+    "Scores",
+    "explain",
+    "score",
+    "score_pool",
+]

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from .. import perturbation
 from ..engines import Problem
-from ..engines.ghost.plan import Use, plan_for, watched, ways_of
-from ..engines.problem import PRECISIONS
-from ..models.state import eager, untouched
-from ..pools import Stream
-from ..tasks import Classification, Task
-from .score import Precision, check_precision, checked_model, score
+from ..engines.ghost.plan import Plan, UsageRecorder, Use, mode_costs, plan_for, record_usage
+from ..models.state import disable_compiled, preserve_state
+from ..pools import Batch, Stream
+from .options import ProblemOptions, ScoreOptions, check_names, checked_model, with_options
+from .score import score_pool
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @dataclass(frozen=True)
@@ -27,20 +27,20 @@ class Row:
     Attributes:
         name: as in `model.named_parameters()`.
         shape: of the parameter.
-        layer: the family that reads it, "conv", "linear", ...; "-" for one that none does.
+        layer: the layer family that uses it, "conv", "linear", ...; "-" for a parameter that none does.
         positions: T, how often a sample's forward pass uses each of its numbers.
-        way: "grams", "tiles" or "held" (factored, see README.md, "How it works"), "beside" (a bias that travels with its
-            weight), or "direct" (by autograd).
-        flops: floating-point operations a sample that the way adds to the passes every sample needs; None where not known.
+        mode: "ghost", "tiled" or "materialized" (factored, see README.md, "How it works"), "with_weight" (a bias whose
+            gradient travels with its weight's), or "autograd".
+        flops: floating-point operations a sample that the mode adds to the passes every sample needs; None where not known.
         kept: bytes a sample that are kept or moved for it.
-        others: FLOPs of the ways that were open.
+        others: FLOPs of the modes that were open.
     """
 
     name: str
     shape: tuple[int, ...]
     layer: str
     positions: int
-    way: str
+    mode: str
     flops: float | None
     kept: int
     others: dict[str, float]
@@ -48,11 +48,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What `explain` found; printing it gives a table.
+    """How each parameter is taken; printing it gives a table.
 
     Attributes:
         rows: the perturbed parameters, in the model's order.
-        forward: FLOPs a sample of one forward pass through the layers that were read.
+        forward: FLOPs a sample of one forward pass through the layers that factor.
         fallback: why the reference engine scores this model instead; None where ghost does.
     """
 
@@ -61,7 +61,7 @@ class Explanation:
     fallback: str | None
 
     def __str__(self) -> str:
-        head = ("parameter", "shape", "layer", "T", "way", "MFLOP", "kB", "open ways (MFLOP)")
+        head = ("parameter", "shape", "layer", "T", "mode", "MFLOP", "kB", "open modes (MFLOP)")
         lines = [head, *(_cells(row) for row in self.rows)]
         widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
         table = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
@@ -74,30 +74,15 @@ class Explanation:
         return "\n".join(table)
 
 
-def explain(
-    model: nn.Module,
-    example: Any,
-    *,
-    rho: float = 0.05,
-    norm: float = 2,
-    adaptive: bool = False,
-    params: Callable[[str], bool] | None = None,
-    task: Task | None = None,
-    precision: Precision | None = None,
-    device: torch.device | str | None = None,
-) -> Explanation:
-    """How `score` would take a model's parameters: factored, formed in tiles, kept, or differentiated directly.
+@with_options(ProblemOptions)
+def explain(model: nn.Module, example: Any, *, rho: float = 0.05, **options: Unpack[ProblemOptions]) -> Explanation:
+    """How `score` would take a model's parameters: factored, formed in tiles, kept, or differentiated by autograd.
 
     Args:
         model: as for `score`; it comes back as it was.
         example: a pool as for `score`; its first sample is run.
         rho: as for `score`.
-        norm: as for `score`.
-        adaptive: as for `score`.
-        params: as for `score`.
-        task: as for `score`.
-        precision: as for `score`.
-        device: as for `score`.
+        **options: norm, adaptive, params, task, precision and device, as for `score`.
 
     Returns:
         An `Explanation`; print it.
@@ -106,75 +91,69 @@ def explain(
         ValueError: the example is empty; and as `score`.
         TypeError: as `score`.
     """
-    rule = perturbation.make(rho, norm, adaptive)
-    check_precision(precision)
+    check_names(options, ProblemOptions)
+    chosen = ScoreOptions(rho=rho, progress=False, on_nonfinite="keep", **options)
     inner = checked_model(model)
-    with untouched(inner), eager(), torch.inference_mode(False), torch.no_grad():
-        where = None if device is None else torch.empty(0, device=device).device
-        kind = PRECISIONS[precision]
-        problem = Problem.of(inner, rule, Classification() if task is None else task, params, where, kind)
+    with preserve_state(inner), disable_compiled(), torch.inference_mode(False), torch.no_grad():
+        problem = chosen.problem(inner)
         sample = Stream(example, problem.device).peek()
         if sample is None:
             raise ValueError("expected an example of at least one sample, got none")
-        watch = watched(problem, sample.args, sample.kwargs)
-        plan = plan_for(problem, sample.args, sample.kwargs)
-    ways = {site.weight: site.way for site in plan.sites}
-    beside = {site.bias for site in plan.sites}
-    uses = watch.uses()
+        usage, plan = record_usage(problem, sample), plan_for(problem, sample)
+    rows = _rows(problem, usage, plan)
+    forward = sum(2.0 * math.prod(row.shape) * row.positions for row in rows if row.layer in ("conv", "linear"))
+    return Explanation(rows, forward, score_pool(inner, _pool_of(sample), chosen).fallback)
+
+
+def _rows(problem: Problem, usage: UsageRecorder, plan: Plan) -> tuple[Row, ...]:
+    modes = {call.weight: call.mode for call in plan.calls}
+    biases = {call.bias for call in plan.calls}
+    uses = usage.uses()
     rows = []
     for name, p in problem.params.items():
         calls = uses.get(name, [])
-        open_ways = {way: 2 * cost for way, cost in ways_of(calls, rule.linear).items()} if calls else {}
-        way = ways.get(name, "beside" if name in beside else "direct")
+        costs = {mode: 2 * cost for mode, cost in mode_costs(calls, problem.rule.linear).items()} if calls else {}
+        mode = modes.get(name, "with_weight" if name in biases else "autograd")
         rows.append(
             Row(
                 name,
                 tuple(p.shape),
                 type(calls[0][0].layer).__name__.lower() if calls else "-",
                 sum(_positions(use)[1] for use in calls),
-                way,
-                open_ways.get(way),
-                _kept(way, p, calls),
-                {} if name in watch.loose else open_ways,
+                mode,
+                costs.get(mode),
+                _kept(mode, p, calls),
+                {} if name in usage.untracked else costs,
             )
         )
-    forward = sum(2.0 * math.prod(row.shape) * row.positions for row in rows if row.layer in ("conv", "linear"))
-    inputs = sample.args[0] if len(sample.args) == 1 else [(tuple(a[0] for a in sample.args), 0)]
-    scored = score(
-        inner,
-        sample.kwargs or inputs,
-        rho,
-        norm=norm,
-        adaptive=adaptive,
-        params=params,
-        task=task,
-        precision=precision,
-        device=device,
-        progress=False,
-        details=True,
-        on_nonfinite="keep",
-    )
-    return Explanation(tuple(rows), forward, scored.fallback)
+    return tuple(rows)
+
+
+def _pool_of(sample: Batch) -> Any:
+    """A batch of one as a pool."""
+    if sample.kwargs or len(sample.args) == 1:
+        return sample.kwargs or sample.args[0]
+    return [(tuple(a[0] for a in sample.args), 0)]
 
 
 def _positions(use: Use) -> tuple[int, int]:
     """Groups and positions of one use."""
     call, shape = use
-    groups, _, positions = call.layer.rows(torch.empty(shape, device="meta")).shape
+    groups, _, positions = call.layer.flatten_grad(torch.empty(shape, device="meta")).shape
     return groups, positions
 
 
-def _kept(way: str, p: torch.Tensor, calls: list[Use]) -> int:
+def _kept(mode: str, p: torch.Tensor, calls: list[Use]) -> int:
     """Bytes a sample: the Gram matrices, or copies of the gradient."""
-    if way == "grams":
+    if mode == "ghost":
         return int(p.element_size() * sum(2 * groups * t * t for groups, t in map(_positions, calls)))
-    copies = {"held": 1, "direct": 4}.get(way, 0)
+    copies = {"materialized": 1, "autograd": 4}.get(mode, 0)
     return int(copies * p.element_size() * math.prod(p.shape))
 
 
 def _cells(row: Row) -> tuple[str, ...]:
     """A row of the table."""
     flops = "" if row.flops is None else f"{row.flops / 1e6:,.2f}"
-    others = ", ".join(f"{way} {cost / 1e6:,.2f}" for way, cost in row.others.items() if way != row.way)
+    others = ", ".join(f"{mode} {cost / 1e6:,.2f}" for mode, cost in row.others.items() if mode != row.mode)
     shape = "×".join(map(str, row.shape))
-    return (row.name, shape, row.layer, str(row.positions or ""), row.way, flops, f"{row.kept / 1e3:,.0f}", others)
+    return (row.name, shape, row.layer, str(row.positions or ""), row.mode, flops, f"{row.kept / 1e3:,.0f}", others)

@@ -1,4 +1,4 @@
-"""Whether what was scored is finite: told at once, or, where asking would stop a device, a batch late."""
+"""Raises on non-finite scores: at once on a CPU, one batch later on CUDA, so that the device is never synchronised."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ class NonFiniteError(ValueError):
     """A model's outputs or scores hold NaN or inf."""
 
 
-class Check:
-    """Raises for the first batch with samples that are not finite.
+class FiniteCheck:
+    """Raises `NonFiniteError` for the first batch with samples that are not finite.
 
     On CUDA the answer is sent to the host behind the work on its batch and read when the next batch is queued, so that the
     device always has work while the host waits.
 
     Args:
         device: where it is scored.
-        late: whether to read answers a batch late; None for so on CUDA.
+        late: whether to read answers a batch late; None for True on CUDA only.
     """
 
     def __init__(self, device: torch.device, late: bool | None = None) -> None:
@@ -31,8 +31,8 @@ class Check:
         self.sent: deque[tuple[Callable[[], Tensor], int]] = deque()
 
     def see(self, finite: Tensor, batch: Batch) -> None:
-        """Takes a batch's answer, bool [B]; raises `NonFiniteError` for it or, where that is late, for the one before."""
-        self.sent.append((sent(finite), batch.start))
+        """Takes a batch's answer, bool [B]; raises `NonFiniteError` for it or, with late answers, for the batch before."""
+        self.sent.append((send_to_host(finite), batch.start))
         while len(self.sent) > int(self.late):
             self._read()
 
@@ -55,17 +55,17 @@ class Check:
         )
 
 
-def sent(t: Tensor) -> Callable[[], Tensor]:
-    """Sends a tensor to the host; the function returned waits for it there."""
+def send_to_host(t: Tensor) -> Callable[[], Tensor]:
+    """Sends a tensor to the host, and returns a function that waits for it there."""
     if t.device.type != "cuda":
         return lambda: t
-    there = torch.empty(t.shape, dtype=t.dtype, pin_memory=True)
-    there.copy_(t, non_blocking=True)
+    on_host = torch.empty(t.shape, dtype=t.dtype, pin_memory=True)
+    on_host.copy_(t, non_blocking=True)
     event = torch.cuda.Event()  # type: ignore[no-untyped-call] # torch's own
     event.record(torch.cuda.current_stream(t.device))
 
     def arrived() -> Tensor:
         event.synchronize()
-        return there
+        return on_host
 
     return arrived

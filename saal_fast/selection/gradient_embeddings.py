@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from ..models.features import BatchSize, Penultimate, last_layer, penultimate
 
@@ -18,7 +18,7 @@ from ..models.features import BatchSize, Penultimate, last_layer, penultimate
 def gradient_factors(
     model: nn.Module, pool: Any, *, layer: str | None = None, batch_size: BatchSize = "auto"
 ) -> Penultimate:
-    """What the last layer's gradients are made of, for each sample of a pool: features h, and logits for `residuals`.
+    """What each sample's last-layer gradient is made of: features h, and logits for `tasks.logit_gradient`.
 
     Args:
         model: a classifier; it comes back as it was.
@@ -44,17 +44,3 @@ def gradient_factors(
             f"{list(expected)}, got {name!r}, a {type(module).__name__} {got}; name another with layer="
         )
     return found
-
-
-def residuals(logits: Tensor, label: Tensor | None = None) -> Tensor:
-    """The cross-entropy's gradient by the logits, `softmax(z) - onehot(y)`; [N, C].
-
-    The label's own entry is minus the sum of the others, and keeps its digits where the model is nearly certain.
-
-    Args:
-        logits: z [N, C].
-        label: y [N]; None for the pseudo-label, argmax z.
-    """
-    own = logits.argmax(1, keepdim=True) if label is None else label[:, None]
-    others = logits.softmax(1).scatter(1, own, 0.0)
-    return others.scatter(1, own, -others.sum(1, keepdim=True))

@@ -10,7 +10,8 @@ from torch import nn
 
 from ..kmeans import kmeans_plusplus
 from ..models.features import BatchSize
-from ..selection.gradient_embeddings import gradient_factors, residuals
+from ..selection.gradient_embeddings import gradient_factors
+from ..tasks import logit_gradient
 from .base import (
     OnNonFinite,
     Selection,
@@ -57,7 +58,7 @@ class BADGE(TrainsNothing):
         check_request(k, pool, generator)
         found = gradient_factors(model, pool, layer=self.layer, batch_size=self.batch_size)
         good = candidates(found.finite, k, self.on_nonfinite)
-        a, h = residuals(found.logits), found.features
+        a, h = logit_gradient(found.logits), found.features
         scores = torch.where(found.finite, a.double().norm(dim=1) * h.double().norm(dim=1), torch.nan)
         picks = kmeans_plusplus((a[good], h[good]), k, first="argmax", seed=or_fresh(generator))
         return Selection(good[picks], scores.float())

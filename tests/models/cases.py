@@ -81,7 +81,7 @@ def factor_everything(patch: Any, *preferred: str) -> None:
         preferred: ways of `plan.ways_of`, the first that is open being taken; none given: "grams", "tiles".
     """
     preferred = preferred or ("grams", "tiles")
-    from saal_fast.engines.ghost import plan  # noqa: PLC0415 - the models themselves need nothing of saal_fast
+    from saal_fast.engines import plan  # noqa: PLC0415 - the models themselves need nothing of saal_fast
 
     ways_of = plan.ways_of
 

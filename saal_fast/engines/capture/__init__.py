@@ -1,5 +1,5 @@
 """A batch's work, captured once a shape and replayed: a CUDA graph, or a flat trace on a CPU."""
 
-from .recorder import graphed
+from .captured import captured
 
-__all__ = ["graphed"]
+__all__ = ["captured"]

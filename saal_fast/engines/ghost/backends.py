@@ -1,51 +1,52 @@
-"""Which implementation a problem's parts take: chosen once, by device, task and types."""
+"""Which implementation the parts of a problem take: chosen once, by device, task and types."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...ops import triton as twins
+from ...ops import triton
 from ...tasks import Classification
 from ..layers.conv import Conv
 from ..layers.linear import Linear
 from ..problem import Problem
 
-GHOSTED = (Conv, Linear)
-"""Layers that `ops/ghost_l2.py` knows."""
-
 
 @dataclass(frozen=True)
-class Routes:
+class Backends:
     """What the ghost engine hands to fused operations; the rest is PyTorch's own, one operation after the other.
 
     Attributes:
-        ghosts: layers whose factored gradients, of a rule linear in them, go through `ops/ghost_l2.py`: on CUDA neither
-            T × T matrices nor patches are ever in the device's memory, on a CPU they are passed over less often.
-        loss: pseudo-label, loss and the gradient at the logits, by `ops/cross_entropy.py`, in one pass.
-        packed: the parameters differentiated directly, end to end, by `ops/direct.py`: one operation for all of them.
+        fused_layers: layers whose ghost norm and step (rules linear in the gradient) one operation each computes: on CUDA
+            neither T × T matrices nor patches are ever in the device's memory, on a CPU there are fewer passes over them.
+        fused_loss: one pass computes pseudo-label, loss and the gradient at the logits.
+        flat: the parameters that autograd differentiates lie end to end, and one operation serves all of them.
     """
 
-    ghosts: tuple[type, ...]
-    loss: bool
-    packed: bool
+    fused_layers: tuple[type, ...]
+    fused_loss: bool
+    flat: bool
 
 
-def routes_for(problem: Problem) -> Routes:
-    """The routes of a problem.
+def backends_for(problem: Problem, *, fused: bool | None = None) -> Backends:
+    """The backends of a problem.
 
-    Operations for convolutions' factors and the loss serve on CUDA, where launches and passes over memory are what counts;
-    their twins for the CPU are plain PyTorch, and `vmap` takes as long to reach an operator as the small operations take
-    that it replaces.
-    Packing serves anywhere: it costs a CPU what it saves (ResNet-18's 41 vectors at a batch of 4: 1.0 ms either way), and
-    leaves a tenth fewer operations to a trace (`traces.py`).
+    The operations for convolutions' factors and the loss serve on CUDA, where launches and passes over memory are what
+    counts; on a CPU they would be plain PyTorch, and `vmap` takes as long to reach an operator as the small operations take
+    that it replaces. Flat gradients serve anywhere: they cost a CPU what they save (ResNet-18's 41 vectors at a batch of 4:
+    1.0 ms either way), and leave a tenth fewer operations to a captured trace.
 
-    Only `Classification` itself has its loss fused, no class that inherits from it; parameters of several types are not
-    packed.
+    Only `Classification` itself has its loss fused, no class that inherits from it; parameters of several types do not lie
+    end to end.
+
+    Args:
+        problem: what is scored.
+        fused: whether the CUDA kernels serve; None for so on CUDA, where Triton is installed.
     """
-    fused = problem.device.type == "cuda" and twins.available()
+    if fused is None:
+        fused = problem.device.type == "cuda" and triton.available()
     dtypes = {p.dtype for p in problem.params.values()}
-    return Routes(
-        ghosts=(Conv, Linear) if fused else (Linear,),
-        loss=fused and type(problem.task) is Classification,
-        packed=len(dtypes) == 1,
+    return Backends(
+        fused_layers=(Conv, Linear) if fused else (Linear,),
+        fused_loss=fused and type(problem.task) is Classification,
+        flat=len(dtypes) == 1,
     )

@@ -1,4 +1,4 @@
-"""One weight's gradient for one sample, kept as factors: what it adds to the norm, and how it pushes the layer's output."""
+"""One weight's gradient for one sample, kept as factors: what it adds to the norm, and the layer's output after its step."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Protocol
 from torch import Tensor
 
 from ...perturbation import Perturbation
-from ..layers import Call, Ghosted, Layer, Tiled, output_of
-from .plan import Site
+from ..layers import Layer, LayerCall, SupportsGhost, SupportsTiles, output_of
+from .plan import PlannedCall
 
 
 class Factored(Protocol):
@@ -19,7 +19,7 @@ class Factored(Protocol):
         """What it adds to the rule's total; 0-d."""
         ...
 
-    def output(self, call: Call, run: Callable[[], Tensor], scale: Tensor) -> Tensor:
+    def output(self, call: LayerCall, run: Callable[[], Tensor], scale: Tensor) -> Tensor:
         """The output of a use of the weight, after the weight has taken its step of size `scale`.
 
         `run` makes the output without the step.
@@ -27,90 +27,90 @@ class Factored(Protocol):
         ...
 
 
-class Grams:
+class GramGhost:
     """`Σ_i G_i A_iᵀ` over a weight's uses, for a linear rule: through the Gram matrices of the inputs."""
 
-    def __init__(self, sites: Sequence[Site], inputs: Sequence[Tensor], grads: Sequence[Tensor]) -> None:
-        self.uses = [_Use(s, a, g) for s, a, g in zip(sites, inputs, grads, strict=True)]
+    def __init__(self, calls: Sequence[PlannedCall], inputs: Sequence[Tensor], grads: Sequence[Tensor]) -> None:
+        self.uses = [_Use(c, a, g) for c, a, g in zip(calls, inputs, grads, strict=True)]
 
     def total(self) -> Tensor:
         """`‖Σ_i G_i A_iᵀ‖² = Σ_ij ⟨A_iᵀA_j, G_iᵀG_j⟩`."""
         dots = [u.gram(v.layer, v.a).flatten() @ (u.g.mT @ v.g).flatten() for u in self.uses for v in self.uses]
         return sum(dots[1:], dots[0])
 
-    def output(self, call: Call, run: Callable[[], Tensor], scale: Tensor) -> Tensor:
+    def output(self, call: LayerCall, run: Callable[[], Tensor], scale: Tensor) -> Tensor:
         """`out + scale · Σ_i G_i (A_iᵀ X')`."""
         out = output_of(call, run)
-        pushes = [(scale * u.g) @ u.gram(call.layer, call.input) for u in self.uses]
-        return out + call.layer.unrows(sum(pushes[1:], pushes[0]), out)
+        steps = [(scale * u.g) @ u.gram(call.layer, call.input) for u in self.uses]
+        return out + call.layer.unflatten_output(sum(steps[1:], steps[0]), out)
 
 
 class _Use:
-    def __init__(self, site: Site, a: Tensor, g: Tensor) -> None:
-        self.layer, self.bias, self.a, self.g = site.layer, site.bias is not None, a, site.layer.rows(g)
+    def __init__(self, call: PlannedCall, a: Tensor, g: Tensor) -> None:
+        self.layer, self.bias, self.a, self.g = call.layer, call.bias is not None, a, call.layer.flatten_grad(g)
 
     def gram(self, layer: Layer, x: Tensor) -> Tensor:
         """`AᵀX` [groups, T, T'] with x the input of `layer`; with a bias, both have a row of ones."""
         if layer == self.layer and x.shape == self.a.shape:
             gram = layer.gram(self.a, x)
         else:  # the same weight at another stride or size
-            gram = self.layer.columns(self.a).mT @ layer.columns(x)
+            gram = self.layer.unfold_input(self.a).mT @ layer.unfold_input(x)
         gram = gram.to(self.g.dtype)  # an embedding's tells which tokens are equal
         return gram + 1 if self.bias else gram
 
 
-class Ghosts:
-    """What `Grams` does, by one operation each for the norm and the step; on CUDA these keep no Gram matrices."""
+class FusedGhost:
+    """What `GramGhost` does, by one operation each for the norm and the step; on CUDA these store no Gram matrices."""
 
-    def __init__(self, layer: Ghosted, bias: bool, a: Tensor, g: Tensor) -> None:
+    def __init__(self, layer: SupportsGhost, bias: bool, a: Tensor, g: Tensor) -> None:
         self.layer, self.bias, self.a, self.g = layer, bias, a, g
 
     @classmethod
-    def of(cls, sites: Sequence[Site], inputs: Sequence[Tensor], grads: Sequence[Tensor]) -> Ghosts | None:
+    def of(cls, calls: Sequence[PlannedCall], inputs: Sequence[Tensor], grads: Sequence[Tensor]) -> FusedGhost | None:
         """Of a weight's uses; None where the operations don't know such a layer, or such a set of uses."""
-        layer = sites[0].layer
-        if not isinstance(layer, Ghosted) or any(site.layer != layer for site in sites):
+        layer = calls[0].layer
+        if not isinstance(layer, SupportsGhost) or any(call.layer != layer for call in calls):
             return None
-        joined = layer.joined(list(zip(inputs, grads, strict=True)))
-        return None if joined is None else cls(layer, sites[0].bias is not None, *joined)
+        joined = layer.join_uses(list(zip(inputs, grads, strict=True)))
+        return None if joined is None else cls(layer, calls[0].bias is not None, *joined)
 
     def total(self) -> Tensor:
         """`‖G Aᵀ‖²`."""
         return self.layer.ghost_norm(self.a, self.g, self.bias)
 
-    def output(self, call: Call, run: Callable[[], Tensor], scale: Tensor) -> Tensor:
+    def output(self, call: LayerCall, run: Callable[[], Tensor], scale: Tensor) -> Tensor:
         """`out + scale · G (Aᵀ X')`."""
-        return self.layer.ghost_step(self.a, self.g, call.input, scale, output_of(call, run), self.bias)
+        return self.layer.ghost_apply(self.a, self.g, call.input, scale, output_of(call, run), self.bias)
 
 
-class Tiles:
+class TiledGradient:
     """`G Aᵀ` of a weight used once, for any rule: formed, mapped and used up a tile at a time."""
 
-    def __init__(self, layer: Tiled, weight: Tensor, a: Tensor, g: Tensor, rule: Perturbation) -> None:
+    def __init__(self, layer: SupportsTiles, weight: Tensor, a: Tensor, g: Tensor, rule: Perturbation) -> None:
         self.layer, self.weight, self.a, self.g, self.code = layer, weight, a, g, rule.code
 
     def total(self) -> Tensor:
         """`Σ φ(G Aᵀ, W)`."""
         return self.layer.tile_norm(self.a, self.g, self.weight, self.code)
 
-    def output(self, call: Call, run: Callable[[], Tensor], scale: Tensor) -> Tensor:
-        """`(W + scale · δ(G Aᵀ, W)) X'`, in one go."""
-        out = self.layer.tile_step(self.a, self.g, call.input, self.weight, scale, self.code)
-        return out if call.bias is None else self.layer.biased(out, call.bias)
+    def output(self, call: LayerCall, run: Callable[[], Tensor], scale: Tensor) -> Tensor:
+        """`(W + scale · δ(G Aᵀ, W)) X'`, in one operation."""
+        out = self.layer.tile_apply(self.a, self.g, call.input, self.weight, scale, self.code)
+        return out if call.bias is None else self.layer.add_bias(out, call.bias)
 
 
-class Held:
+class MaterializedGradient:
     """`G Aᵀ` of a weight used once, for any rule: formed a tile at a time, and kept."""
 
-    def __init__(self, layer: Tiled, weight: Tensor, a: Tensor, g: Tensor, rule: Perturbation) -> None:
+    def __init__(self, layer: SupportsTiles, weight: Tensor, a: Tensor, g: Tensor, rule: Perturbation) -> None:
         self.layer, self.weight, self.code = layer, weight, rule.code
-        self._total, self.held = layer.hold(a, g, weight, rule.code)
+        self._total, self.gradient = layer.materialize(a, g, weight, rule.code)
 
     def total(self) -> Tensor:
         """`Σ φ(G Aᵀ, W)`."""
         return self._total
 
-    def output(self, call: Call, run: Callable[[], Tensor], scale: Tensor) -> Tensor:
-        """`(W + scale · δ(G Aᵀ, W)) X'`, in one go."""
-        out = self.layer.held_step(self.held, call.input, self.weight, scale, self.code)
-        return out if call.bias is None else self.layer.biased(out, call.bias)
+    def output(self, call: LayerCall, run: Callable[[], Tensor], scale: Tensor) -> Tensor:
+        """`(W + scale · δ(G Aᵀ, W)) X'`, in one operation."""
+        out = self.layer.apply_materialized(self.gradient, call.input, self.weight, scale, self.code)
+        return out if call.bias is None else self.layer.add_bias(out, call.bias)

@@ -2,36 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from ...ops.cross_entropy import cross_entropy
 from ...tasks import Task, class_logits
-from ..problem import constant, gain
+from ..problem import constant, loss_scale
 
 
-def labelled(task: Task, output: Any, label: Any | None, fused: bool) -> tuple[Any, Tensor, Tensor, Tensor]:
-    """Label and loss of a batch of one, and a number whose gradient is the loss's, brought into range by a factor.
+class LabelledLoss(NamedTuple):
+    """One sample's label and loss, ready for backward.
+
+    Attributes:
+        label: given, or the pseudo-label; a batch of one.
+        loss: `l(x, ŷ; θ)`; 0-d.
+        root: where backward starts; 0-d. Its gradient is `scale` times the loss's.
+        scale: the loss scale; 0-d.
+    """
+
+    label: Any
+    loss: Tensor
+    root: Tensor
+    scale: Tensor
+
+
+def labelled_loss(task: Task, output: Any, label: Any | None, fused: bool) -> LabelledLoss:
+    """Label and loss of a batch of one, and the root of its backward pass.
 
     Args:
         task: pseudo-label and loss.
         output: the model's.
         label: given; None for the pseudo-label.
-        fused: whether `Classification` is the task, and taken in one pass. What is differentiated then is `⟨z, dl/dz⟩` with
-            the second factor constant, whose gradient at the logits z is that factor: the graph holds no more of the loss.
-
-    Returns:
-        The label; and, 0-d, the loss, what to differentiate, and the factor by which its gradient is the loss's.
+        fused: whether one operation computes label, loss and slope (`Classification` only). The root then is `⟨z, dl/dz⟩`
+            with a constant second factor, which is its gradient at the logits z: the graph holds no more of the loss.
     """
     if fused:
         z = class_logits(output)
         y, losses, slopes = cross_entropy(z.detach(), label, None, True)
-        return y, losses[0], (z * slopes).sum(), gain(losses[0])
+        return LabelledLoss(y, losses[0], (z * slopes).sum(), loss_scale(losses[0]))
     y = constant(task.pseudo_label(output)) if label is None else label
     loss = task.loss(output, y)[0]
-    scale = gain(loss)
-    return y, loss, loss * scale, scale
+    scale = loss_scale(loss)
+    return LabelledLoss(y, loss, loss * scale, scale)
 
 
 def loss_under(task: Task, output: Any, label: Any, fused: bool) -> Tensor:

@@ -1,25 +1,36 @@
 """Which calls factor, and how: a file a layer family. Importing a family registers it."""
 
 from . import attention, batchnorm, conv, embedding, linear, pooling, recurrent, weightnorm
-from .base import Call, Ghosted, Layer, Rewritten, Sites, Tiled, opens, output_of, reads, rewrites
+from .base import (
+    CallInterceptor,
+    Layer,
+    LayerCall,
+    SupportsGhost,
+    SupportsTiles,
+    VmapReplacements,
+    output_of,
+    register_decomposition,
+    register_layer,
+    register_replacement,
+)
 
 __all__ = [
-    "Call",
-    "Ghosted",
+    "CallInterceptor",
     "Layer",
-    "Rewritten",
-    "Sites",
-    "Tiled",
+    "LayerCall",
+    "SupportsGhost",
+    "SupportsTiles",
+    "VmapReplacements",
     "attention",
     "batchnorm",
     "conv",
     "embedding",
     "linear",
-    "opens",
     "output_of",
     "pooling",
-    "reads",
     "recurrent",
-    "rewrites",
+    "register_decomposition",
+    "register_layer",
+    "register_replacement",
     "weightnorm",
 ]

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
 
-from .base import opens, rewrites
+from .base import register_decomposition, register_replacement
 
 
-@rewrites(F.scaled_dot_product_attention)
+@register_replacement(F.scaled_dot_product_attention)
 def scaled_dot_product_attention(*args: Any, **kwargs: Any) -> Tensor:
     """The same in plain operations: `vmap` would run the fused kernels sample by sample."""
     device = args[0].device.type if args else kwargs["query"].device.type
@@ -39,7 +39,7 @@ _body = FunctionType(
 )
 
 
-@opens(F.multi_head_attention_forward)
+@register_decomposition(F.multi_head_attention_forward)
 def multi_head_attention_forward(*args: Any, **kwargs: Any) -> Any:
     """The code torch runs itself, without handing itself over as a whole: its linear layers are seen one by one."""
     return _body(*args, **kwargs)

@@ -11,7 +11,7 @@ Only `AᵀA'` [groups, T, T'], the Gram matrix of two inputs, is ever formed:
     ‖G Aᵀ‖² = ⟨AᵀA, GᵀG⟩                 the ghost norm (Goodfellow 2015, arXiv:1510.01799; Li et al. 2022, arXiv:2110.05679)
     (G Aᵀ) A' = G (Aᵀ A')                what the sample's own step adds to the output at another input
 
-A layer family is one file: a frozen dataclass of its geometry, and a function that reads a call of torch's.
+A layer family is one file: a frozen dataclass of its geometry, and a function that makes a `LayerCall` of a call to torch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from ..branches import ASKS, ask
+from ..branches import QUESTIONS, ask
 
 Code = tuple[str, float]  # a rule's name and exponent, see `ops/elementwise.py`
 
@@ -31,7 +31,7 @@ Code = tuple[str, float]  # a rule's name and exponent, see `ops/elementwise.py`
 class Layer(Protocol):
     """A layer's geometry: static, comparable, without tensors."""
 
-    def columns(self, x: Tensor) -> Tensor:
+    def unfold_input(self, x: Tensor) -> Tensor:
         """The layer's input as A [groups, D, T]."""
         ...
 
@@ -39,12 +39,12 @@ class Layer(Protocol):
         """`AᵀX` [groups, T, T'] of two inputs of this geometry."""
         ...
 
-    def rows(self, g: Tensor) -> Tensor:
+    def flatten_grad(self, g: Tensor) -> Tensor:
         """A tensor shaped as the layer's output, as G [groups, O, T]."""
         ...
 
-    def unrows(self, y: Tensor, like: Tensor) -> Tensor:
-        """[groups, O, T] as a tensor shaped as the layer's output `like`; the inverse of `rows`."""
+    def unflatten_output(self, y: Tensor, like: Tensor) -> Tensor:
+        """[groups, O, T] as a tensor shaped as the layer's output `like`; the inverse of `flatten_grad`."""
         ...
 
     def gram_flops(self, x: Tensor, positions: int) -> float:
@@ -53,22 +53,22 @@ class Layer(Protocol):
 
 
 @runtime_checkable
-class Shares(Protocol):
+class SupportsSharedWeight(Protocol):
     """A layer with a faster way to its output where the batch shares the weight, and no gradient at it is asked for."""
 
-    def shared(self, call: Call) -> Tensor | None:
+    def shared(self, call: LayerCall) -> Tensor | None:
         """The layer's output; None where the layer's own function is as fast."""
         ...
 
 
-def output_of(call: Call, run: Callable[[], Tensor]) -> Tensor:
+def output_of(call: LayerCall, run: Callable[[], Tensor]) -> Tensor:
     """The output of a layer whose weight the batch shares; `run` is the layer's own function."""
-    out = call.layer.shared(call) if isinstance(call.layer, Shares) else None
+    out = call.layer.shared(call) if isinstance(call.layer, SupportsSharedWeight) else None
     return run() if out is None else out
 
 
 @runtime_checkable
-class Tiled(Layer, Protocol):
+class SupportsTiles(Layer, Protocol):
     """A layer whose weight gradient can be formed tile by tile, for rules that act on it element by element."""
 
     def tiles(self, x: Tensor) -> bool:
@@ -79,32 +79,32 @@ class Tiled(Layer, Protocol):
         """`Σ φ(G Aᵀ, W)` of a batch of one; 0-d. g is shaped as the layer's output."""
         ...
 
-    def tile_step(self, a: Tensor, g: Tensor, x: Tensor, weight: Tensor, scale: Tensor, code: Code) -> Tensor:
+    def tile_apply(self, a: Tensor, g: Tensor, x: Tensor, weight: Tensor, scale: Tensor, code: Code) -> Tensor:
         """The layer's output at the input x with the weight `W + scale · δ(G Aᵀ, W)`, without a bias."""
         ...
 
-    def hold(self, a: Tensor, g: Tensor, weight: Tensor, code: Code) -> tuple[Tensor, Tensor]:
-        """`tile_norm`, and `G Aᵀ` kept for `held_step`, in whatever order suits it."""
+    def materialize(self, a: Tensor, g: Tensor, weight: Tensor, code: Code) -> tuple[Tensor, Tensor]:
+        """`tile_norm`, and `G Aᵀ` for `apply_materialized`, in whatever order suits it."""
         ...
 
-    def holding_flops(self, call: Call, positions: int) -> float:
-        """Multiply-adds of `hold`'s forming `G Aᵀ` for `positions` = T."""
+    def materialize_flops(self, call: LayerCall, positions: int) -> float:
+        """Multiply-adds by which `materialize` forms `G Aᵀ` for `positions` = T."""
         ...
 
-    def held_step(self, held: Tensor, x: Tensor, weight: Tensor, scale: Tensor, code: Code) -> Tensor:
-        """`tile_step`, from what `hold` kept."""
+    def apply_materialized(self, gradient: Tensor, x: Tensor, weight: Tensor, scale: Tensor, code: Code) -> Tensor:
+        """`tile_apply`, from what `materialize` gave."""
         ...
 
-    def biased(self, out: Tensor, bias: Tensor) -> Tensor:
-        """An output and a bias [O]."""
+    def add_bias(self, out: Tensor, bias: Tensor) -> Tensor:
+        """An output plus a bias [O]."""
         ...
 
 
 @runtime_checkable
-class Ghosted(Layer, Protocol):
-    """A layer whose ghost norm and whose step fused operations take without Gram matrices or patches in memory (L2)."""
+class SupportsGhost(Layer, Protocol):
+    """A layer whose ghost norm and step fused operations compute, without Gram matrices or patches in memory (L2)."""
 
-    def joined(self, uses: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor] | None:
+    def join_uses(self, uses: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor] | None:
         """Inputs and output gradients of several uses of one weight, as those of one use; None where that can't be."""
         ...
 
@@ -112,13 +112,13 @@ class Ghosted(Layer, Protocol):
         """`‖G Aᵀ‖²` of a batch of one; 0-d. With a bias, both inputs have a row of ones."""
         ...
 
-    def ghost_step(self, a: Tensor, g: Tensor, x: Tensor, scale: Tensor, base: Tensor, bias: bool) -> Tensor:
+    def ghost_apply(self, a: Tensor, g: Tensor, x: Tensor, scale: Tensor, base: Tensor, bias: bool) -> Tensor:
         """`base + scale · G (AᵀX')`, with base the layer's output at the input x."""
         ...
 
 
 @dataclass(frozen=True)
-class Call:
+class LayerCall:
     """One use of a weight: `fn(input, weight, bias)` with a layer's geometry."""
 
     layer: Layer
@@ -127,79 +127,79 @@ class Call:
     bias: Tensor | None
 
 
-Reader = Callable[..., "Call | None"]
-_READERS: dict[Any, Reader] = {}
-_REWRITES: dict[Any, Callable[..., Any]] = {}
-_OPENED: dict[Any, Callable[..., Any]] = {}
+Reader = Callable[..., "LayerCall | None"]
+_LAYERS: dict[Any, Reader] = {}
+_REPLACEMENTS: dict[Any, Callable[..., Any]] = {}
+_DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {}
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def reads(*functions: Any) -> Callable[[F], F]:
-    """Registers a function that reads calls of these torch functions, with their very signature.
+def register_layer(*functions: Any) -> Callable[[F], F]:
+    """Registers a function, of the very signature of these torch functions, that gives the `LayerCall` of a call to them.
 
-    It returns None for calls it cannot factor; their parameters are then differentiated directly.
-
-    Raises:
-        ValueError: a function has its reader already.
-    """
-    return _registers(_READERS, "read", functions)
-
-
-def rewrites(*functions: Any) -> Callable[[F], F]:
-    """Registers a function that computes the same as these torch functions, by other means that `vmap` runs faster.
+    It returns None for calls it cannot factor; autograd then differentiates their parameters.
 
     Raises:
-        ValueError: a function is rewritten already.
+        ValueError: a function is registered already.
     """
-    return _registers(_REWRITES, "rewritten", functions)
+    return _register(_LAYERS, "a layer", functions)
 
 
-def opens(*functions: Any) -> Callable[[F], F]:
-    """Registers a function that computes the same as these torch functions by calls that are themselves seen.
+def register_replacement(*functions: Any) -> Callable[[F], F]:
+    """Registers a function that computes the same as these torch functions by other means, which `vmap` runs faster.
+
+    Raises:
+        ValueError: a function has its replacement already.
+    """
+    return _register(_REPLACEMENTS, "a replacement", functions)
+
+
+def register_decomposition(*functions: Any) -> Callable[[F], F]:
+    """Registers a function that computes the same as these torch functions by calls that are intercepted themselves.
 
     It returns NotImplemented for calls it leaves to torch.
 
     Raises:
-        ValueError: a function is opened already.
+        ValueError: a function has its decomposition already.
     """
-    return _registers(_OPENED, "opened", functions)
+    return _register(_DECOMPOSITIONS, "a decomposition", functions)
 
 
-def _registers(registry: dict[Any, Any], done: str, functions: tuple[Any, ...]) -> Callable[[F], F]:
+def _register(registry: dict[Any, Any], kind: str, functions: tuple[Any, ...]) -> Callable[[F], F]:
     def register(by: F) -> F:
         for function in functions:
             if function in registry:
-                raise ValueError(f"{function} is {done} by {registry[function].__qualname__} already")
+                raise ValueError(f"{function} has {kind} already: {registry[function].__qualname__}")
             registry[function] = by
         return by
 
     return register
 
 
-class Rewritten(TorchFunctionMode):
-    """Runs the functions that `vmap` cannot run, or runs slowly, by other means."""
+class VmapReplacements(TorchFunctionMode):
+    """Runs functions that `vmap` cannot run, or runs slowly, by their replacements and decompositions."""
 
     def __torch_function__(
         self, fn: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Runs the call."""
         kwargs = kwargs or {}
-        if fn in ASKS:
+        if fn in QUESTIONS:
             return ask(fn, args[0])
-        if fn in _OPENED:
+        if fn in _DECOMPOSITIONS:
             with self:
-                out = _OPENED[fn](*args, **kwargs)
+                out = _DECOMPOSITIONS[fn](*args, **kwargs)
             if out is not NotImplemented:
                 return out
-        return self.seen(fn, args, kwargs, lambda: _REWRITES.get(fn, fn)(*args, **kwargs))
+        return self.intercept(fn, args, kwargs, lambda: _REPLACEMENTS.get(fn, fn)(*args, **kwargs))
 
-    def seen(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
+    def intercept(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
         """What the model gets from a call; `run` makes it."""
         return run()
 
 
-class Sites(Rewritten):
-    """Sees every use of some weights, told by their identity; `at` says what is done there.
+class CallInterceptor(VmapReplacements):
+    """Intercepts every use of some weights, known by their identity; `at` says what happens there.
 
     Args:
         names: name of each weight by its `id`.
@@ -209,9 +209,9 @@ class Sites(Rewritten):
         super().__init__()
         self.names = names
 
-    def seen(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
-        """`at`, where a rule knows the call and its weight is one of `names`; else `elsewhere`."""
-        reader = _READERS.get(fn)
+    def intercept(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
+        """`at`, where the call is a registered layer's and its weight is one of `names`; else `elsewhere`."""
+        reader = _LAYERS.get(fn)
         call = None if reader is None else reader(*args, **kwargs)
         if call is None or id(call.weight) not in self.names:
             out = run()
@@ -219,9 +219,9 @@ class Sites(Rewritten):
             return out
         return self.at(self.names[id(call.weight)], call, run)
 
-    def at(self, name: str, call: Call, run: Callable[[], Tensor]) -> Tensor:
+    def at(self, name: str, call: LayerCall, run: Callable[[], Tensor]) -> Tensor:
         """What the model gets from one use of the weight `name`; `run` makes its output."""
-        raise NotImplementedError(f"{type(self).__name__} must say what is done at {name}")
+        raise NotImplementedError(f"{type(self).__name__} must say what happens at {name}")
 
     def elsewhere(self, inputs: Any, out: Any) -> None:
-        """Meets a call that no rule knows, or whose weight is none of `names`."""
+        """Meets a call that is no registered layer's, or whose weight is none of `names`."""

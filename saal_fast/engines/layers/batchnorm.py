@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import rewrites
+from .base import register_replacement
 
 
-@rewrites(F.batch_norm)
+@register_replacement(F.batch_norm)
 def batch_norm(
     input: Tensor,
     running_mean: Tensor | None,

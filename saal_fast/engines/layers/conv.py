@@ -17,7 +17,7 @@ from ...ops import ghost_l2, winograd
 from ...ops import held as ops_held
 from ...ops.conv_tiles import conv_tile_apply, conv_tile_norm
 from ...ops.diagonal_sums import diagonal_sums
-from .base import Call, Code, reads, rewrites
+from .base import Code, LayerCall, register_layer, register_replacement
 
 Pair = tuple[int, int]
 
@@ -45,7 +45,7 @@ class Conv:
         """How many spatial dimensions there are."""
         return len(self.kernel)
 
-    def columns(self, x: Tensor) -> Tensor:
+    def unfold_input(self, x: Tensor) -> Tensor:
         """See `Layer`. The copy of patches (im2col) by strided views, for any number of dimensions."""
         x = F.pad(x, [n for pair in reversed(self.padding) for n in pair])
         for i, (kernel, stride, dilation) in enumerate(zip(self.kernel, self.stride, self.dilation, strict=True)):
@@ -57,7 +57,7 @@ class Conv:
     def gram(self, a: Tensor, x: Tensor) -> Tensor:
         """See `Layer`."""
         if not self._from_pixels:
-            return self.columns(a).mT @ self.columns(x)
+            return self.unfold_input(a).mT @ self.unfold_input(x)
         n, m, space = a.shape[0], x.shape[0], list(a.shape[2:])
         pixels = self._pixels(a).mT @ self._pixels(x)  # [groups, n * S, m * S]
         size = math.prod(space)
@@ -68,12 +68,12 @@ class Conv:
         gram = gram.reshape(self.groups, n, m, positions, positions).transpose(2, 3)
         return gram.reshape(self.groups, n * positions, m * positions)
 
-    def rows(self, g: Tensor) -> Tensor:
+    def flatten_grad(self, g: Tensor) -> Tensor:
         """See `Layer`."""
         n, channels = g.shape[:2]
         return g.reshape(n, self.groups, channels // self.groups, -1).permute(1, 2, 0, 3).flatten(2)
 
-    def unrows(self, y: Tensor, like: Tensor) -> Tensor:
+    def unflatten_output(self, y: Tensor, like: Tensor) -> Tensor:
         """See `Layer`."""
         n = like.shape[0]
         return y.reshape(*y.shape[:2], n, -1).permute(2, 0, 1, 3).reshape(like.shape)
@@ -86,14 +86,14 @@ class Conv:
             return float(pixels**2 * x.shape[1] + positions**2 * kernel * self.groups)
         return float(positions**2 * x.shape[1] * kernel)
 
-    def shared(self, call: Call) -> Tensor | None:
-        """See `Shares`."""
+    def shared(self, call: LayerCall) -> Tensor | None:
+        """See `SupportsSharedWeight`."""
         if not (self._dense and call.input.shape[0] == 1 and winograd.gains(call.input, call.weight)):
             return None
         out = winograd.differentiable(call.input, call.weight, [n for pair in self.padding for n in pair])
-        return out if call.bias is None else self.biased(out, call.bias)
+        return out if call.bias is None else self.add_bias(out, call.bias)
 
-    def holding_flops(self, call: Call, positions: int) -> float:
+    def materialize_flops(self, call: LayerCall, positions: int) -> float:
         plain = float(positions * call.weight.numel())
         return plain * winograd.SHARE if self._dense and winograd.fits(call.weight) else plain
 
@@ -110,32 +110,32 @@ class Conv:
         total: Tensor = conv_tile_norm(a, g, weight, *self._window(), *code)
         return total[0]
 
-    def tile_step(self, a: Tensor, g: Tensor, x: Tensor, weight: Tensor, scale: Tensor, code: Code) -> Tensor:
+    def tile_apply(self, a: Tensor, g: Tensor, x: Tensor, weight: Tensor, scale: Tensor, code: Code) -> Tensor:
         tensors = [self._images(t) for t in (a, g, x, weight)]
         out: Tensor = conv_tile_apply(*tensors, scale[None], *self._window(), *code, whole=True)
         return out if self.dims == 2 else out.squeeze(2)
 
-    def hold(self, a: Tensor, g: Tensor, weight: Tensor, code: Code) -> tuple[Tensor, Tensor]:
+    def materialize(self, a: Tensor, g: Tensor, weight: Tensor, code: Code) -> tuple[Tensor, Tensor]:
         norm, held = ops_held.hold(*map(self._images, (a, g, weight)), *self._window(), *code)
         return norm[0], held
 
-    def held_step(self, held: Tensor, x: Tensor, weight: Tensor, scale: Tensor, code: Code) -> Tensor:
+    def apply_materialized(self, held: Tensor, x: Tensor, weight: Tensor, scale: Tensor, code: Code) -> Tensor:
         x, weight = self._images(x), self._images(weight)
         x = _channels_last(x) if _is_large(x) else x
         out: Tensor = ops_held.held_apply(held, x, weight, scale[None], *self._window(), *code)
         return out if self.dims == 2 else out.squeeze(2)
 
-    def biased(self, out: Tensor, bias: Tensor) -> Tensor:
+    def add_bias(self, out: Tensor, bias: Tensor) -> Tensor:
         return out + bias.reshape(-1, *(1,) * self.dims)
 
-    def joined(self, uses: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor] | None:
+    def join_uses(self, uses: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor] | None:
         return uses[0] if len(uses) == 1 and self.dims <= 2 and uses[0][0].shape[0] == 1 else None
 
     def ghost_norm(self, a: Tensor, g: Tensor, bias: bool) -> Tensor:
         total: Tensor = ghost_l2.conv_ghost_norm(self._images(a), self._images(g), self._kernel(), *self._window(), bias)
         return total[0]
 
-    def ghost_step(self, a: Tensor, g: Tensor, x: Tensor, scale: Tensor, base: Tensor, bias: bool) -> Tensor:
+    def ghost_apply(self, a: Tensor, g: Tensor, x: Tensor, scale: Tensor, base: Tensor, bias: bool) -> Tensor:
         a, g, x, under = (self._images(t) for t in (a, g, x, base))
         out: Tensor = ghost_l2.conv_ghost_apply(a, g, x, scale[None], under, self._kernel(), *self._window(), bias)
         return out.reshape(base.shape)
@@ -160,7 +160,7 @@ class Conv:
 
     def _pixels(self, x: Tensor) -> Tensor:
         """[n, C, *S] as [groups, C / groups, n * S]."""
-        return self.rows(x)
+        return self.flatten_grad(x)
 
 
 def _each(value: int | tuple[int, ...], dims: int) -> tuple[int, ...]:
@@ -176,7 +176,7 @@ def _padding(padding: int | tuple[int, ...] | str, kernel: tuple[int, ...], dila
     return tuple((p, p) for p in _each(padding, len(kernel)))
 
 
-@reads(F.conv1d, F.conv2d, F.conv3d)  # torch.conv2d and its kin are the same objects
+@register_layer(F.conv1d, F.conv2d, F.conv3d)  # torch.conv2d and its kin are the same objects
 def conv(
     input: Tensor,
     weight: Tensor,
@@ -185,14 +185,14 @@ def conv(
     padding: int | tuple[int, ...] | str = 0,
     dilation: int | tuple[int, ...] = 1,
     groups: int = 1,
-) -> Call | None:
+) -> LayerCall | None:
     """`F.conv1d`, `F.conv2d`, `F.conv3d`; an input without its batch dimension is left to autograd."""
     dims = weight.ndim - 2
     if input.ndim != weight.ndim:
         return None
     kernel, dilation = tuple(weight.shape[2:]), _each(dilation, dims)
     layer = Conv(kernel, _each(stride, dims), _padding(padding, kernel, dilation), dilation, groups)
-    return Call(layer, input, weight, bias)
+    return LayerCall(layer, input, weight, bias)
 
 
 LAST = 512
@@ -257,4 +257,4 @@ def _rewritten(convolution: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 for _convolution in (F.conv1d, F.conv2d, F.conv3d):
-    rewrites(_convolution)(_rewritten(_convolution))
+    register_replacement(_convolution)(_rewritten(_convolution))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import Call, reads, rewrites
+from .base import LayerCall, register_layer, register_replacement
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Embedding:
     rows_of_weight: int
     padding_idx: int | None
 
-    def columns(self, x: Tensor) -> Tensor:
+    def unfold_input(self, x: Tensor) -> Tensor:
         """See `Layer`."""
         onehot = F.one_hot(x.reshape(1, -1), self.rows_of_weight).mT
         if self.padding_idx is not None:
@@ -30,11 +30,11 @@ class Embedding:
         same = a == x
         return same if self.padding_idx is None else same & (a != self.padding_idx)
 
-    def rows(self, g: Tensor) -> Tensor:
+    def flatten_grad(self, g: Tensor) -> Tensor:
         """See `Layer`."""
         return g.reshape(1, -1, g.shape[-1]).mT
 
-    def unrows(self, y: Tensor, like: Tensor) -> Tensor:
+    def unflatten_output(self, y: Tensor, like: Tensor) -> Tensor:
         """See `Layer`."""
         return y.mT.reshape(like.shape)
 
@@ -43,7 +43,7 @@ class Embedding:
         return float(positions**2)
 
 
-@rewrites(F.embedding)
+@register_replacement(F.embedding)
 def dense(
     input: Tensor,
     weight: Tensor,
@@ -57,7 +57,7 @@ def dense(
     return F.embedding(input, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq)
 
 
-@reads(F.embedding)
+@register_layer(F.embedding)
 def embedding(
     input: Tensor,
     weight: Tensor,
@@ -66,10 +66,10 @@ def embedding(
     norm_type: float = 2.0,
     scale_grad_by_freq: bool = False,
     sparse: bool = False,
-) -> Call | None:
+) -> LayerCall | None:
     """`F.embedding`; one that renormalises its weight or scales its gradient by frequency is left to autograd."""
     if max_norm is not None or scale_grad_by_freq:
         return None
     if padding_idx is not None and padding_idx < 0:
         padding_idx += weight.shape[0]
-    return Call(Embedding(weight.shape[0], padding_idx), input, weight, None)
+    return LayerCall(Embedding(weight.shape[0], padding_idx), input, weight, None)

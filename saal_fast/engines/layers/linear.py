@@ -11,26 +11,26 @@ from torch import Tensor
 
 from ...ops import ghost_l2, tiles
 from ...ops import held as ops_held
-from .base import Call, Code, reads
+from .base import Code, LayerCall, register_layer
 
 
 @dataclass(frozen=True)
 class Linear:
     """Geometry of a linear layer; every leading dimension is a position."""
 
-    def columns(self, x: Tensor) -> Tensor:
+    def unfold_input(self, x: Tensor) -> Tensor:
         """See `Layer`."""
-        return self.rows(x)
+        return self.flatten_grad(x)
 
     def gram(self, a: Tensor, x: Tensor) -> Tensor:
         """See `Layer`."""
-        return self.rows(a).mT @ self.rows(x)
+        return self.flatten_grad(a).mT @ self.flatten_grad(x)
 
-    def rows(self, g: Tensor) -> Tensor:
+    def flatten_grad(self, g: Tensor) -> Tensor:
         """See `Layer`."""
         return g.reshape(1, -1, g.shape[-1]).mT
 
-    def unrows(self, y: Tensor, like: Tensor) -> Tensor:
+    def unflatten_output(self, y: Tensor, like: Tensor) -> Tensor:
         """See `Layer`."""
         return y.mT.reshape(like.shape)
 
@@ -45,26 +45,26 @@ class Linear:
         total: Tensor = tiles.tile_norm(_positions(a), _positions(g), weight, *code)
         return total[0]
 
-    def tile_step(self, a: Tensor, g: Tensor, x: Tensor, weight: Tensor, scale: Tensor, code: Code) -> Tensor:
+    def tile_apply(self, a: Tensor, g: Tensor, x: Tensor, weight: Tensor, scale: Tensor, code: Code) -> Tensor:
         rows = [_positions(t) for t in (a, g, x)]
         out: Tensor = tiles.tile_apply(*rows, weight, scale[None], *code, whole=True)
         return out.reshape(*x.shape[:-1], -1)
 
-    def hold(self, a: Tensor, g: Tensor, weight: Tensor, code: Code) -> tuple[Tensor, Tensor]:
+    def materialize(self, a: Tensor, g: Tensor, weight: Tensor, code: Code) -> tuple[Tensor, Tensor]:
         norm, held = ops_held.hold(_image(a), _image(g), weight[..., None, None], *_POINTS, *code)
         return norm[0], held
 
-    def holding_flops(self, call: Call, positions: int) -> float:
+    def materialize_flops(self, call: LayerCall, positions: int) -> float:
         return float(positions * call.weight.numel())
 
-    def held_step(self, held: Tensor, x: Tensor, weight: Tensor, scale: Tensor, code: Code) -> Tensor:
+    def apply_materialized(self, held: Tensor, x: Tensor, weight: Tensor, scale: Tensor, code: Code) -> Tensor:
         out: Tensor = ops_held.held_apply(held, _image(x), weight[..., None, None], scale[None], *_POINTS, *code)
         return out.squeeze(2).mT.reshape(*x.shape[:-1], -1)
 
-    def biased(self, out: Tensor, bias: Tensor) -> Tensor:
+    def add_bias(self, out: Tensor, bias: Tensor) -> Tensor:
         return out + bias
 
-    def joined(self, uses: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor] | None:
+    def join_uses(self, uses: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor] | None:
         if len(uses) == 1:
             return uses[0]
         a, g = zip(*uses, strict=True)
@@ -74,7 +74,7 @@ class Linear:
         total: Tensor = ghost_l2.ghost_norm(_positions(a), _positions(g), bias)
         return total[0]
 
-    def ghost_step(self, a: Tensor, g: Tensor, x: Tensor, scale: Tensor, base: Tensor, bias: bool) -> Tensor:
+    def ghost_apply(self, a: Tensor, g: Tensor, x: Tensor, scale: Tensor, base: Tensor, bias: bool) -> Tensor:
         a, g, x, under = (_positions(t) for t in (a, g, x, base))
         out: Tensor = ghost_l2.ghost_apply(a, g, x, scale[None], under, bias)
         return out.reshape(base.shape)
@@ -93,7 +93,7 @@ def _image(x: Tensor) -> Tensor:
     return _positions(x).mT.unsqueeze(2)
 
 
-@reads(F.linear)
-def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Call | None:
+@register_layer(F.linear)
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> LayerCall | None:
     """`F.linear`; a weight vector [D] is left to autograd."""
-    return Call(Linear(), input, weight, bias) if weight.ndim == 2 else None
+    return LayerCall(Linear(), input, weight, bias) if weight.ndim == 2 else None

@@ -7,10 +7,10 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import rewrites
+from .base import register_replacement
 
 
-@rewrites(F.adaptive_avg_pool2d)
+@register_replacement(F.adaptive_avg_pool2d)
 def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
     """`F.adaptive_avg_pool2d`."""
     return (

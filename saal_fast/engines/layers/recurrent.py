@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import opens
+from .base import register_decomposition
 
 State = tuple[Tensor, ...]
 Cell = Callable[
@@ -140,11 +140,11 @@ for _cell, _states, _fused, _fused_cell in (
     (_rnn_tanh, 1, torch.rnn_tanh, torch.rnn_tanh_cell),
     (_rnn_relu, 1, torch.rnn_relu, torch.rnn_relu_cell),
 ):
-    opens(_fused)(_layer(_cell, _states))
-    opens(_fused_cell)(_one_step(_cell))
+    register_decomposition(_fused)(_layer(_cell, _states))
+    register_decomposition(_fused_cell)(_one_step(_cell))
 
 
-@opens(torch._VF._pack_padded_sequence)
+@register_decomposition(torch._VF._pack_padded_sequence)
 def pack_padded_sequence(input: Tensor, lengths: Tensor, batch_first: bool) -> Any:
     """What `torch.nn.utils.rnn.pack_padded_sequence` calls. Samples of one length are scored together."""
     steps = input.transpose(0, 1) if batch_first else input
@@ -154,7 +154,7 @@ def pack_padded_sequence(input: Tensor, lengths: Tensor, batch_first: bool) -> A
     return steps[:length, 0], torch.ones(length, dtype=torch.int64)
 
 
-@opens(torch._VF._pad_packed_sequence)
+@register_decomposition(torch._VF._pad_packed_sequence)
 def pad_packed_sequence(
     data: Tensor, batch_sizes: Tensor, batch_first: bool, padding_value: float, total_length: int
 ) -> Any:

@@ -72,7 +72,7 @@ def run(task: Task) -> Result:
 
     start = time.perf_counter()
     pool = data.images[task.pool]
-    scored = saal_fast.score(model, pool, settings.rho, details=True)
+    scored = saal_fast.score(model, pool, settings.rho, details=True, embeddings=settings.diversity == "badge")
     print(f"scored the pool in {_since(start)} by the {scored.engine} engine")
     if scored.fallback is not None:
         print(f"  ({scored.fallback})")
@@ -87,7 +87,7 @@ def run(task: Task) -> Result:
             f"expected at most {TOLERANCE:.0e}: please report it"
         )
 
-    chosen = pick(model, pool, scored, settings.k, diversity=settings.diversity, seed=settings.seed)
+    chosen = pick(scored, settings.k, diversity=settings.diversity, seed=settings.seed)
     picks = _picks(task, scored, chosen)
     print(f"\n{table(picks)}\n")
 

@@ -1,4 +1,4 @@
-"""The gradients of one sample that are formed as a whole, by autograd: what they add to the norm, and their step."""
+"""The gradients of one sample that autograd forms as a whole: what they add to the norm, and their step."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ...perturbation import Perturbation, total_of
 Named = dict[str, Tensor]
 
 
-class Direct(Protocol):
-    """Directly differentiated parameters with their gradients."""
+class AutogradGradients(Protocol):
+    """Parameters with the gradients that autograd has formed."""
 
     def sizes(self) -> list[Tensor]:
         """The gradients, in whatever shape: for `Perturbation.unit`."""
@@ -23,12 +23,12 @@ class Direct(Protocol):
         """What the gradients, divided by `unit`, add to the rule's total; 0-d."""
         ...
 
-    def moved(self, scale: Tensor) -> Named:
+    def perturbed(self, scale: Tensor) -> Named:
         """The parameters after a step of size `scale` along the gradients divided by the last `unit`."""
         ...
 
 
-class OneByOne:
+class SeparateGradients:
     """Each parameter by itself."""
 
     def __init__(self, rule: Perturbation, params: Named, grads: Named) -> None:
@@ -42,17 +42,17 @@ class OneByOne:
             self.grads = {name: g / unit for name, g in self.grads.items()}
         return total_of(self.rule, self.grads, self.params)
 
-    def moved(self, scale: Tensor) -> Named:
+    def perturbed(self, scale: Tensor) -> Named:
         return {name: p + scale * self.rule.direction(self.grads[name], p) for name, p in self.params.items()}
 
 
-class Packed:
-    """All of them end to end in one row: one operation each for norm and step, however many there are.
+class FlatGradients:
+    """All parameters end to end in one row: one operation each for norm and step, however many there are.
 
     Args:
         rule: what ε* is.
         params: the parameters, all of one type.
-        weights: `pack(params)`, which samples and batches share.
+        weights: the parameters end to end [P], which samples and batches share.
         grads: their gradients.
     """
 
@@ -69,6 +69,6 @@ class Packed:
         total: Tensor = direct_norm(self.row[None], self.weights, *self.rule.code)
         return total[0]
 
-    def moved(self, scale: Tensor) -> Named:
+    def perturbed(self, scale: Tensor) -> Named:
         rows: Tensor = direct_move(self.row[None], self.weights, scale[None], *self.rule.code)
         return unpack(rows[0], self.shapes)

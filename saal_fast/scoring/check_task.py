@@ -1,0 +1,62 @@
+"""The check of a model, its task and its labels on one sample, before a pool is scored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._utils.logs import warn_once
+from ..engines import Problem
+from ..engines.problem import constant
+from ..pools import Batch
+from ..tasks import ChecksLabels
+
+
+def check_task(problem: Problem, example: Batch, labels: Any) -> None:
+    """Runs the model once on one sample: the task must understand its output, the labels fit, the loss have a gradient.
+
+    Args:
+        problem: what is scored.
+        example: a batch of one.
+        labels: those given for the whole pool; None where pseudo-labels count.
+    """
+    task = problem.task
+    params = {name: p.detach().requires_grad_() for name, p in problem.params.items()}
+    with torch.enable_grad():
+        try:
+            with problem.watch_last_layer() as last:
+                output = problem.output(params, example)
+        except RuntimeError as error:
+            _check_types(problem, example, error)
+            raise
+        if last is not None:
+            last.gradient(output, task.pseudo_label(output))
+        if labels is not None and isinstance(task, ChecksLabels):
+            task.check_labels(labels, output)
+        loss = task.loss(output, constant(task.pseudo_label(output)))
+    if not isinstance(loss, Tensor) or loss.shape != (1,) or not loss.is_floating_point():
+        got = f"{loss.dtype} {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise ValueError(
+            f"expected {type(task).__name__}.loss to give one number a sample, [1] for a batch of one; got {got} "
+            '(is it averaged? losses of torch.nn.functional need reduction="none")'
+        )
+    theta = [p for p in params.values() if p.requires_grad]
+    grads = torch.autograd.grad(loss, theta, allow_unused=True) if theta and loss.requires_grad else ()
+    if theta and all(g is None for g in grads):
+        warn_once(
+            type(problem.model).__qualname__,
+            "the first sample's loss does not depend on the parameters to perturb, so that its score is its plain loss: is "
+            f"{type(problem.model).__name__} run under no_grad, or its output detached, or does it not use the parameters "
+            "that params= accepts?",
+        )
+
+
+def _check_types(problem: Problem, example: Batch, error: RuntimeError) -> None:
+    """Raises TypeError where a model fails because the pool holds numbers of another type than its weights."""
+    mine = {p.dtype for p in problem.params.values()}
+    theirs = {t.dtype for t in example.tensors}
+    if "type" in str(error) and not theirs & mine:
+        got, expected = (", ".join(sorted(map(str, types))) for types in (theirs, mine))
+        raise TypeError(f"expected a pool of the model's type, {expected}, got {got}: {error}") from error

@@ -1,0 +1,158 @@
+"""The options of `score`, checked once, in one place."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypedDict, TypeVar
+
+import torch
+from torch import nn
+
+from .. import perturbation
+from .._utils.checks import check_choice, is_whole
+from ..engines import NAMES, Problem
+from ..engines.problem import PRECISIONS
+from ..models.state import unwrap
+from ..perturbation import Perturbation
+from ..tasks import Classification, Task
+
+EngineName = Literal["auto", "ghost", "vmap", "reference"]
+Precision = Literal["bf16", "fp16"]
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class ProblemOptions(TypedDict, total=False):
+    """The keywords that say what is perturbed, and how; `score` has them, and `explain`."""
+
+    norm: float
+    adaptive: bool
+    params: Callable[[str], bool] | None
+    task: Task | None
+    precision: Precision | None
+    device: torch.device | str | None
+
+
+class Options(ProblemOptions, total=False):
+    """The keywords of `score`, for functions that hand them on."""
+
+    objective: Literal["max", "diff"]
+    labels: Any | None
+    engine: EngineName
+    batch_size: int | Literal["auto"]
+    max_memory: int | None
+    progress: bool | None
+    on_nonfinite: Literal["raise", "keep"]
+    embeddings: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ScoreOptions:
+    """The options of one call of `score`, which documents them; checked when they are made.
+
+    Raises:
+        TypeError: an option is of another type than expected.
+        ValueError: an option is out of range.
+    """
+
+    rho: float = 0.05
+    norm: float = 2
+    adaptive: bool = False
+    objective: Literal["max", "diff"] = "max"
+    labels: Any | None = None
+    params: Callable[[str], bool] | None = None
+    task: Task | None = None
+    engine: EngineName = "auto"
+    batch_size: int | Literal["auto"] = "auto"
+    max_memory: int | None = None
+    precision: Precision | None = None
+    device: torch.device | str | None = None
+    progress: bool | None = None
+    on_nonfinite: Literal["raise", "keep"] = "raise"
+    embeddings: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks every option that can be checked without a model."""
+        perturbation.make(self.rho, self.norm, self.adaptive)
+        check_choice("objective", self.objective, ("max", "diff"))
+        check_choice("engine", self.engine, ("auto", *NAMES))
+        check_choice("precision", self.precision, tuple(PRECISIONS))
+        check_choice("on_nonfinite", self.on_nonfinite, ("raise", "keep"))
+        if self.batch_size != "auto" and (not is_whole(self.batch_size) or self.batch_size < 1):
+            raise ValueError(f'expected batch_size to be "auto" or a whole number >= 1, got {self.batch_size!r}')
+        if self.max_memory is not None and (not is_whole(self.max_memory) or self.max_memory < 1):
+            raise ValueError(f"expected max_memory to be None or a whole number of bytes >= 1, got {self.max_memory!r}")
+        if self.params is not None and not callable(self.params):
+            got = type(self.params).__name__
+            raise TypeError(f"expected params to be a function of a parameter's name, or None; got {got}")
+        if self.task is not None and (isinstance(self.task, type) or not isinstance(self.task, Task)):
+            got = f"the class {self.task.__name__} itself" if isinstance(self.task, type) else type(self.task).__name__
+            raise TypeError(f"expected task to be an object with methods pseudo_label and loss, got {got}")
+        if self.embeddings and self.task is not None:
+            raise ValueError("expected task=None with embeddings=True: they are gradients of a class's cross-entropy")
+
+    @classmethod
+    def of(cls, rho: float, options: Options) -> ScoreOptions:
+        """The options given by keywords.
+
+        Raises:
+            TypeError: there is no such option; and as the class.
+            ValueError: as the class.
+        """
+        check_names(options, Options)
+        return cls(rho=rho, **options)
+
+    @property
+    def rule(self) -> Perturbation:
+        """The perturbation rule that `rho`, `norm` and `adaptive` ask for."""
+        return perturbation.make(self.rho, self.norm, self.adaptive)
+
+    def problem(self, model: nn.Module) -> Problem:
+        """What is scored: the model with these options."""
+        return Problem.of(
+            model,
+            self.rule,
+            Classification() if self.task is None else self.task,
+            self.params,
+            None if self.device is None else torch.empty(0, device=self.device).device,
+            PRECISIONS[self.precision],
+            self.embeddings,
+        )
+
+
+def check_names(options: Any, known: type) -> None:
+    """Raises TypeError where an option is none of the keywords of the TypedDict `known`."""
+    names = set(known.__annotations__)
+    unknown = sorted(set(options) - names)
+    if unknown:
+        raise TypeError(f"expected options among {', '.join(sorted(names))}; got {', '.join(unknown)}")
+
+
+def with_options(known: type) -> Callable[[Function], Function]:
+    """Shows the keywords of the TypedDict `known`, with their defaults, in a function's signature instead of `**options`."""
+
+    def show(function: Function) -> Function:
+        signature = inspect.signature(function)
+        given = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        names = {p.name for p in given}
+        options = [
+            inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
+            for f in fields(ScoreOptions)
+            if f.name in known.__annotations__ and f.name not in names
+        ]
+        function.__signature__ = signature.replace(parameters=[*given, *options])  # type: ignore[attr-defined]
+        return function
+
+    return show
+
+
+def checked_model(model: nn.Module) -> nn.Module:
+    """The model without its wrappers.
+
+    Raises:
+        TypeError: it is no eager module.
+    """
+    if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
+        raise TypeError(f"expected model to be an eager torch.nn.Module, got {type(model).__name__}")
+    return unwrap(model)

@@ -1,0 +1,100 @@
+"""The runner: batch after batch by one engine, with fallbacks that are logged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from .._utils.logs import log, warn_once
+from ..engines import ENGINES, Engine, EngineError, Problem, Result
+from ..engines.capture import captured
+from ..models import memory
+from ..pools import Batch
+from .options import EngineName
+
+T = TypeVar("T")
+Engines = Mapping[str, Callable[[Problem], Engine]]
+Capture = Callable[[Engine, torch.device], Engine]
+
+
+class Runner:
+    """Scores batch after batch with the engine asked for, or, on "auto", with reference where that engine cannot.
+
+    Args:
+        problem: what is scored.
+        asked: name of the engine.
+        engines: what makes an engine of a problem, by name.
+        capture: gives an engine that captures and replays batches on a device.
+    """
+
+    def __init__(self, problem: Problem, asked: EngineName, engines: Engines = ENGINES, capture: Capture = captured) -> None:
+        self.problem, self.asked, self.engines = problem, asked, engines
+        self.name = "ghost" if asked == "auto" else asked
+        engine = engines[self.name](problem)
+        self.engine = engine if self.name == "reference" else capture(engine, problem.device)
+        self.fallback: str | None = None
+        self.largest: int | None = None  # batch that memory has been found to hold
+        self.results: list[Result] = []
+
+    def batch_size(self, example: Batch, length: int | None, max_memory: int | None) -> int:
+        """A size whose memory fits the device and `max_memory`, for a pool of that length."""
+        beside = self._attempt(lambda engine: engine.sample_bytes(example), example)
+        problem = self.problem
+        size = memory.batch_size(lambda: problem.output(problem.params, example), problem.device, beside, max_memory)
+        if not length:
+            return size
+        return math.ceil(length / math.ceil(length / size))  # no small rest: all batches of one size, or nearly
+
+    def run(self, batch: Batch) -> Tensor:
+        """Scores a batch, in parts where memory does not hold it, keeps the results, and says which are finite, bool [B]."""
+        finite = []
+        begin = 0
+        while begin < batch.size:
+            part = batch.slice(begin, begin + (self.largest or batch.size))
+            try:
+                result = self._attempt(lambda engine: engine(part), part)  # noqa: B023 - used within this turn
+            except Exception as error:
+                if part.size == 1 or not memory.exhausted(error):
+                    raise
+                self._halve(part.size)
+                continue
+            result = result._replace(finite=result.finite & result.grad_norm.isfinite())  # an overflowed norm pushes nowhere
+            self.results.append(result)
+            finite.append(result.finite)
+            begin += part.size
+        return torch.cat(finite)
+
+    def _halve(self, size: int) -> None:
+        self.largest = size // 2
+        log.warning("memory ran out on a batch of %d samples: going on with batches of %d", size, self.largest)
+        if self.problem.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _attempt(self, work: Callable[[Engine], T], batch: Batch) -> T:
+        """What `work` makes of the engine for a batch.
+
+        What an engine cannot do becomes a fallback on "auto", and an `EngineError` where the engine was asked for. An error
+        that the reference raises too is the model's own, and is raised as it is; so is want of memory.
+        """
+        try:
+            return work(self.engine)
+        except Exception as error:
+            if self.name == "reference" or memory.exhausted(error):
+                raise
+            reference = self.engines["reference"](self.problem)
+            reference(batch)
+            first = str(error).strip().partition("\n")[0]  # torch's compiler adds its whole stack
+            reason = f"{self.name} cannot run {type(self.problem.model).__name__}: {type(error).__name__}: {first}"
+            if self.asked != "auto":
+                raise EngineError(reason) from error
+            self._fall_back(reference, reason if not self.results else f"from sample {batch.start} on: {reason}")
+        return work(self.engine)
+
+    def _fall_back(self, reference: Engine, reason: str) -> None:
+        self.name, self.engine, self.fallback = "reference", reference, reason
+        message = f"scoring by the reference engine, many times slower: {reason}"
+        warn_once(type(self.problem.model).__qualname__, message)
