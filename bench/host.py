@@ -16,8 +16,8 @@ import torch
 
 from saal_fast import perturbation
 from saal_fast.engines import ENGINES, Problem
-from saal_fast.engines.capture.cpu_trace import traced
-from saal_fast.engines.capture.recorder import Graphed
+from saal_fast.engines.capture.cpu_trace import cpu_trace
+from saal_fast.engines.capture.captured_engine import CapturedEngine
 from saal_fast.models import memory
 from saal_fast.pools import Batch
 from saal_fast.tasks import Classification
@@ -43,7 +43,7 @@ def main() -> None:
     batch = Batch((pool,), {}, len(pool), 0)
     for name, options in {"L2": {}, "adaptive": {"adaptive": True}}.items():
         engine = ENGINES["ghost"](Problem.of(model, perturbation.make(0.05, **options), Classification()))
-        recorded = Graphed(engine, traced, at=2)
+        recorded = CapturedEngine(engine, cpu_trace, at=2)
         with torch.no_grad(), memory.freed_is_kept(pool.device):
             start = time.perf_counter()
             for _ in range(3):

@@ -25,8 +25,8 @@ from torch.utils._pytree import tree_leaves
 from saal_fast import perturbation
 from saal_fast.engines import Problem
 from saal_fast.engines.ghost import engine as ghost
-from saal_fast.engines.ghost.backends import GHOSTED, Routes
-from saal_fast.engines.ghost.plan import plan_for, watched
+from saal_fast.engines.ghost.backends import Backends
+from saal_fast.engines.ghost.plan import plan_for, record_usage
 from saal_fast.experiments import networks
 from saal_fast.ops.triton import ghost as ghost_kernels
 from saal_fast.ops.triton import tiles as tile_kernels
@@ -229,20 +229,20 @@ def counted(build: Callable[[], Any], dtype: torch.dtype, rule: str) -> tuple[li
     with torch.no_grad(), Counted() as forward:
         model(pool)
     with torch.no_grad():
-        uses = watched(problem, (pool[:1],), {}).uses()
+        uses = record_usage(problem, (pool[:1],), {}).uses()
         plan = plan_for(problem, (pool[:1],), {})
     shared = sum(2.0 * c.weight[0].numel() * torch.Size(out).numel() for calls in uses.values() for c, out in calls)
     total = sum(cost.flops for cost in forward.costs) / len(pool)
     assert shared <= total <= 1.1 * shared, "the layers that the plan sees are not where the FLOPs of the forward pass are"
     engine = ghost.Ghost(problem)
-    engine.routes = Routes(ghosts=GHOSTED, loss=True, packed=True)
+    engine.routes = Backends(fused_layers=(Conv, Linear), fused_loss=True, flat=True)
     batch = Batch((pool,), {}, len(pool), 0)
     with torch.no_grad():
         engine.plan(batch)  # made once a shape, by a pass of its own
         with Counted() as scoring:
             engine(batch, None)
-    ways = Counter(site.way for site in plan.sites)
-    ways["direct"] = len(plan.direct)
+    ways = Counter(site.mode for site in plan.calls)
+    ways["autograd"] = len(plan.autograd)
     return forward.costs, scoring.costs, ways, len(pool)
 
 

@@ -3,7 +3,7 @@
 python bench/ways.py [adaptive]
 
 A network of one convolution is scored as a batch, its weight taken each way in turn; medians, the ways taking turns. Costs
-are those of `ways_of`, in millions of multiply-adds a sample; `*` marks its pick.
+are those of `mode_costs`, in millions of multiply-adds a sample; `*` marks its pick.
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ def seconds(model: nn.Module, pool: Tensor, rule: perturbation.Perturbation) -> 
     """Of a batch by each way, and what the cost model holds each to cost."""
     problem = Problem.of(model, rule, Classification())
     batch = Batch((pool,), {}, len(pool), 0)
-    calls = next(iter(plan.watched(problem, (pool[:1],), {}).uses().values()))
-    costs, pick = plan.ways_of(calls, rule.linear), plan.best_way
+    calls = next(iter(plan.record_usage(problem, (pool[:1],), {}).uses().values()))
+    costs, pick = plan.mode_costs(calls, rule.linear), plan.cheapest_mode
     engines = {}
     try:
         for way in costs:
-            plan.best_way = lambda calls, linear, way=way: way
+            plan.cheapest_mode = lambda calls, linear, way=way: way
             engines[way] = ghost.Ghost(problem)
             engines[way](batch, None)  # plans and allocates
     finally:
-        plan.best_way = pick
+        plan.cheapest_mode = pick
     times = {way: [] for way in engines}
     for _ in range(ROUNDS):
         for way, engine in engines.items():

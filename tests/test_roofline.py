@@ -39,7 +39,7 @@ def test_an_mlp(roofline):
 
     forward, scoring, ways, n = roofline.counted(build, torch.float32, "l2")
     first, second = 2 * 100 * 64, 2 * 64 * 10
-    assert (n, ways) == (32, {"grams": 2, "direct": 0})
+    assert (n, ways) == (32, {"ghost": 2, "autograd": 0})
     assert flops(forward, "products") == n * (first + second)
     assert flops(scoring, "products") == n * (2 * (first + second) + second)
     assert flops(scoring, "steps of factors") == n * 2 * ((100 + 64) + (64 + 10))
@@ -54,7 +54,7 @@ def test_a_convolution(roofline):
     forward, scoring, ways, n = roofline.counted(build, torch.float32, "l2")
     conv, head = 2 * 64 * 6 * 36, 2 * 6 * 64 * 3
     assert flops(forward, "products") == n * (conv + head)
-    assert ways["direct"] == 1  # 64 positions, and a small weight: its gradient is formed
+    assert ways["autograd"] == 1  # 64 positions, and a small weight: its gradient is formed
     assert flops(scoring, "products") == n * (2 * (conv + head) + conv + head)
     moved = [c.bytes for c in forward if c.flops == n * conv]
     assert moved == [4 * (n * 4 * 64 + 6 * 36 + n * 6 * 64)]

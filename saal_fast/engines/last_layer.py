@@ -45,8 +45,8 @@ class LastLinear(TorchFunctionMode):
         """
         if self.input is None or self.weight is None:
             raise ValueError(
-                "expected a model in which a linear layer (torch.nn.functional.linear) makes the logits, for gradients by its "
-                "last layer; it runs none"
+                "expected a model whose logits a linear layer (torch.nn.functional.linear) makes, for gradients by its last "
+                "layer; it runs none"
             )
         z = class_logits(output)
         h = self.input.detach().reshape(1, -1)

@@ -83,8 +83,9 @@ class ScoreOptions:
             raise ValueError(f'expected batch_size to be "auto" or a whole number >= 1, got {self.batch_size!r}')
         if self.max_memory is not None and (not is_whole(self.max_memory) or self.max_memory < 1):
             raise ValueError(f"expected max_memory to be None or a whole number of bytes >= 1, got {self.max_memory!r}")
-        if self.params is not None and not callable(self.params):
-            got = type(self.params).__name__
+        params: Any = self.params
+        if params is not None and not callable(params):
+            got = type(params).__name__
             raise TypeError(f"expected params to be a function of a parameter's name, or None; got {got}")
         if self.task is not None and (isinstance(self.task, type) or not isinstance(self.task, Task)):
             got = f"the class {self.task.__name__} itself" if isinstance(self.task, type) else type(self.task).__name__

@@ -9,20 +9,20 @@ from torch import nn
 from torch.func import grad, vmap
 
 import saal_fast
-from saal_fast.engines.branches import ASKS, Diverged, ask
-from saal_fast.engines.layers import Rewritten
+from saal_fast.engines.branches import QUESTIONS, Diverged, ask
+from saal_fast.engines.layers import VmapReplacements
 
 ENGINES = ("vmap", "ghost")
 
 
-@pytest.mark.parametrize("fn", sorted(ASKS, key=lambda fn: fn.__name__))
+@pytest.mark.parametrize("fn", sorted(QUESTIONS, key=lambda fn: fn.__name__))
 def test_without_vmap_a_value_is_itself(fn):
     x = torch.tensor(3)
     assert ask(fn, x) == fn(x)
 
 
 def test_samples_that_agree_have_one_answer():
-    with Rewritten():
+    with VmapReplacements():
         assert vmap(lambda x: torch.tensor(x.sum().item()))(torch.ones(4, 3)).tolist() == [3.0] * 4
         slopes = vmap(grad(lambda x: x.square().sum() if x.sum() > 0 else x.sum()))(torch.ones(4, 3))
     assert torch.equal(slopes, 2 * torch.ones(4, 3))
@@ -30,7 +30,7 @@ def test_samples_that_agree_have_one_answer():
 
 def test_samples_that_differ_diverge():
     x = torch.tensor([[1.0], [-1.0], [2.0]])
-    with Rewritten(), pytest.raises(Diverged) as raised:
+    with VmapReplacements(), pytest.raises(Diverged) as raised:
         vmap(lambda one: one if one.sum() > 0 else -one)(x)
     assert sorted(part.tolist() for part in raised.value.parts) == [[0, 2], [1]]
 

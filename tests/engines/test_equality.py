@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 
 import models
 import pytest
@@ -16,7 +16,7 @@ from torch import nn
 import saal_fast
 from saal_fast.engines import ENGINES
 from saal_fast.engines.ghost import engine as ghost
-from saal_fast.engines.ghost.backends import GHOSTED, Routes
+from saal_fast.engines.ghost.backends import backends_for
 from saal_fast.engines.layers import conv
 from saal_fast.tasks import logits_of
 
@@ -63,22 +63,17 @@ def built(name, dtype):
     return models.build(name, dtype)
 
 
-def fused_routes(problem):
-    """The routes of CUDA; their operations have twins for the CPU."""
-    return Routes(ghosts=GHOSTED, loss=True, packed=len({p.dtype for p in problem.params.values()}) == 1)
-
-
 def scores_of(case, *, engine, **options):
     options = {"params": case.params} | options
     with pytest.MonkeyPatch.context() as patch:
         if engine == ALL_FACTORED:
             models.factor_everything(patch)
         if engine == ALL_HELD:
-            models.factor_everything(patch, "held", "grams", "tiles")
+            models.factor_everything(patch, "materialized", "ghost", "tiled")
             patch.setattr(conv, "LAST", 5)  # some of these models' images are large, and become small on the way
         if engine == ALL_FUSED:
             models.factor_everything(patch)
-            patch.setattr(ghost, "routes_for", fused_routes)
+            patch.setattr(ghost, "backends_for", partial(backends_for, fused=True))  # their twins for the CPU
         engine = "ghost" if engine in (ALL_FACTORED, ALL_HELD, ALL_FUSED) else engine
         return saal_fast.score(case.model, case.pool, details=True, engine=engine, **options)
 

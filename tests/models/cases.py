@@ -78,15 +78,15 @@ def factor_everything(patch: Any, *preferred: str) -> None:
 
     Args:
         patch: pytest's MonkeyPatch.
-        preferred: ways of `plan.ways_of`, the first that is open being taken; none given: "grams", "tiles".
+        preferred: modes of `plan.mode_costs`, the first that is open being taken; none given: "ghost", "tiled".
     """
-    preferred = preferred or ("grams", "tiles")
-    from saal_fast.engines import plan  # noqa: PLC0415 - the models themselves need nothing of saal_fast
+    preferred = preferred or ("ghost", "tiled")
+    from saal_fast.engines.ghost import plan  # noqa: PLC0415 - the models themselves need nothing of saal_fast
 
-    ways_of = plan.ways_of
+    mode_costs = plan.mode_costs
 
     def least(calls: list[Any], linear: bool) -> str:
-        return next(way for way in (*preferred, "direct") if way in ways_of(calls, linear))
+        return next(mode for mode in (*preferred, "autograd") if mode in mode_costs(calls, linear))
 
-    patch.setattr(plan, "LANES", 1)
-    patch.setattr(plan, "best_way", least)
+    patch.setattr(plan, "MIN_TILE_OUTPUTS", 1)
+    patch.setattr(plan, "cheapest_mode", least)

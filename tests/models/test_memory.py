@@ -1,19 +1,10 @@
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from saal_fast.engines import Problem
 from saal_fast.models import memory
-from saal_fast.perturbation import L2
-from saal_fast.pools import Batch
-from saal_fast.tasks import Classification
-
-
-def problem_of(model):
-    return Problem.of(model, L2(0.1), Classification())
 
 
 def size_of(model, x, beside=0):
@@ -108,7 +99,6 @@ def test_freed_memory_is_kept_for_the_next_batch_and_given_back_after(monkeypatc
 
 
 def test_a_gpu_gets_larger_batches(a_mebibyte):
-    problem, example = problem_of(nn.Linear(2, 2)), Batch((torch.zeros(1, 2),), {}, 1, 0)
-    assert memory.batch_size(problem, 0, example) == memory.LARGEST
-    on_cuda = replace(problem, device=torch.device("cuda"))
-    assert memory.batch_size(on_cuda, 0, example) == memory.LARGEST_ON_CUDA
+    model, x = nn.Linear(2, 2), torch.zeros(1, 2)
+    assert memory.batch_size(lambda: model(x), torch.device("cpu")) == memory.LARGEST
+    assert memory.batch_size(lambda: model(x), torch.device("cuda")) == memory.LARGEST_ON_CUDA

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
-from saal_fast.models.state import keep_statistics, untouched, unwrap
+from saal_fast.models.state import keep_statistics, preserve_state, unwrap
 
 
 class Diary(nn.Module):
@@ -94,7 +94,7 @@ def leave_traces(model):
 
 
 def leave_traces_and_fail(model, error):
-    with untouched(model):
+    with preserve_state(model):
         leave_traces(model)
         raise error
 
@@ -111,7 +111,7 @@ def test_everything_comes_back(error):
     model = model_with_everything()
     before, random_before = portrait(model), generators()
     if error is None:
-        with untouched(model):
+        with preserve_state(model):
             leave_traces(model)
     else:
         with pytest.raises(error):
@@ -122,7 +122,7 @@ def test_everything_comes_back(error):
 
 def test_inside_every_submodule_is_in_eval_mode_and_gradients_are_clear():
     model = model_with_everything()
-    with untouched(model):
+    with preserve_state(model):
         assert not any(module.training for module in model.modules())
         assert all(parameter.grad is None for parameter in model.parameters())
 
@@ -136,7 +136,7 @@ def test_an_overridden_eval_is_not_called():
 
     model = Merging(2, 2)
     before = model.weight.tolist()
-    with untouched(model):
+    with preserve_state(model):
         assert not model.training
     assert model.weight.tolist() == before
     assert model.training
@@ -159,7 +159,7 @@ def test_an_interrupt_while_it_sets_up_leaves_nothing_behind(moment):
     model(torch.randn(1, 2)).sum().backward()
     before = portrait(model)
     Interrupting.armed = moment
-    with pytest.raises(KeyboardInterrupt), untouched(model):
+    with pytest.raises(KeyboardInterrupt), preserve_state(model):
         pytest.fail("the body must not run")
     assert portrait(model) == before
 
@@ -167,9 +167,9 @@ def test_an_interrupt_while_it_sets_up_leaves_nothing_behind(moment):
 def test_nested_on_one_model():
     model = model_with_everything()
     before = portrait(model)
-    with untouched(model):
+    with preserve_state(model):
         outer = portrait(model)
-        with untouched(model):
+        with preserve_state(model):
             leave_traces(model)
         assert portrait(model) == outer
         leave_traces(model)
@@ -181,7 +181,7 @@ def test_a_module_and_a_parameter_that_appear_twice():
     model = nn.Sequential(shared, nn.Dropout(), shared, nn.Linear(2, 2))
     model[3].weight = shared.weight
     before = portrait(model)
-    with untouched(model):
+    with preserve_state(model):
         model(torch.randn(3, 2)).sum().backward()
     assert portrait(model) == before
 
@@ -192,7 +192,7 @@ def test_a_weight_norm_leaves_no_dead_wrapper():
         model = nn.utils.weight_norm(nn.Linear(3, 2))
     x = torch.randn(4, 3)
     before = portrait(model)
-    with untouched(model):
+    with preserve_state(model):
         parameters = {name: p.detach() for name, p in model.named_parameters()}
         vmap(grad(lambda p, x: functional_call(model, p, (x,)).sum()), in_dims=(None, 0))(parameters, x)
         assert portrait(model) != before
@@ -202,7 +202,7 @@ def test_a_weight_norm_leaves_no_dead_wrapper():
 
 def test_a_buffer_that_began_to_require_grad():
     model = nn.BatchNorm1d(2)
-    with untouched(model):
+    with preserve_state(model):
         model.running_mean.copy_(model.weight * 2)
         assert model.running_mean.requires_grad
     assert not model.running_mean.requires_grad
@@ -213,7 +213,7 @@ def test_a_buffer_that_began_to_require_grad():
 def test_a_buffer_that_was_asked_to_require_grad_or_whose_data_was_swapped():
     model = nn.BatchNorm1d(2)
     before = portrait(model)
-    with untouched(model):
+    with preserve_state(model):
         model.running_mean.requires_grad_()
         model.running_var.data = torch.zeros(2)
     assert portrait(model) == before
@@ -222,7 +222,7 @@ def test_a_buffer_that_was_asked_to_require_grad_or_whose_data_was_swapped():
 def test_a_parameter_whose_data_was_swapped():
     model = nn.Linear(2, 2)
     before = portrait(model)
-    with untouched(model):
+    with preserve_state(model):
         model.weight.data = torch.renorm(model.weight.data, 2, 0, 0.01)
         model.half()
     assert portrait(model) == before
@@ -232,35 +232,35 @@ def test_a_parameter_whose_data_was_swapped():
 def test_a_sparse_buffer():
     model = nn.Module()
     model.register_buffer("adjacency", torch.eye(3).to_sparse())
-    with untouched(model):
+    with preserve_state(model):
         model.adjacency.mul_(2)
     assert model.adjacency.to_dense().tolist() == torch.eye(3).tolist()
 
 
 def test_a_parameter_changed_in_place_is_reported_by_name():
     model = nn.Sequential(nn.Embedding(4, 2, max_norm=0.01), nn.Dropout())
-    with pytest.raises(RuntimeError, match=r"in place.*\(0\.weight\)"), untouched(model):
+    with pytest.raises(RuntimeError, match=r"in place.*\(0\.weight\)"), preserve_state(model):
         model(torch.tensor([0, 1]))
     assert all(module.training for module in model.modules())
 
 
 def test_a_change_through_a_detached_alias_is_reported():
     model = nn.Linear(2, 2)
-    with pytest.raises(RuntimeError, match=r"\(bias\)"), untouched(model):
+    with pytest.raises(RuntimeError, match=r"\(bias\)"), preserve_state(model):
         model.bias.detach().add_(1)
 
 
 def test_the_report_does_not_hide_another_exception():
     embedding = nn.Embedding(2, 3, max_norm=0.01)
     model = nn.Sequential(embedding, nn.Linear(4, 2))  # of another width: fails after the embedding
-    with pytest.raises(RuntimeError, match="shapes"), untouched(model):
+    with pytest.raises(RuntimeError, match="shapes"), preserve_state(model):
         model(torch.tensor([0, 1]))
     assert embedding.weight.norm(dim=1).max() < 0.011
 
 
 @pytest.mark.parametrize("layer", [nn.LazyLinear(2), nn.LazyBatchNorm1d(affine=False)])
 def test_a_lazy_module_is_refused(layer):
-    with pytest.raises(ValueError, match=r"^0\.\w+ of the model is lazy"), untouched(nn.Sequential(layer)):
+    with pytest.raises(ValueError, match=r"^0\.\w+ of the model is lazy"), preserve_state(nn.Sequential(layer)):
         pytest.fail("the body must not run")
     assert layer.training
 
@@ -268,7 +268,7 @@ def test_a_lazy_module_is_refused(layer):
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_a_script_module_inside_a_model():
     model = nn.Sequential(torch.jit.script(nn.BatchNorm1d(2)), nn.Linear(2, 2))
-    with untouched(model):
+    with preserve_state(model):
         assert not model[0].training
         model[0].running_mean.add_(1)
     assert model[0].training
@@ -278,7 +278,7 @@ def test_a_script_module_inside_a_model():
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_a_frozen_script_module_has_no_flag():
     model = nn.Sequential(torch.jit.freeze(torch.jit.script(nn.Linear(2, 2).eval())))
-    with untouched(model):
+    with preserve_state(model):
         assert not model.training
     assert model.training
 
@@ -287,7 +287,7 @@ def test_a_compiled_model():
     inner = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     model = torch.compile(inner, backend="eager")
     before = portrait(inner)
-    with untouched(model):
+    with preserve_state(model):
         assert not inner[1].training
         model(torch.randn(3, 2))
     assert portrait(inner) == before
@@ -307,7 +307,7 @@ def test_unwrap():
 def test_the_generator_of_the_models_gpu_comes_back():
     model = nn.Linear(2, 2).cuda()
     before = torch.cuda.get_rng_state()
-    with untouched(model):
+    with preserve_state(model):
         torch.rand(3, device="cuda")
         assert not torch.equal(torch.cuda.get_rng_state(), before)
     assert torch.equal(torch.cuda.get_rng_state(), before)

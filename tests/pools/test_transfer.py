@@ -10,7 +10,7 @@ import torch
 
 from saal_fast.pools import stream as pools
 from saal_fast.pools import transfer
-from saal_fast.pools.transfer import AHEAD, Copied, Queued, sender
+from saal_fast.pools.transfer import MAX_IN_FLIGHT, DirectCopy, PinnedCopy, copy_to
 
 
 @pytest.fixture
@@ -51,14 +51,14 @@ def asked(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "is_pinned", lambda self: False)
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: asked.append("kept for current"))
     monkeypatch.setattr(
-        transfer, "pinned", lambda parts: torch.empty(sum(map(len, parts)), *parts[0].shape[1:], dtype=parts[0].dtype)
+        transfer, "pinned_like", lambda parts: torch.empty(sum(map(len, parts)), *parts[0].shape[1:], dtype=parts[0].dtype)
     )
-    monkeypatch.setattr(pools, "sender", Queued)
+    monkeypatch.setattr(pools, "copy_to", PinnedCopy)
     return asked
 
 
 def test_a_batch_is_copied_on_the_side_and_waited_for_by_the_current_stream(asked):
-    send = Queued(torch.device("cuda"))
+    send = PinnedCopy(torch.device("cuda"))
     parts = [torch.randn(2, 3), torch.randn(1, 3)]
     assert torch.equal(send(parts), torch.cat(parts))
     assert asked == ["copy on side, queued", "current waits for side", "kept for current"]
@@ -68,18 +68,18 @@ def test_the_host_is_two_batches_ahead_and_waits_for_nothing_else(asked):
     x = torch.arange(10)
     batches = list(pools.Stream(x, torch.device("cuda")).batches(2))
     assert torch.equal(torch.cat([b.args[0] for b in batches]), x)
-    assert [a for a in asked if "host" in a] == [f"host waits for {i}" for i in range(5 - AHEAD)]
+    assert [a for a in asked if "host" in a] == [f"host waits for {i}" for i in range(5 - MAX_IN_FLIGHT)]
     third = asked.index("record 2")
     assert asked[third + 1] == "host waits for 0"
 
 
 def test_on_a_cpu_batches_are_copied_on_the_spot():
-    assert type(sender(torch.device("cpu"))) is Copied
+    assert type(copy_to(torch.device("cpu"))) is DirectCopy
     x = torch.randn(3, 2)
-    out = sender(torch.device("cpu"))([x])
+    out = copy_to(torch.device("cpu"))([x])
     assert torch.equal(out, x)
     assert out.data_ptr() != x.data_ptr()
-    assert torch.equal(sender(torch.device("cpu"))([x, x]), torch.cat([x, x]))
+    assert torch.equal(copy_to(torch.device("cpu"))([x, x]), torch.cat([x, x]))
 
 
 @pytest.mark.gpu

@@ -20,16 +20,16 @@ def test_a_network_and_what_becomes_of_its_parameters():
     assert all(m.training for m in model.modules())
     rows = {row.name: row for row in found.rows}
     assert list(rows) == [n for n, _ in model.named_parameters()]
-    assert (rows["0.weight"].layer, rows["0.weight"].positions, rows["0.weight"].way) == ("conv", 32 * 32, "held")
-    assert (rows["5.weight"].positions, rows["5.weight"].way, rows["5.bias"].way) == (1, "grams", "beside")
-    assert (rows["1.weight"].way, rows["1.weight"].flops, rows["1.weight"].kept) == ("direct", None, 4 * 4 * 16)
+    assert (rows["0.weight"].layer, rows["0.weight"].positions, rows["0.weight"].mode) == ("conv", 32 * 32, "materialized")
+    assert (rows["5.weight"].positions, rows["5.weight"].mode, rows["5.bias"].mode) == (1, "ghost", "with_weight")
+    assert (rows["1.weight"].mode, rows["1.weight"].flops, rows["1.weight"].kept) == ("autograd", None, 4 * 4 * 16)
     assert rows["0.weight"].kept == 4 * 16 * 27
     assert rows["5.weight"].kept == 4 * 2
     assert found.forward == 2 * (16 * 27 * 32 * 32 + 160)
     assert found.fallback is None
     lines = str(found).splitlines()
-    assert lines[0].split()[:5] == ["parameter", "shape", "layer", "T", "way"]
-    assert lines[1].split()[:5] == ["0.weight", "16×3×3×3", "conv", "1024", "held"]
+    assert lines[0].split()[:5] == ["parameter", "shape", "layer", "T", "mode"]
+    assert lines[1].split()[:5] == ["0.weight", "16×3×3×3", "conv", "1024", "materialized"]
     assert lines[-1] == "engine: ghost"
 
 
@@ -43,9 +43,9 @@ def test_every_perturbed_parameter_has_its_row(name, rule):
     wanted = [n for n, p in case.model.named_parameters() if p.requires_grad and (case.params is None or case.params(n))]
     assert [row.name for row in found.rows] == wanted
     for row in found.rows:
-        assert row.way in ("grams", "tiles", "held", "beside", "direct")
-        assert row.way == "beside" or row.flops is None or row.flops == min(row.others.values(), default=row.flops)
-    assert all(row.way not in ("grams", "beside") for row in found.rows) or not rule
+        assert row.mode in ("ghost", "tiled", "materialized", "with_weight", "autograd")
+        assert row.mode == "with_weight" or row.flops is None or row.flops == min(row.others.values(), default=row.flops)
+    assert all(row.mode not in ("ghost", "with_weight") for row in found.rows) or not rule
 
 
 class Branching(nn.Module):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from functools import partial
+from importlib import import_module
 
 import models
 import pytest
@@ -9,13 +10,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import saal_fast
 from saal_fast.engines import Problem
-from saal_fast.engines.ghost import engine as ghost
-from saal_fast.engines.ghost.backends import GHOSTED, Routes
+from saal_fast.engines.ghost import Ghost
+from saal_fast.engines.ghost.backends import Backends
+from saal_fast.engines.layers.conv import Conv
+from saal_fast.engines.layers.linear import Linear
 from saal_fast.perturbation import L2, Adaptive
 from saal_fast.pools import Batch
 from saal_fast.scoring import nonfinite as finiteness
-from saal_fast.scoring import score as scoring
-from saal_fast.scoring.nonfinite import Check, NonFiniteError
+from saal_fast.scoring.nonfinite import FiniteCheck, NonFiniteError
 from saal_fast.tasks import Classification
 
 CPU = torch.device("cpu")
@@ -26,7 +28,7 @@ def batch(start, size=2):
 
 
 def test_answers_are_read_at_once_on_a_cpu():
-    check = Check(CPU)
+    check = FiniteCheck(CPU)
     check.see(torch.tensor([True, True]), batch(0))
     with pytest.raises(NonFiniteError, match=r"NaN or inf for 1 of samples 2 to 3 of the pool: 3\. on_nonfinite"):
         check.see(torch.tensor([True, False]), batch(2))
@@ -44,8 +46,8 @@ def test_late_answers_are_read_when_the_next_batch_is_queued(monkeypatch):
 
         return arrived
 
-    monkeypatch.setattr(finiteness, "sent", sent)
-    check = Check(CPU, late=True)
+    monkeypatch.setattr(finiteness, "send_to_host", sent)
+    check = FiniteCheck(CPU, late=True)
     for i in range(3):
         check.see(torch.tensor([True]), batch(i, 1))
         assert read == list(range(i))
@@ -55,12 +57,12 @@ def test_late_answers_are_read_when_the_next_batch_is_queued(monkeypatch):
 
 
 def test_late_is_what_cuda_gets():
-    assert Check(torch.device("cuda")).late
-    assert not Check(CPU).late
+    assert FiniteCheck(torch.device("cuda")).late
+    assert not FiniteCheck(CPU).late
 
 
 def test_scoring_raises_for_the_last_batch_too(monkeypatch):
-    monkeypatch.setattr(scoring, "Check", partial(Check, late=True))
+    monkeypatch.setattr(import_module("saal_fast.scoring.score"), "FiniteCheck", partial(FiniteCheck, late=True))
     model, pool = torch.nn.Linear(3, 2), torch.randn(5, 3)
     pool[4] = torch.nan
     with pytest.raises(NonFiniteError, match=r"for 1 of samples 4 to 4 of the pool: 4\."):
@@ -87,13 +89,13 @@ class Asked(TorchDispatchMode):
 
 @pytest.mark.parametrize("rule", [L2(0.1), Adaptive(0.1)])
 @pytest.mark.parametrize("name", ["mlp", "resnet", "vit", "convnext"])
-def test_the_engine_never_asks_for_a_value(name, rule, monkeypatch):
-    monkeypatch.setattr(ghost, "routes_for", lambda problem: Routes(ghosts=GHOSTED, loss=True, packed=True))
+def test_the_engine_never_asks_for_a_value(name, rule):
+    fused = Backends(fused_layers=(Conv, Linear), fused_loss=True, flat=True)
     case = models.build(name, torch.float32)
-    engine = ghost.Ghost(Problem.of(case.model.eval(), rule, Classification()))
+    engine = Ghost(Problem.of(case.model.eval(), rule, Classification()), fused)
     whole = Batch((case.pool,), {}, len(case.pool), 0)
     with torch.no_grad(), Asked() as asked:
-        engine(whole, None)
+        engine(whole)
     assert asked.names == []
 
 

@@ -11,7 +11,8 @@ from torch import nn
 
 import saal_fast
 from saal_fast import Scores, score
-from saal_fast.scoring import score as scoring
+from saal_fast._utils.logs import forget_warnings
+from saal_fast.scoring.runner import Runner
 
 ENGINES = ["ghost", "vmap", "reference"]
 FP64 = {"rtol": 1e-9, "atol": 1e-12}
@@ -251,8 +252,8 @@ class CutOff(nn.Module):
     ],
 )
 @pytest.mark.parametrize("engine", ["auto", "reference"])
-def test_a_loss_without_a_gradient_is_told(cut, params, engine, caplog, monkeypatch):
-    monkeypatch.setattr(scoring, "_told", set())
+def test_a_loss_without_a_gradient_is_told(cut, params, engine, caplog):
+    forget_warnings()
     details = score(CutOff(cut), inputs(), params=params, engine=engine, details=True)
     torch.testing.assert_close(details.perturbed_loss, details.loss, **FP64)
     assert (details.grad_norm == 0).all()
@@ -357,10 +358,8 @@ def test_one_sample_that_memory_does_not_hold_raises():
 
 def test_max_memory_bounds_the_batch(monkeypatch):
     sizes = []
-    run = scoring._Runner.run
-    monkeypatch.setattr(
-        scoring._Runner, "run", lambda self, batch, labels: sizes.append(batch.size) or run(self, batch, labels)
-    )
+    run = Runner.run
+    monkeypatch.setattr(Runner, "run", lambda self, batch: sizes.append(batch.size) or run(self, batch))
     model, pool = nn.Linear(1000, 3), torch.randn(40, 1000)
     saal_fast.score(model, pool)
     assert sizes == [40]

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from saal_fast import EngineError, score
-from saal_fast.scoring import score as scoring
+from saal_fast._utils.logs import forget_warnings
 
 FP64 = {"rtol": 1e-9, "atol": 1e-12}
 
@@ -24,8 +24,8 @@ def inputs(n=7, dtype=torch.float64):
 
 
 @pytest.fixture(autouse=True)
-def nothing_told_yet(monkeypatch):
-    monkeypatch.setattr(scoring, "_told", set())
+def nothing_warned_yet():
+    forget_warnings()
 
 
 class ByNumpy(nn.Module):

@@ -40,7 +40,7 @@ class Watched(IterableDataset):
 @pytest.mark.parametrize("graphs", [False, True])
 def test_no_batch_makes_the_host_wait(graphs, monkeypatch):
     if not graphs:
-        monkeypatch.setattr("saal_fast.engines.capture.recorder.MOST", 0)
+        monkeypatch.setattr("saal_fast.engines.capture.captured_engine.MAX_GRAPHS", 0)
     model, pool = network(), torch.randn(97, 3, 8, 8)
     want = saal_fast.score(model, pool)
     got = saal_fast.score(model, Watched(pool, quiet=41), batch_size=8, device="cuda")

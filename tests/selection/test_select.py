@@ -176,8 +176,8 @@ def test_an_empty_pool(pool):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"diversity": "kmeans"}, ValueError, 'expected diversity to be None, "kmeans\\+\\+" or "badge", got \'kmeans\''),
-        ({"diversity": True}, ValueError, "expected diversity .*, got True"),
+        ({"diversity": "kmeans"}, ValueError, "expected diversity to be one of None, 'kmeans\\+\\+', 'badge'; got 'kmeans'"),
+        ({"diversity": True}, ValueError, "expected diversity .*; got True"),
         ({"diversity": "kmeans++", "seed": "x"}, TypeError, "expected seed .*'x'"),
         ({"diversity": "kmeans++", "seed": -1}, ValueError, r"expected 0 <= seed < 2\*\*64, got -1"),
         ({"diversity": "badge", "objective": "diff"}, ValueError, 'expected objective="max" and task=None'),

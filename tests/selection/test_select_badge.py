@@ -5,8 +5,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from saal_fast import kmeans_plusplus, score, select
-from saal_fast.selection.gradient_embeddings import gradient_factors, residuals
+from saal_fast import Classification, kmeans_plusplus, score, select
+from saal_fast.selection import pick
+from saal_fast.selection.gradient_embeddings import gradient_factors
+from saal_fast.tasks import logit_gradient
 
 
 def mlp() -> nn.Sequential:
@@ -20,7 +22,7 @@ def inputs(n: int = 40) -> torch.Tensor:
 
 def factors(model, x, label, **options):
     found = gradient_factors(model, x, **options)
-    return residuals(found.logits, label), found.features
+    return logit_gradient(found.logits, label), found.features
 
 
 def test_the_factors_are_the_last_layers_gradients() -> None:
@@ -90,36 +92,63 @@ def test_given_labels_are_those_of_the_gradient() -> None:
     assert picks[0] == (loss * a.square().sum(1) * h.square().sum(1)).argmax()
 
 
-class Turns(IterableDataset):
-    """Another order in each pass."""
+class Counted(nn.Module):
+    """Counts calls of all its kind."""
+
+    passes = 0
 
     def __init__(self) -> None:
-        self.items = inputs()
+        super().__init__()
+        self.body = mlp()
+
+    def forward(self, x):
+        Counted.passes += 1
+        return self.body(x)
+
+
+class Turns(IterableDataset):
+    """Another order in each pass; counts the passes."""
+
+    def __init__(self) -> None:
+        self.items, self.passes = inputs(), 0
 
     def __iter__(self):
+        self.passes += 1
         self.items = self.items.roll(1, 0)
         return iter(self.items)
 
 
-def test_a_pool_that_changes_its_order_is_told() -> None:
-    with pytest.raises(ValueError, match=r"same samples in the same order twice; the losses differ .*shuffle"):
-        select(mlp(), Turns(), 5, diversity="badge")
+@pytest.mark.parametrize("engine", ["ghost", "vmap", "reference"])
+def test_the_pool_is_read_once_and_the_model_called_as_often_as_by_score(engine) -> None:
+    calls = {}
+    for diversity in (None, "badge"):
+        model, pool = Counted(), Turns()
+        Counted.passes = 0
+        select(model, DataLoader(pool, batch_size=8), 5, diversity=diversity, engine=engine, batch_size=8)
+        calls[diversity] = Counted.passes
+        assert pool.passes == 1
+    Counted.passes = 0
+    score(Counted(), DataLoader(Turns(), batch_size=8), engine=engine, batch_size=8)
+    assert calls == {None: Counted.passes, "badge": Counted.passes}
 
 
-class Shrinks(IterableDataset):
-    """One sample fewer in each pass."""
+@pytest.mark.parametrize("engine", ["ghost", "vmap", "reference"])
+@pytest.mark.parametrize("params", [None, lambda name: name.startswith("0")], ids=["all", "the first layer"])
+def test_every_engine_gives_the_last_layers_gradients(engine, params) -> None:
+    model, x = mlp().eval(), inputs(11)
+    found = score(model, x, 0.3, details=True, embeddings=True, engine=engine, params=params, batch_size=4)
+    a, h = factors(model, x, found.label)
+    assert found.embedding is not None
+    torch.testing.assert_close(found.embedding[0], a)
+    torch.testing.assert_close(found.embedding[1], h)
+    assert score(model, x, details=True).embedding is None
 
-    def __init__(self) -> None:
-        self.items = inputs()
 
-    def __iter__(self):
-        self.items = self.items[:-1]
-        return iter(self.items)
-
-
-def test_a_pool_of_another_length_is_told() -> None:
-    with pytest.raises(ValueError, match=r"expected the pool to give 39 samples again, got 3[0-8]"):
-        select(mlp(), Shrinks(), 5, diversity="badge")
+def test_embeddings_are_of_classifiers() -> None:
+    with pytest.raises(ValueError, match="expected task=None with embeddings=True"):
+        score(mlp(), inputs(), embeddings=True, task=Classification())
+    with pytest.raises(ValueError, match="score them with embeddings=True"):
+        pick(score(mlp(), inputs(), details=True), 3, diversity="badge")
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from saal_fast.models.features import last_layer, penultimate
-from saal_fast.selection.gradient_embeddings import residuals
 from saal_fast.strategies.badge import BADGE
+from saal_fast.tasks import logit_gradient
 
 FP64 = {"rtol": 1e-9, "atol": 1e-12}
 
@@ -34,20 +34,20 @@ def gradients(model, x):
 def test_the_factors_are_the_last_layers_gradient(build):
     model, x = build()
     found = penultimate(model, x)
-    a, h = residuals(found.logits), found.features
+    a, h = logit_gradient(found.logits), found.features
     torch.testing.assert_close(torch.einsum("nc,nd->ncd", a, h), gradients(model, x), **FP64)
 
 
 def test_residuals_are_softmax_minus_onehot():
     z = torch.randn(20, 5, generator=small.seeded(0), dtype=torch.float64)
-    torch.testing.assert_close(residuals(z), z.softmax(1) - F.one_hot(z.argmax(1), 5), **FP64)
-    assert residuals(z).sum(1).abs().max() < 1e-15
+    torch.testing.assert_close(logit_gradient(z), z.softmax(1) - F.one_hot(z.argmax(1), 5), **FP64)
+    assert logit_gradient(z).sum(1).abs().max() < 1e-15
 
 
 def test_residuals_keep_their_digits_where_the_model_is_nearly_certain():
     z = torch.tensor([[0.0, 40.0, 0.0]])
     tiny = torch.tensor(-40.0).exp().item()
-    assert residuals(z)[0].tolist() == pytest.approx([tiny, -2 * tiny, tiny], rel=1e-5)
+    assert logit_gradient(z)[0].tolist() == pytest.approx([tiny, -2 * tiny, tiny], rel=1e-5)
 
 
 @pytest.mark.parametrize(("model", "layer", "words"), [

@@ -1,5 +1,5 @@
 """A batch's work, captured once a shape and replayed: a CUDA graph, or a flat trace on a CPU."""
 
-from .captured import captured
+from .captured_engine import captured
 
 __all__ = ["captured"]

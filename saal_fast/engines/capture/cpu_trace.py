@@ -3,7 +3,7 @@
 Of a small network's batch most of the time is Python and dispatch: three quarters of ResNet-18's at width 4, batches of 4.
 `cpu_trace` writes down the operations that reach the CPU (`make_fx`), drops and collapses views, computes once what is the
 same for all inputs, and gives a function that runs the rest. Making it takes as long as some seventy batches of such a
-network: `captured.py` says when it is made.
+network: `captured_engine.py` says when it is made.
 """
 
 from __future__ import annotations

@@ -173,8 +173,8 @@ def mode_costs(calls: list[Use], linear: bool) -> dict[str, float]:
     # The factors of an embedding tied to a linear head do not join. Else every use meets the factors of every other.
     if linear and len({type(call.layer) for call, _ in calls}) == 1:
         costs["ghost"] = gram * len(calls)
-    tiles = len(calls) == 1 and isinstance(layer, SupportsTiles) and layer.tiles(call.input)
-    if tiles and outputs_of_group >= MIN_TILE_OUTPUTS:
+    once_and_full = len(calls) == 1 and outputs_of_group >= MIN_TILE_OUTPUTS
+    if once_and_full and isinstance(layer, SupportsTiles) and layer.tiles(call.input):
         if not linear:
             costs["tiled"] = 2 * forming
         if weight.device.type == "cpu":  # no other device has kernels for it

@@ -5,17 +5,17 @@ from __future__ import annotations
 import models
 import pytest
 import torch
+from scored import scored
 from torch import nn
 
 import saal_fast
 from saal_fast.engines import Problem
-from saal_fast.engines.capture import recorder as graphs
-from saal_fast.engines.capture.cpu_trace import traced
-from saal_fast.engines.capture.recorder import Graphed
+from saal_fast.engines.capture import captured
+from saal_fast.engines.capture.captured_engine import CapturedEngine
+from saal_fast.engines.capture.cpu_trace import cpu_trace
 from saal_fast.engines.ghost import Ghost
 from saal_fast.perturbation import L2, Adaptive, Lp
 from saal_fast.pools import Batch
-from saal_fast.scoring import score as scoring
 from saal_fast.tasks import Classification
 
 RULES = {"L2": L2(0.3), "adaptive": Adaptive(0.2), "L3": Lp(0.2, 3)}
@@ -39,12 +39,12 @@ def test_a_replay_scores_other_samples_as_the_engine_does(name, everything, rule
     x = case.pool[:3]
 
     def work(inputs):
-        return engine(Batch((inputs[0],), {}, 3, 0), inputs[1])
+        return engine(Batch((inputs[0],), {}, 3, labels=inputs[1]))
 
     label = torch.tensor([0, 1, 0])
     with torch.no_grad():
-        engine(Batch((x,), {}, 3, 0), label)
-        replay = traced(work, [x, label])
+        engine(Batch((x,), {}, 3, labels=label))
+        replay = cpu_trace(work, [x, label])
         inside = torch.arange(9) % 2  # labels come as slices, which begin inside of their memory
         pools = [x, x.flip(0)]
         if x.is_floating_point():
@@ -63,7 +63,7 @@ def test_what_no_input_enters_is_computed_once_and_views_are_joined():
         return inputs[0].t().unsqueeze(0).squeeze(0).t() @ (weight.exp() + 1).t().contiguous()
 
     x = torch.randn(2, 3)
-    replay = traced(work, [x])
+    replay = cpu_trace(work, [x])
     calls = [n.target for n in replay.__closure__[0].cell_contents.graph.nodes if n.op == "call_function"]
     assert calls == [torch.ops.aten.clone.default, torch.ops.aten.mm.default]
     torch.testing.assert_close(replay([x + 1]), work([x + 1]))
@@ -76,24 +76,23 @@ def test_what_is_written_over_is_made_anew_each_time():
         return room.t() * 2
 
     x = torch.ones(2, 2)
-    replay = traced(work, [x])
+    replay = cpu_trace(work, [x])
     for k in range(3):
         torch.testing.assert_close(replay([x * k]), work([x * k]))
 
 
-def test_score_records_on_a_cpu_after_many_batches(monkeypatch):
-    monkeypatch.setattr(graphs, "AFTER_ON_CPU", 3)
+def test_score_captures_on_a_cpu_after_many_batches(monkeypatch):
+    monkeypatch.setattr("saal_fast.engines.capture.captured_engine.CPU_TRACE_AFTER", 3)
     made = []
 
     def noted(engine, device):
-        made.append(graphs.graphed(engine, device))
+        made.append(captured(engine, device))
         return made[-1]
 
-    monkeypatch.setattr(scoring, "graphed", noted)
     case = models.build("conv2d_stride", torch.float32)
     pool = torch.cat([case.pool] * 5)
     want = saal_fast.score(case.model, pool, engine="reference", details=True)
-    got = saal_fast.score(case.model, pool, batch_size=2, details=True)
+    got = scored(case.model, pool, batch_size=2, capture=noted)
     assert len(made[0].replays) == 1
     assert made[0].refused is None
     torch.testing.assert_close(got.perturbed_loss, want.perturbed_loss, rtol=1e-4, atol=1e-6)
@@ -103,9 +102,9 @@ def test_score_records_on_a_cpu_after_many_batches(monkeypatch):
 def test_a_replay_that_gives_other_numbers_is_not_used(caplog):
     model, x = nn.Linear(4, 3), torch.randn(5, 4)
     engine = Ghost(Problem.of(model, L2(0.1), Classification()))
-    one = Graphed(engine, lambda work, inputs: lambda given: work([t + 1 for t in given]))
+    one = CapturedEngine(engine, lambda work, inputs: lambda given: work([t + 1 for t in given]))
     with caplog.at_level("INFO", "saal_fast"):
         for _ in range(3):
-            torch.testing.assert_close(one(Batch((x,), {}, 5, 0), None), engine(Batch((x,), {}, 5, 0), None))
+            torch.testing.assert_close(one(Batch((x,), {}, 5, 0)), engine(Batch((x,), {}, 5, 0)))
     assert one.replays == {}
     assert "a replay gives another perturbed_loss" in caplog.text

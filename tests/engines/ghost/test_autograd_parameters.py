@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.func import vmap
 
-from saal_fast.engines.ghost.direct import OneByOne, Packed
+from saal_fast.engines.ghost.autograd import FlatGradients, SeparateGradients
 from saal_fast.ops.direct import pack
 from saal_fast.perturbation import L2, Adaptive, Lp
 
@@ -17,14 +17,14 @@ def test_packed_equals_one_by_one(rule):
 
     def stepped(kind):
         def one(grads):
-            direct = kind(grads)
-            unit = rule.unit(direct.sizes())
-            total = direct.total(unit)
-            return total, direct.moved(rule.scale(total))
+            formed = kind(grads)
+            unit = rule.unit(formed.sizes())
+            total = formed.total(unit)
+            return total, formed.perturbed(rule.scale(total))
 
         return vmap(one)(grads)
 
-    want = stepped(lambda g: OneByOne(rule, params, g))
-    got = stepped(lambda g: Packed(rule, params, pack(params), g))
+    want = stepped(lambda g: SeparateGradients(rule, params, g))
+    got = stepped(lambda g: FlatGradients(rule, params, pack(params), g))
     torch.testing.assert_close(got, want)
     assert list(got[1]) == list(params)

@@ -6,23 +6,24 @@ from collections import Counter
 from dataclasses import replace
 
 import models
-import pytest
 import torch
+from scored import scored
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import saal_fast
 from saal_fast.engines import Problem
-from saal_fast.engines.ghost import backends as routes
-from saal_fast.engines.ghost import engine as ghost
-from saal_fast.engines.ghost.backends import GHOSTED, Routes, routes_for
+from saal_fast.engines.ghost import Ghost
+from saal_fast.engines.ghost.backends import Backends, backends_for
+from saal_fast.engines.layers.conv import Conv
 from saal_fast.engines.layers.linear import Linear
+from saal_fast.ops import triton
 from saal_fast.perturbation import L2
 from saal_fast.pools import Batch
 from saal_fast.tasks import Classification
 
-PACKED = Routes(ghosts=(Linear,), loss=False, packed=True)
-ALL = Routes(ghosts=GHOSTED, loss=True, packed=True)
+FLAT = Backends(fused_layers=(Linear,), fused_loss=False, flat=True)
+ALL = Backends(fused_layers=(Conv, Linear), fused_loss=True, flat=True)
 
 
 def problem(device="cuda", task=None, model=None):
@@ -36,14 +37,14 @@ class Doubled(Classification):
         return 2 * super().loss(output, label)
 
 
-@pytest.mark.parametrize("triton", [True, False])
-def test_the_choice(triton, monkeypatch):
-    monkeypatch.setattr(routes.twins, "available", lambda: triton)
-    assert routes_for(problem("cpu")) == PACKED
-    assert routes_for(problem()) == (ALL if triton else PACKED)
-    assert not routes_for(problem(task=Doubled())).loss
+def test_the_choice():
+    assert backends_for(problem("cpu")) == FLAT
+    assert backends_for(problem()) == (ALL if triton.available() else FLAT)
+    assert backends_for(problem(), fused=True) == ALL
+    assert backends_for(problem(), fused=False) == FLAT
+    assert not backends_for(problem(task=Doubled()), fused=True).fused_loss
     of_two_types = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3).double())
-    assert routes_for(problem(model=of_two_types)) == replace(ALL if triton else PACKED, packed=False)
+    assert backends_for(problem(model=of_two_types), fused=True) == replace(ALL, flat=False)
 
 
 class Calls(TorchDispatchMode):
@@ -63,13 +64,12 @@ class Calls(TorchDispatchMode):
 
 def calls_of(monkeypatch, model, pool, **options):
     models.factor_everything(monkeypatch)
-    monkeypatch.setattr(ghost, "routes_for", lambda problem: ALL)
     with Calls() as calls:
-        saal_fast.score(model, pool, engine="ghost", batch_size=len(pool), **options)
+        scored(model, pool, engine="ghost", batch_size=len(pool), backends=ALL, **options)
     return calls.ours()
 
 
-def test_one_operation_each_for_loss_and_direct_parameters(monkeypatch):
+def test_one_operation_each_for_loss_and_autograd_parameters(monkeypatch):
     model = nn.Sequential(
         nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3, stride=2), nn.BatchNorm2d(4),
         nn.ReLU(), nn.Flatten(), nn.Linear(4 * 9, 3),
@@ -102,15 +102,12 @@ def test_what_the_operations_do_not_know_keeps_its_gram_matrices(monkeypatch):
         assert "conv_ghost_norm" not in called
 
 
-def test_a_task_that_inherits_keeps_its_own_loss(monkeypatch):
+def test_a_task_that_inherits_keeps_its_own_loss():
     case = models.build("mlp")
-    monkeypatch.setattr(routes.twins, "available", lambda: True)
-    on_cuda = routes_for
-    monkeypatch.setattr(ghost, "routes_for", lambda found: on_cuda(problem(task=found.task)))
     for task in (Doubled(), Classification()):
-        want, got = (
-            saal_fast.score(case.model, case.pool, 0.3, task=task, engine=e, details=True) for e in ("reference", "ghost")
-        )
+        backends = backends_for(problem(task=task), fused=True)
+        want = saal_fast.score(case.model, case.pool, 0.3, task=task, engine="reference", details=True)
+        got = scored(case.model, case.pool, 0.3, task=task, engine="ghost", backends=backends)
         torch.testing.assert_close(got.perturbed_loss, want.perturbed_loss, rtol=1e-9, atol=0)
         torch.testing.assert_close(got.grad_norm, want.grad_norm, rtol=1e-9, atol=0)
 
@@ -120,6 +117,6 @@ def test_memory_a_sample_counts_no_gram_matrices_that_are_not_formed(monkeypatch
     models.factor_everything(monkeypatch)
     found = Problem.of(model, L2(0.1), Classification())
     batch = Batch((x,), {}, 1, 0)
-    assert ghost.Ghost(found).sample_bytes(batch) == 4 * 100**2 * 4
-    monkeypatch.setattr(routes.twins, "available", lambda: True)
-    assert ghost.Ghost(replace(found, device=torch.device("cuda"))).sample_bytes(batch) == 0
+    assert Ghost(found).sample_bytes(batch) == 4 * 100**2 * 4
+    on_cuda = replace(found, device=torch.device("cuda"))
+    assert Ghost(on_cuda, backends_for(on_cuda, fused=True)).sample_bytes(batch) == 0

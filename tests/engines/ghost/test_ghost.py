@@ -5,6 +5,7 @@ from __future__ import annotations
 import models
 import pytest
 import torch
+from scored import scored
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -12,10 +13,9 @@ from torch.utils._pytree import tree_leaves
 import saal_fast
 from saal_fast.engines import EngineError, Problem
 from saal_fast.engines.ghost import Ghost, factors
-from saal_fast.engines.ghost import engine as ghost
-from saal_fast.engines.ghost.backends import Routes
-from saal_fast.engines.ghost.plan import plan_for, ways_of
-from saal_fast.engines.layers import Call
+from saal_fast.engines.ghost.backends import Backends
+from saal_fast.engines.ghost.plan import mode_costs, plan_for
+from saal_fast.engines.layers import LayerCall
 from saal_fast.engines.layers.linear import Linear
 from saal_fast.perturbation import L2, Adaptive
 from saal_fast.pools import Batch
@@ -26,7 +26,7 @@ CLOSE = {"rtol": 1e-9, "atol": 0.0}
 
 def planned(model, *args, params=None, rule=None, **kwargs):
     problem = Problem.of(model.eval(), rule or L2(0.05), Classification(), params)
-    return plan_for(problem, args, kwargs)
+    return plan_for(problem, Batch(args, kwargs, 1))
 
 
 # --- the plan -------------------------------------------------------------------------------------
@@ -39,18 +39,18 @@ def test_plan_of_resnet18():
     model = resnet18(num_classes=10)
     found = planned(model, torch.randn(1, 3, 64, 64))
     names = {name for name, _ in model.named_parameters()}
-    assert set(found.factored) | set(found.direct) == names
-    assert not set(found.factored) & set(found.direct)
+    assert set(found.factored) | set(found.autograd) == names
+    assert not set(found.factored) & set(found.autograd)
     assert {"fc.weight", "fc.bias"} <= set(found.factored)
-    ways = {site.weight: site.way for site in found.sites}
-    assert {way for name, way in ways.items() if name.startswith("layer4") and "conv" in name} == {"grams"}
-    assert ways["conv1.weight"] == "held"
+    modes = {call.weight: call.mode for call in found.calls}
+    assert {mode for name, mode in modes.items() if name.startswith("layer4") and "conv" in name} == {"ghost"}
+    assert modes["conv1.weight"] == "materialized"
     rule = Adaptive(0.05)
-    ways = {site.weight: site.way for site in planned(model, torch.randn(1, 3, 64, 64), rule=rule).sites}
-    assert ways["conv1.weight"] == "held"
-    assert ways["layer4.1.conv2.weight"] == "tiles"
-    assert all(n in found.direct for n in names if "bn" in n)
-    assert len(found.sites) == len([n for n in found.factored if n.endswith("weight")])  # each is used once
+    modes = {call.weight: call.mode for call in planned(model, torch.randn(1, 3, 64, 64), rule=rule).calls}
+    assert modes["conv1.weight"] == "materialized"
+    assert modes["layer4.1.conv2.weight"] == "tiled"
+    assert all(n in found.autograd for n in names if "bn" in n)
+    assert len(found.calls) == len([n for n in found.factored if n.endswith("weight")])  # each is used once
 
 
 def test_plan_of_a_vision_transformer():
@@ -75,13 +75,13 @@ def test_plan_of_small_transformers(name, monkeypatch):
     else:
         found = planned(case.model, case.pool[:1])
     norms = {n for n, p in case.model.named_parameters() if "norm" in n.lower()}
-    assert set(found.direct) == norms
+    assert set(found.autograd) == norms
 
 
 def test_biases_travel_with_their_weight_only_where_both_are_used_alike():
     two = models.build("weight_shared_bias_not").model
     found = planned(two, torch.randn(1, 5, dtype=torch.float64))
-    assert {"0.bias", "2.bias"} <= set(found.direct)
+    assert {"0.bias", "2.bias"} <= set(found.autograd)
 
 
 @pytest.mark.parametrize("name", ["weight_used_outside_its_layer", "embedding_tied_by_matmul", "parameter_as_input"])
@@ -90,16 +90,16 @@ def test_what_is_also_used_outside_of_known_layers_is_direct(name, monkeypatch):
     case = models.build(name)
     found = planned(case.model, case.pool[:1])
     loose = {"weight_used_outside_its_layer": "layer.weight", "embedding_tied_by_matmul": "embedding.weight"}
-    assert loose.get(name, "queries") in found.direct
+    assert loose.get(name, "queries") in found.autograd
 
 
 def test_rules_that_act_element_by_element_take_tiles_of_weights_used_once(monkeypatch):
     models.factor_everything(monkeypatch)
     case = models.build("mlp")
     found = planned(case.model, case.pool[:1], rule=Adaptive(0.05))
-    assert {site.way for site in found.sites} == {"tiles"}
+    assert {call.mode for call in found.calls} == {"tiled"}
     assert set(found.factored) == {"0.weight", "2.weight", "4.weight"}
-    assert set(found.direct) == {"0.bias", "4.bias"}
+    assert set(found.autograd) == {"0.bias", "4.bias"}
     twice = models.build("linear_used_twice")
     assert planned(twice.model, twice.pool[:1], rule=Adaptive(0.05)).factored == ("head.weight",)
 
@@ -108,22 +108,22 @@ def test_ways_and_their_costs():
     """A weight of 512 × 512 at 4 positions, at 4,000, and where the gradient alone is what there is."""
     layer, weight = Linear(), torch.empty(512, 512)
 
-    def ways(positions, times=1, linear=True):
-        call = Call(layer, torch.empty(1, positions, 512), weight, None)
-        return ways_of([(call, (1, positions, 512))] * times, linear)
+    def modes(positions, times=1, linear=True):
+        call = LayerCall(layer, torch.empty(1, positions, 512), weight, None)
+        return mode_costs([(call, (1, positions, 512))] * times, linear)
 
     moved = 32 * 512**2
-    assert ways(4) == {"direct": 4 * 512**2 + 3 * moved, "grams": 4 * 4**2 * 512, "held": 4 * 512**2 + 2 * moved}
-    assert min(ways(4000), key=ways(4000).get) == "held"
-    assert ways(4, times=3).keys() == {"direct", "grams"}
-    assert ways(4, linear=False).keys() == {"direct", "tiles", "held"}
-    assert min(ways(4, linear=False), key=ways(4, linear=False).get) == "tiles"
-    assert ways(4, times=2, linear=False).keys() == {"direct"}
+    assert modes(4) == {"autograd": 4 * 512**2 + 3 * moved, "ghost": 4 * 4**2 * 512, "materialized": 4 * 512**2 + 2 * moved}
+    assert min(modes(4000), key=modes(4000).get) == "materialized"
+    assert modes(4, times=3).keys() == {"autograd", "ghost"}
+    assert modes(4, linear=False).keys() == {"autograd", "tiled", "materialized"}
+    assert min(modes(4, linear=False), key=modes(4, linear=False).get) == "tiled"
+    assert modes(4, times=2, linear=False).keys() == {"autograd"}
 
 
 def test_what_a_model_writes_over_is_seen_in_the_plan():
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(inplace=True), nn.Linear(8, 3))
-    assert [site.written for site in planned(model, torch.randn(1, 4)).sites] == [True, False]
+    assert [call.overwritten for call in planned(model, torch.randn(1, 4)).calls] == [True, False]
     pool = torch.randn(5, 4)
     ghost, want = (saal_fast.score(model, pool, engine=e, details=True) for e in ("ghost", "reference"))
     torch.testing.assert_close(ghost.grad_norm, want.grad_norm)
@@ -220,7 +220,7 @@ def test_embeddings_with_sparse_gradients(rule):
 def test_only_chosen_parameters_are_planned():
     case = models.build("mlp")
     found = planned(case.model, case.pool[:1], params=lambda n: n.startswith("4"))
-    assert {*found.factored, *found.direct} == {"4.weight", "4.bias"}
+    assert {*found.factored, *found.autograd} == {"4.weight", "4.bias"}
 
 
 # --- no weight gradient is formed -----------------------------------------------------------------
@@ -265,10 +265,9 @@ def test_cross_terms_of_a_weight_used_twice_matter(name, monkeypatch):
     def uses_alone(grams):
         return torch.stack([(u.gram(u.layer, u.a) * (u.g.mT @ u.g)).sum() for u in grams.uses]).sum()
 
-    plain = Routes(ghosts=(), loss=False, packed=True)  # linear layers' own operation would join the uses before
-    monkeypatch.setattr(ghost, "routes_for", lambda problem: plain)
-    monkeypatch.setattr(factors.Grams, "total", uses_alone)
-    without = saal_fast.score(case.model, case.pool, 0.3, details=True, engine="ghost")
+    plain = Backends(fused_layers=(), fused_loss=False, flat=True)  # linear layers' own operation would join the uses before
+    monkeypatch.setattr(factors.GramGhost, "total", uses_alone)
+    without = scored(case.model, case.pool, 0.3, engine="ghost", backends=plain)
     assert ((without.grad_norm - want.grad_norm).abs() > 1e-3 * want.grad_norm).any()
     assert ((without.perturbed_loss - want.perturbed_loss).abs() > 1e-4 * want.perturbed_loss).any()
 
@@ -314,7 +313,7 @@ def test_an_input_written_over_is_an_error_as_it_is_in_autograd(kind, monkeypatc
             saal_fast.score(model, x, engine=engine)
     engine = Ghost(Problem.of(model.eval(), L2(0.3), Classification()))
     with pytest.raises(EngineError, match=r"the input of second.weight was changed in place"):
-        engine(Batch((x,), {}, len(x), 0), None)
+        engine(Batch((x,), {}, len(x)))
 
 
 def test_an_output_written_over_is_fine(monkeypatch):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saal_fast.engines.layers import Call, Sites, opens, reads, rewrites
+from saal_fast.engines.layers import CallInterceptor, LayerCall, register_decomposition, register_layer, register_replacement
 from saal_fast.engines.layers.conv import conv
 from saal_fast.engines.layers.embedding import embedding
 from saal_fast.engines.layers.linear import linear
@@ -21,14 +21,14 @@ CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 def check_promises(call, out, other):
     """Holds a call's layer to the protocol; `other` is a second input of the geometry."""
     layer, a = call.layer, call.input
-    columns, rows = layer.columns(a).to(out.dtype), layer.rows(out)
+    columns, rows = layer.unfold_input(a).to(out.dtype), layer.flatten_grad(out)
     groups, outputs, positions = rows.shape
     assert columns.shape[0] == groups
     assert columns.shape[2] == positions
-    assert torch.equal(layer.unrows(rows, out), out)
+    assert torch.equal(layer.unflatten_output(rows, out), out)
     g = torch.randn_like(out)
-    assert torch.equal(layer.unrows(layer.rows(g), out), g)
-    want = columns.mT @ layer.columns(other).to(out.dtype)
+    assert torch.equal(layer.unflatten_output(layer.flatten_grad(g), out), g)
+    want = columns.mT @ layer.unfold_input(other).to(out.dtype)
     torch.testing.assert_close(layer.gram(a, other).to(out.dtype), want, **CLOSE)
     assert layer.gram_flops(a, positions) > 0
     return columns, rows, groups, outputs
@@ -76,7 +76,7 @@ def test_factors_of_a_convolution_give_its_weight_gradient(drawn):
     g = torch.randn_like(out)
     (want,) = torch.autograd.grad(out, weight, g)
     layer = conv(a, weight, None, **options).layer
-    torch.testing.assert_close((layer.rows(g) @ layer.columns(a).mT).reshape(weight.shape), want, **CLOSE)
+    torch.testing.assert_close((layer.flatten_grad(g) @ layer.unfold_input(a).mT).reshape(weight.shape), want, **CLOSE)
 
 
 @settings(max_examples=40, deadline=None)
@@ -103,7 +103,7 @@ def test_embedding(shape, width, padding_idx, data):
     columns, _, _, _ = check_promises(call, out.detach(), x)
     g = torch.randn_like(out)
     (want,) = torch.autograd.grad(out, weight, g)
-    torch.testing.assert_close((call.layer.rows(g) @ columns.mT)[0].mT, want, **CLOSE)
+    torch.testing.assert_close((call.layer.flatten_grad(g) @ columns.mT)[0].mT, want, **CLOSE)
 
 
 def test_what_a_rule_cannot_factor_is_left_to_autograd():
@@ -116,7 +116,11 @@ def test_what_a_rule_cannot_factor_is_left_to_autograd():
 
 @pytest.mark.parametrize(
     ("register", "function"),
-    [(reads, F.linear), (rewrites, F.batch_norm), (opens, F.multi_head_attention_forward)],
+    [
+        (register_layer, F.linear),
+        (register_replacement, F.batch_norm),
+        (register_decomposition, F.multi_head_attention_forward),
+    ],
 )
 def test_registering_twice_raises(register, function):
     with pytest.raises(ValueError, match=r"already"):
@@ -126,9 +130,9 @@ def test_registering_twice_raises(register, function):
 def test_sites_tell_weights_by_identity():
     seen = []
 
-    class Notes(Sites):
+    class Notes(CallInterceptor):
         def at(self, name, call, run):
-            assert isinstance(call, Call)
+            assert isinstance(call, LayerCall)
             seen.append(name)
             return run() + 1
 

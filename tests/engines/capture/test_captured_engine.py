@@ -1,4 +1,4 @@
-"""Which batches are recorded, replayed, or run as ever. A recorder that runs the work again plays the CUDA graph."""
+"""Which batches are captured, replayed, or run eagerly. A capture that runs the work again plays the CUDA graph."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ import logging
 import models
 import pytest
 import torch
+from scored import scored
 from torch import nn
 from torch.utils._pytree import tree_map
 
 import saal_fast
 from saal_fast.engines import Problem
-from saal_fast.engines.capture import recorder as graphs
-from saal_fast.engines.capture.recorder import CannotRecord, Graphed, Rehearsal
+from saal_fast.engines.capture import cuda_graph as cuda
+from saal_fast.engines.capture.captured_engine import CannotCapture, CaptureCheck, CapturedEngine
 from saal_fast.engines.ghost import Ghost
-from saal_fast.engines.ghost import engine as ghost
-from saal_fast.engines.ghost.backends import GHOSTED, Routes
+from saal_fast.engines.ghost.backends import Backends
+from saal_fast.engines.layers.conv import Conv
+from saal_fast.engines.layers.linear import Linear
 from saal_fast.perturbation import L2
 from saal_fast.pools import Batch, Stream
-from saal_fast.scoring import score as scoring
 from saal_fast.tasks import Classification
 
 
 class Tape:
-    """Plays the recorder: `recorded` has the shapes, `replayed` a shape a call; results are of the inputs given."""
+    """Plays a capture: `recorded` has the shapes, `replayed` a shape a call; results are of the inputs given."""
 
     def __init__(self, fail=None):
         self.recorded, self.replayed, self.fail = [], [], fail
@@ -49,33 +50,32 @@ def network():
     return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
 
 
-def taped(monkeypatch, tape):
-    monkeypatch.setattr(scoring, "graphed", lambda engine, device: Graphed(engine, tape))
-    return tape
+def by(tape):
+    return lambda engine, device: CapturedEngine(engine, tape)
 
 
 @pytest.mark.parametrize("labels", [None, torch.arange(23) % 3])
-def test_a_shape_is_recorded_on_its_second_batch_and_the_odd_last_batch_never(labels, monkeypatch):
+def test_a_shape_is_captured_on_its_second_batch_and_the_odd_last_batch_never(labels):
     model, pool = network(), torch.randn(23, 6)
     want = saal_fast.score(model, pool, labels=labels, details=True)
-    tape = taped(monkeypatch, Tape())
-    got = saal_fast.score(model, pool, labels=labels, batch_size=5, details=True)
+    tape = Tape()
+    got = scored(model, pool, labels=labels, batch_size=5, capture=by(tape))
     shapes = [(5, 6)] if labels is None else [(5, 6), (5,)]
     assert tape.recorded == [shapes]
-    assert tape.replayed == [shapes] * 3  # of four whole batches the second was rehearsed, and replayed to be compared
+    assert tape.replayed == [shapes] * 3  # of four whole batches the second was captured, and replayed to be compared
     torch.testing.assert_close(got.perturbed_loss, want.perturbed_loss)
     assert torch.equal(got.label, want.label)
 
 
 def test_every_shape_by_itself_and_no_more_than_most(monkeypatch):
     tape, engine = Tape(), engine_of(network())
-    monkeypatch.setattr(graphs, "MOST", 2)
-    one = Graphed(engine, tape)
+    monkeypatch.setattr("saal_fast.engines.capture.captured_engine.MAX_GRAPHS", 2)
+    one = CapturedEngine(engine, tape)
     for _ in range(4):
         for size in (2, 3, 4):
             x = torch.randn(size, 6)
-            want = engine(Batch((x,), {}, size, 0), None)
-            torch.testing.assert_close(one(Batch((x,), {}, size, 0), None), want)
+            want = engine(Batch((x,), {}, size, 0))
+            torch.testing.assert_close(one(Batch((x,), {}, size, 0)), want)
     assert tape.recorded == [[(2, 6)], [(3, 6)]]
     assert tape.replayed == [[(2, 6)], [(3, 6)]] * 3
 
@@ -88,14 +88,14 @@ def batch(x):
     return Batch((x,), {}, len(x), 0)
 
 
-def test_what_cannot_be_recorded_is_logged_once_and_runs_as_ever(caplog, monkeypatch):
+def test_what_cannot_be_captured_is_logged_once_and_runs_eagerly(caplog):
     model, pool = network(), torch.randn(23, 6)
     want = saal_fast.score(model, pool)
-    taped(monkeypatch, Tape(RuntimeError("operation not permitted when stream is capturing\nmore")))
+    tape = Tape(RuntimeError("operation not permitted when stream is capturing\nmore"))
     with caplog.at_level(logging.INFO, "saal_fast"):
-        torch.testing.assert_close(saal_fast.score(model, pool, batch_size=5), want)
-    told = [r.message for r in caplog.records if "recorded" in r.message]
-    assert told == ["batches are not recorded: RuntimeError: operation not permitted when stream is capturing"]
+        torch.testing.assert_close(scored(model, pool, batch_size=5, capture=by(tape)).perturbed_loss, want)
+    logged = [r.message for r in caplog.records if "captured" in r.message]
+    assert logged == ["batches are not captured: RuntimeError: operation not permitted when stream is capturing"]
 
 
 class Asks(nn.Module):
@@ -107,12 +107,12 @@ class Asks(nn.Module):
         return self.layer(x) * (2 if x.sum() > 0 else 1)
 
 
-def test_a_model_that_asks_for_values_is_not_recorded(monkeypatch, caplog):
+def test_a_model_that_asks_for_values_is_not_captured(caplog):
     model, pool = Asks(), torch.randn(23, 6)
     want = saal_fast.score(model, pool, engine="reference")
-    tape = taped(monkeypatch, Tape())
+    tape = Tape()
     with caplog.at_level(logging.INFO, "saal_fast"):
-        torch.testing.assert_close(saal_fast.score(model, pool, batch_size=5), want)
+        torch.testing.assert_close(scored(model, pool, batch_size=5, capture=by(tape)).perturbed_loss, want)
     assert tape.recorded == []
     assert "makes the host wait for values on the device" in caplog.text
 
@@ -126,24 +126,24 @@ def test_a_model_that_asks_for_values_is_not_recorded(monkeypatch, caplog):
         lambda x: torch.ones(2, device="meta").copy_(x),
     ],
 )
-def test_what_a_rehearsal_refuses(work):
-    with pytest.raises(CannotRecord, match=r"aten::\w+.* (makes the host wait|copies from cpu to meta)"), Rehearsal():
+def test_what_the_check_refuses(work):
+    with pytest.raises(CannotCapture, match=r"aten::\w+.* (makes the host wait|copies from cpu to meta)"), CaptureCheck():
         work(torch.ones(2))
 
 
 def test_numbers_may_come_along():
-    with Rehearsal():
+    with CaptureCheck():
         assert (torch.ones(2, device="meta") * torch.tensor(2.0)).device.type == "meta"
 
 
 @pytest.mark.parametrize(("name", "records"), [("mlp", 1), ("resnet", 1), ("vit", 1), ("convnext", 1), ("bert", 0)])
-def test_models_are_rehearsed_without_complaint(name, records, monkeypatch):
+def test_models_pass_the_check_of_captures(name, records):
     """All but those of transformers, which ask whether any token is masked."""
-    monkeypatch.setattr(ghost, "routes_for", lambda problem: Routes(ghosts=GHOSTED, loss=True, packed=True))
+    fused = Backends(fused_layers=(Conv, Linear), fused_loss=True, flat=True)
     case = models.build(name, torch.float32)
-    tape = taped(monkeypatch, Tape())
+    tape = Tape()
     size = len(case.pool if isinstance(case.pool, torch.Tensor) else next(iter(case.pool.values())))
-    saal_fast.score(case.model, case.pool, batch_size=size // 2)
+    scored(case.model, case.pool, batch_size=size // 2, backends=fused, capture=by(tape))
     assert len(tape.recorded) == records
 
 
@@ -162,33 +162,33 @@ class Caches(nn.Module):
 
 def test_what_a_graph_reads_is_kept():
     model = Caches()
-    one = Graphed(engine_of(model), Tape())
+    one = CapturedEngine(engine_of(model), Tape())
     for _ in range(2):
-        one(batch(torch.randn(2, 4, 6)), None)
+        one(batch(torch.randn(2, 4, 6)))
     kept, cache = next(iter(one.replays.values()))[1], model.cache
     pointers = {t.untyped_storage().data_ptr() for t in kept}
     assert {p.data_ptr() for p in (cache, *model.parameters())} <= pointers
 
 
-def test_where_memory_runs_out_the_graphs_are_given_up(monkeypatch, caplog):
+def test_where_memory_runs_out_the_graphs_are_given_up():
     engine = engine_of(network())
-    one, x = Graphed(engine, Tape()), torch.randn(4, 6)
+    one, x = CapturedEngine(engine, Tape()), torch.randn(4, 6)
     for _ in range(2):
-        one(batch(x), None)
+        one(batch(x))
     assert one.replays
     failures = [torch.OutOfMemoryError("no memory")]
 
-    def scarce(batch, labels):
+    def scarce(batch):
         if failures:
             raise failures.pop()
-        return engine(batch, labels)
+        return engine(batch)
 
     one.engine = scarce
-    torch.testing.assert_close(one(batch(x[:3]), None), engine(batch(x[:3]), None))
+    torch.testing.assert_close(one(batch(x[:3])), engine(batch(x[:3])))
     assert not one.replays
     failures.append(torch.OutOfMemoryError("no memory"))
     with pytest.raises(torch.OutOfMemoryError):  # there are none to give up: batches are halved above
-        one(batch(x[:3]), None)
+        one(batch(x[:3]))
 
 
 @pytest.mark.gpu
@@ -199,13 +199,13 @@ class TestCuda:
         case = models.build(name, torch.float32)
         problem = Problem.of(case.model.eval().cuda(), L2(0.3), Classification())
         engine = Ghost(problem)
-        one = Graphed(engine, graphs.recorded)
+        one = CapturedEngine(engine, cuda.cuda_graph)
         stream = Stream(case.pool, problem.device)
         given = next(stream.batches(3))
         with torch.no_grad():
-            want = engine(given, None)
+            want = engine(given)
             for _ in range(3):
-                torch.testing.assert_close(one(given, None), want, rtol=1e-5, atol=1e-6)
+                torch.testing.assert_close(one(given), want, rtol=1e-5, atol=1e-6)
         assert one.refused is None
         assert len(one.replays) == 1
 
@@ -214,10 +214,10 @@ class TestCuda:
         want = saal_fast.score(model, pool)
         torch.testing.assert_close(saal_fast.score(model, pool, batch_size=8, device="cuda"), want, rtol=1e-4, atol=1e-5)
 
-    def test_recording_that_fails_leaves_the_device_usable(self):
+    def test_a_capture_that_fails_leaves_the_device_usable(self):
         def work(inputs):
             return inputs[0].sum().item()
 
         with pytest.raises(RuntimeError):
-            graphs.recorded(work, [torch.ones(3, device="cuda")])
+            cuda.cuda_graph(work, [torch.ones(3, device="cuda")])
         assert float(torch.ones(3, device="cuda").sum()) == 3

@@ -9,16 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from saal_fast.engines.layers import Rewritten
+from saal_fast.engines.layers import VmapReplacements
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-12}
 FLOAT64 = {"dtype": torch.float64}
 
 
 def check_same(function, x):
-    """Rewritten, and rewritten under `vmap` with samples as batches of one, a function gives what it gives."""
+    """VmapReplacements, and rewritten under `vmap` with samples as batches of one, a function gives what it gives."""
     want = function(x)
-    with Rewritten():
+    with VmapReplacements():
         got = function(x)
         vmapped = torch.func.vmap(lambda one: function(one[None])[0])(x)
     torch.testing.assert_close(got, want, **CLOSE)
@@ -35,7 +35,7 @@ def test_batch_norm(size, with_weight, with_bias, eps):
 
 def test_batch_norm_by_the_batchs_own_statistics():
     x = torch.randn(4, 3, 5, **FLOAT64)
-    with Rewritten():
+    with VmapReplacements():
         torch.testing.assert_close(F.batch_norm(x, None, None, training=True), F.batch_norm(x, None, None, training=True))
     check_same(lambda x: F.batch_norm(x[:1], None, None, training=True).expand_as(x), x[:1])
 
@@ -49,7 +49,7 @@ def test_recurrent_layers(kind, layers, bidirectional, bias):
     x = torch.randn(3, 6, 4, **FLOAT64)
     check_same(lambda x: rnn(x)[0], x)
     want, got = rnn(x)[1], None
-    with Rewritten():
+    with VmapReplacements():
         got = rnn(x)[1]
     torch.testing.assert_close(got, want, **CLOSE)
 
@@ -61,7 +61,7 @@ def test_recurrent_layers_with_initial_states_projections_and_relu():
     relu = nn.RNN(4, 5, nonlinearity="relu").double()
     for run in (lambda: projected(x, state), lambda: relu(x), lambda: relu(x[0])):
         want = run()
-        with Rewritten():
+        with VmapReplacements():
             torch.testing.assert_close(run(), want, **CLOSE)
 
 
@@ -77,7 +77,7 @@ def test_dropout_between_layers_in_training_is_left_to_torch():
     torch.manual_seed(0)
     want = rnn(x)[0]
     torch.manual_seed(0)
-    with Rewritten():
+    with VmapReplacements():
         assert torch.equal(rnn(x)[0], want)
 
 
@@ -93,7 +93,7 @@ def test_packed_sequences(kind):
 
     x = torch.randn(3, 6, 4, **FLOAT64)
     want = last_and_all(x, lengths)
-    with Rewritten():
+    with VmapReplacements():
         torch.testing.assert_close(last_and_all(x, lengths), want, **CLOSE)  # several samples: torch's own
         for i in range(3):
             got = last_and_all(x[i : i + 1], lengths[i : i + 1])
@@ -130,7 +130,7 @@ def test_weight_norm(dim):
     v = torch.randn(4, 3, 2, **FLOAT64)
     g = torch.norm_except_dim(v, 2, dim) * 0 + torch.rand_like(torch.norm_except_dim(v, 2, dim)) + 0.5
     want = torch._weight_norm(v, g, dim)
-    with Rewritten():
+    with VmapReplacements():
         torch.testing.assert_close(torch._weight_norm(v, g, dim), want, **CLOSE)
         scales = torch.tensor([1.0, 2.0, 3.0], **FLOAT64)
         vmapped = torch.func.vmap(lambda scale: torch._weight_norm(v, g * scale, dim))(scales)
@@ -142,5 +142,5 @@ def test_adaptive_average_pooling(size):
     for memory_format in (torch.contiguous_format, torch.channels_last):
         x = torch.randn(3, 2, 4, 6, **FLOAT64).to(memory_format=memory_format)
         check_same(lambda x: F.adaptive_avg_pool2d(x, size), x)
-    with Rewritten():
+    with VmapReplacements():
         torch.testing.assert_close(F.adaptive_avg_pool2d(x[0], 1), x[0].mean((1, 2), keepdim=True), **CLOSE)
