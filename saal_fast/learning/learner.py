@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .._utils.checks import is_whole
 from .._utils.progress import bar
+from .._utils.rng import seeded
 from ..strategies import Strategy, make
 from .answers import correct, tell
 from .checks import check_counts, check_options, check_parts, settings_of
@@ -16,7 +17,7 @@ from .ledger import Ledger, Round
 from .phases import Phases, Train
 from .retraining import retrain
 from .rows import length, pairs
-from .seeds import Seeds, seeded
+from .seeds import Seeds
 from .store import Store
 from .train import Training
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import torch
 from torch import nn
 
+from .._utils.rng import seeded
 from ..strategies import Selection, Strategy, TrainingHook
 from .ledger import Ledger
 from .rows import Labelled, take
-from .seeds import seeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

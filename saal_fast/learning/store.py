@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .._utils.paths import home_of
-from .locks import hold, told_of
+from .locks import explained, locked
 from .plain import plain, spell
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Store:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise told_of(error, f"cannot make the folder {self.folder}") from error
+                raise explained(error, f"cannot make the folder {self.folder}") from error
 
     def write(self, name: str, content: Mapping[str, Any]) -> None:
         """Writes the record `name`, whole or not at all.
@@ -171,7 +171,7 @@ class Store:
                     line = line if file.read(1) == b"\n" else f"\n{line}"
                 file.write(f"{line}\n".encode())
         except OSError as error:
-            raise told_of(error, f"cannot write {path}; the rounds on disk are intact") from error
+            raise explained(error, f"cannot write {path}; the rounds on disk are intact") from error
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -184,7 +184,7 @@ class Store:
         if self.folder is None:
             yield
             return
-        with hold(self.folder / LOCK):
+        with locked(self.folder / LOCK):
             for left in self.folder.glob(".*.part"):  # of a process that was killed while it wrote
                 left.unlink(missing_ok=True)
             yield
@@ -204,7 +204,7 @@ class Store:
         except OSError as error:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
-            raise told_of(error, f"cannot write {path}; the rounds written before are intact") from error
+            raise explained(error, f"cannot write {path}; the rounds written before are intact") from error
 
     def _get(self, file: str) -> bytes | None:
         if self.folder is None:
@@ -214,7 +214,7 @@ class Store:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise told_of(error, f"cannot read {self.folder / file}") from error
+            raise explained(error, f"cannot read {self.folder / file}") from error
 
     def damaged(self, file: str, why: str) -> DamagedRecordError:
         """The error to raise of a file that is not what was written; says how to go back."""

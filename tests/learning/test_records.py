@@ -14,8 +14,9 @@ import pytest
 import torch
 from learners import contents, learner, oracle
 
+from saal_fast._utils.rng import seeded
 from saal_fast.learning import DamagedRecordError, LockedError, Training, rewind, store
-from saal_fast.learning.seeds import Seeds, seeded
+from saal_fast.learning.seeds import Seeds
 from saal_fast.learning.store import Store
 from saal_fast.strategies import SAAL
 

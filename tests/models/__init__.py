@@ -3,9 +3,8 @@
 `build(name)` gives a `Case`; `NAMES` lists all. Every weight, bias and statistic is random, so that each of them matters.
 """
 
-from saal_fast import linear, convolutions, attention, text, partial  # noqa: F401, I001 - each adds its cases, in this order
-from saal_fast.experiments import networks  # noqa: F401 - each adds its cases, in this order
-from saal_fast.cases import CASES, CLASSES, SAMPLES, Case, Function, build, factor_everything
+from . import linear, convolutions, networks, attention, text, partial  # noqa: F401, I001 - each adds its cases, in this order
+from .cases import CASES, CLASSES, SAMPLES, Case, Function, build, factor_everything
 
 __all__ = ["CLASSES", "NAMES", "SAMPLES", "Case", "Function", "build", "factor_everything"]
 

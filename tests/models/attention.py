@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from saal_fast.cases import CLASSES, SAMPLES, Case, Function, case
 from torch import Tensor, nn
+
+from .cases import CLASSES, SAMPLES, Case, Function, case
 
 
 @case

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from saal_fast.cases import CASES, CLASSES, SAMPLES, Case, Function, case, images
 from torch import Tensor, nn
+
+from .cases import CASES, CLASSES, SAMPLES, Case, Function, case, images
 
 CONVOLUTIONS: dict[str, tuple[int, dict[str, Any]]] = {
     "plain": (1, {"padding": 1}),

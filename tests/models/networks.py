@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from saal_fast.cases import CLASSES, SAMPLES, Case, Function, case, images
-from saal_fast.convolutions import Mean
 from torch import Tensor, nn
+
+from .cases import CLASSES, SAMPLES, Case, Function, case, images
+from .convolutions import Mean
 
 
 @case

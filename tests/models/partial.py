@@ -6,12 +6,12 @@ import math
 from typing import Any
 
 import torch
-from saal_fast.cases import CLASSES, SAMPLES, Case, Function, case
-from saal_fast.convolutions import convolution_of
-from saal_fast.linear import mlp
 from torch import Tensor, nn
 
-from saal_fast.experiments.networks import resnet, vit
+from .cases import CLASSES, SAMPLES, Case, Function, case
+from .convolutions import convolution_of
+from .linear import mlp
+from .networks import resnet, vit
 
 
 @case

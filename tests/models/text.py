@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from saal_fast.cases import CLASSES, SAMPLES, Case, Function, case, tokens
 from torch import Tensor, nn
+
+from .cases import CLASSES, SAMPLES, Case, Function, case, tokens
 
 
 def _text(kind: Callable[..., nn.Module], directions: int = 1, **options: Any) -> Case:

@@ -108,7 +108,7 @@ def test_a_generator_moves_on(name):
 
 @every
 @pytest.mark.parametrize(("k", "error", "words"), [
-    (14, ValueError, "k <= 13.*got k=14"), (0, ValueError, "k >= 1.*got k=0"), (-1, ValueError, "k >= 1.*got k=-1"),
+    (14, ValueError, "k <= 13.*got k=14"), (0, ValueError, "k >= 1.*got (k=)?0"), (-1, ValueError, "k >= 1.*got (k=)?-1"),
     (2.0, TypeError, "whole number.*2.0"), (True, TypeError, "whole number.*True"),
 ])  # fmt: skip
 def test_a_k_that_the_pool_cannot_give_is_an_error(name, k, error, words):
