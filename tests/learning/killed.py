@@ -84,7 +84,7 @@ def wrap_writes(killer):
 
     def log_(self, **event):
         if killer.phase == "logging" and event.get("round") == KILLED_IN:
-            with (self.folder / store.LOG).open("a") as file:
+            with (self.folder / store.LOG_FILE).open("a") as file:
                 file.write('{"time": "half of a li')
             die()
         log(self, **event)

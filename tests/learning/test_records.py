@@ -226,12 +226,12 @@ def test_a_read_only_folder_is_told(open_folder):
     made(open_folder, rounds=1)
     kept = contents(open_folder)
     open_folder.chmod(0o555)
-    (open_folder / store.LOCK).chmod(0o444)
+    (open_folder / store.LOCK_FILE).chmod(0o444)
     try:
         with not_root(), pytest.raises(PermissionError, match="cannot write into the folder"):
             made(open_folder)
-        (open_folder / store.LOCK).chmod(0o666)
-        (open_folder / store.LOG).chmod(0o666)
+        (open_folder / store.LOCK_FILE).chmod(0o666)
+        (open_folder / store.LOG_FILE).chmod(0o666)
         told = r"cannot write .*0002-ask\.json; the rounds written before are intact: Permission denied"
         with not_root(), pytest.raises(PermissionError, match=told):
             made(open_folder)
@@ -279,7 +279,7 @@ def test_rewind_needs_a_number_and_a_phase(tmp_path):
 
 
 def test_the_log_cannot_be_written(tmp_path):
-    (tmp_path / store.LOG).mkdir()
+    (tmp_path / store.LOG_FILE).mkdir()
     with pytest.raises(OSError, match=r"cannot write .*log\.jsonl; the rounds on disk are intact"):
         Store(tmp_path).log(event="fit")
 
