@@ -240,7 +240,7 @@ def test_training_goes_on_from_a_saved_state(name):
 
 
 def test_an_unknown_name_is_an_error_that_lists_the_known():
-    with pytest.raises(ValueError, match=r"saal, random, .*vaal; got 'entropie'"):
+    with pytest.raises(ValueError, match=r"saal, random, .*vaal.*; got 'entropie'"):
         strategies.make("entropie")
 
 
@@ -249,9 +249,7 @@ def test_an_unknown_option_is_an_error():
         strategies.make("entropy", colour=1)
 
 
-@pytest.mark.parametrize(
-    "name", ["entropy", "variation-ratio", "margin", "least-confidence", "coreset", "badge", "ll4al", "vaal"]
-)
+@pytest.mark.parametrize("name", [n for n in strategies.NAMES if n not in ("random", "saal")])
 def test_a_way_to_take_nonfinite_that_there_is_not_is_an_error(name):
     with pytest.raises(ValueError, match="'raise' or 'keep', got 'drop'"):
         strategies.make(name, on_nonfinite="drop")
