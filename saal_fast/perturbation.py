@@ -41,7 +41,7 @@ class Perturbation(Protocol):
 
     @property
     def code(self) -> tuple[str, float]:
-        """The rule's name and exponent q for the fused operations; the ghost engine refuses a rule that these do not know."""
+        """The rule's name and exponent q in the fused operations; the ghost engine refuses a rule that they lack."""
         ...
 
     def unit(self, grads: Iterable[Tensor]) -> Tensor | float:

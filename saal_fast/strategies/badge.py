@@ -8,12 +8,11 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from .._utils.checks import check_batch_size
 from .._utils.rng import ensure_generator
 from ..kmeans import kmeans_plusplus
 from ..models.features import BatchSize
 from ..selection.gradient_embeddings import gradient_factors, residuals
-from .choice import candidates, check_on_nonfinite, check_request
+from .choice import candidates, check_options, check_request
 from .protocol import OnNonFinite, Selection, WithoutTraining
 
 
@@ -35,8 +34,7 @@ class BADGE(WithoutTraining):
     name: ClassVar[str] = "badge"
 
     def __post_init__(self) -> None:
-        check_on_nonfinite(self.on_nonfinite)
-        check_batch_size(self.batch_size)
+        check_options(self.batch_size, self.on_nonfinite)
 
     def select(
         self,

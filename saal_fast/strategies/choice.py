@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._utils.checks import check_whole
+from .._utils.checks import check_batch_size, check_choice, check_whole
 from .._utils.rng import check_generator
 from ..pools import Stream
 from ..scoring.nonfinite import NonFiniteError
@@ -28,10 +28,10 @@ def check_request(k: int, pool: Any, generator: Any) -> None:
         raise ValueError(f"expected k <= {length}, the size of the pool; got k={k}")
 
 
-def check_on_nonfinite(value: str) -> None:
-    """Raises ValueError unless `on_nonfinite` is "raise" or "keep"."""
-    if value not in ("raise", "keep"):
-        raise ValueError(f"expected on_nonfinite to be 'raise' or 'keep', got {value!r}")
+def check_options(batch_size: Any, on_nonfinite: Any) -> None:
+    """Raises ValueError unless both options, which most strategies have, are valid."""
+    check_batch_size(batch_size)
+    check_choice("on_nonfinite", on_nonfinite, ("raise", "keep"))
 
 
 def candidates(finite: Tensor, k: int, on_nonfinite: OnNonFinite) -> Tensor:

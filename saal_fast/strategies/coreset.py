@@ -8,10 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from .._utils.checks import check_batch_size
 from .._utils.rng import ensure_generator
 from ..models.features import BatchSize, is_empty, penultimate
-from .choice import candidates, check_on_nonfinite, check_request
+from .choice import candidates, check_options, check_request
 from .protocol import OnNonFinite, Selection, WithoutTraining
 
 CENTRES_AT_ONCE = 4096
@@ -46,8 +45,7 @@ class Coreset(WithoutTraining):
     name: ClassVar[str] = "coreset"
 
     def __post_init__(self) -> None:
-        check_on_nonfinite(self.on_nonfinite)
-        check_batch_size(self.batch_size)
+        check_options(self.batch_size, self.on_nonfinite)
         if not 0 <= self.outliers < 1:
             raise ValueError(f"expected outliers as a share of the pool in [0, 1), got {self.outliers}")
         if not self.time_limit > 0:

@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from .._utils.checks import check_batch_size, check_whole
+from .._utils.checks import check_whole
 from .._utils.rng import drawing_from
 from ..models.features import BatchSize, each_batch, first_output, module_of, tap, tapped
 from ..models.state import unwrap
 from ..tasks import logits_of
-from .choice import check_on_nonfinite, check_request, largest
+from .choice import check_options, check_request, largest
 from .feature_maps import average_over_space, find_levels
 from .protocol import OnNonFinite, Selection, TrainingHook
 
@@ -91,8 +91,7 @@ class LL4AL:
     name: ClassVar[str] = "ll4al"
 
     def __post_init__(self) -> None:
-        check_on_nonfinite(self.on_nonfinite)
-        check_batch_size(self.batch_size)
+        check_options(self.batch_size, self.on_nonfinite)
         check_whole("width", self.width, 1)
         if self.stop is not None:
             check_whole("stop", self.stop, 0)

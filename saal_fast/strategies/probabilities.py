@@ -14,9 +14,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from .._utils.checks import check_batch_size
 from ..models.features import BatchSize, logits
-from .choice import check_on_nonfinite, check_request, largest
+from .choice import check_options, check_request, largest
 from .protocol import OnNonFinite, Selection, WithoutTraining
 
 
@@ -34,8 +33,7 @@ class _ByProbabilities(WithoutTraining, ABC):
     on_nonfinite: OnNonFinite = "raise"
 
     def __post_init__(self) -> None:
-        check_on_nonfinite(self.on_nonfinite)
-        check_batch_size(self.batch_size)
+        check_options(self.batch_size, self.on_nonfinite)
 
     @staticmethod
     @abstractmethod

@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from .. import perturbation
-from .._utils.checks import check_batch_size, check_choice
+from .._utils.checks import check_choice
 from .._utils.rng import ensure_generator
 from ..engines import NAMES
 from ..scoring import Options
 from ..selection import select_scored
-from .choice import check_on_nonfinite
+from .choice import check_options
 from .protocol import Selection, WithoutTraining
 
 
@@ -55,8 +55,7 @@ class SAAL(WithoutTraining):
         if unknown:
             known_options = ", ".join(sorted(Options.__annotations__))
             raise TypeError(f"expected options of saal_fast.score, among {known_options}; got {', '.join(unknown)}")
-        check_batch_size(self.options.get("batch_size", "auto"))
-        check_on_nonfinite(self.options.get("on_nonfinite", "raise"))
+        check_options(self.options.get("batch_size", "auto"), self.options.get("on_nonfinite", "raise"))
         mine = {"norm", "adaptive", "objective"} & set(self.options)
         if mine:
             raise TypeError(f"expected {', '.join(sorted(mine))} as SAAL's own argument, got it in options")

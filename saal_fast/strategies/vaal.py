@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, IterableDataset
 
-from .._utils.checks import check_batch_size, check_whole
+from .._utils.checks import check_whole
 from .._utils.rng import draw_seed, drawing_from
 from ..models.features import BatchSize, device_of, each_batch, module_of
 from ..pools import Batch, Stream
-from .choice import candidates, check_on_nonfinite, check_request
+from .choice import candidates, check_options, check_request
 from .protocol import OnNonFinite, Selection, TrainingHook
 from .vae import Autoencoder, Discriminator, adversarial_loss, discriminator_loss, elbo_loss, gaussian, reparameterise
 
@@ -55,8 +55,7 @@ class VAAL:
     name: ClassVar[str] = "vaal"
 
     def __post_init__(self) -> None:
-        check_on_nonfinite(self.on_nonfinite)
-        check_batch_size(self.batch_size)
+        check_options(self.batch_size, self.on_nonfinite)
         for name in ("latent", "width", "steps"):
             check_whole(name, getattr(self, name), 1)
 

@@ -109,9 +109,9 @@ def run(folder, phase=None):
     train, evaluate = Training(epochs=2, batch_size=5), Accuracy(*problem(20, seed=1))
 
     def train_(model, labelled, hook):
-        told = train(model, labelled, hook)
+        numbers = train(model, labelled, hook)
         killer.begins("training")
-        return told
+        return numbers
 
     def evaluate_(model):
         killer.begins("evaluating")

@@ -251,7 +251,7 @@ def test_an_unknown_option_is_an_error():
 
 @pytest.mark.parametrize("name", [n for n in strategies.NAMES if n not in ("random", "saal")])
 def test_a_way_to_take_nonfinite_that_there_is_not_is_an_error(name):
-    with pytest.raises(ValueError, match="'raise' or 'keep', got 'drop'"):
+    with pytest.raises(ValueError, match="'raise', 'keep'; got 'drop'"):
         strategies.make(name, on_nonfinite="drop")
 
 

@@ -120,7 +120,7 @@ def test_outliers_may_stay_uncovered():
     assert robust.indices.tolist() != [20]
 
 
-def test_out_of_time_the_greedy_cover_is_taken_and_told(caplog):
+def test_out_of_time_the_greedy_cover_is_taken_and_logged(caplog):
     points, labelled = drawn(40), drawn(3, seed=1)
     options = {"labelled": labelled, "generator": small.seeded(0)}
     plain = strategies.make("coreset").select(Plane(), points, 5, **options)
