@@ -1,6 +1,6 @@
-"""What ε* is: the worst step inside a ball of radius ρ, for one sample's gradient.
+"""Perturbation rules: ε*, the worst step inside a ball of radius ρ, from one sample's gradient.
 
-Every rule is a few small functions of one tensor, so that an engine never asks which rule it has:
+A rule is a few small functions of one tensor, so that an engine never asks which rule it has:
 
 | rule | `contribution` to the total | `direction` | `scale` of ε | `dual_norm` |
 | --- | --- | --- | --- | --- |
@@ -8,8 +8,8 @@ Every rule is a few small functions of one tensor, so that an engine never asks 
 | `Lp(ρ, p)`, 1/p + 1/q = 1 | Σ|g|^q | sign(g) |g|^(q-1) | ρ / total^(1/p) | total^(1/q) |
 | `Adaptive(ρ)` | ‖ |w| ⊙ g ‖² | w² ⊙ g | ρ / √total | √total |
 
-The total is summed over all perturbed parameters; then `ε = scale(total) · direction(g, w)` for each. ε does not change when
-g is multiplied by a positive number, which engines use to keep small gradients from underflowing.
+The total is the sum over all perturbed parameters; each gets `ε = scale(total) · direction(g, w)`. ε does not change when g
+is multiplied by a positive number; engines use this to keep small gradients from underflowing.
 """
 
 from __future__ import annotations
@@ -27,51 +27,51 @@ Named = Mapping[str, Tensor]
 
 
 class Perturbation(Protocol):
-    """One sample's worst step: what engines need to know of it."""
+    """A rule for one sample's worst step, as engines need it."""
 
     @property
     def rho(self) -> float:
-        """Radius of the ball, in the rule's own norm; ρ >= 0."""
+        """Radius ρ >= 0 of the ball, in the rule's own norm."""
         ...
 
     @property
     def linear(self) -> bool:
-        """Whether `direction(g, w)` is g itself, so that a factored gradient `G Aᵀ` may stay factored."""
+        """Whether `direction(g, w)` is g itself, so that engines can keep a gradient factored as `G Aᵀ`."""
         ...
 
     @property
     def code(self) -> tuple[str, float]:
-        """The rule's name for the fused operations (`ops/elementwise.py`), and its exponent q."""
+        """The rule's name and exponent q in the fused operations; the ghost engine refuses a rule that they lack."""
         ...
 
     def unit(self, grads: Iterable[Tensor]) -> Tensor | float:
-        """A positive size, by which gradients are divided before powers of them are summed."""
+        """A positive scale that gradients are divided by before their powers are summed."""
         ...
 
     def contribution(self, g: Tensor, w: Tensor) -> Tensor:
-        """What gradient g of weight w adds to the total; a number (0-d)."""
+        """The term that gradient g of weight w adds to the total; 0-d."""
         ...
 
     def direction(self, g: Tensor, w: Tensor) -> Tensor:
-        """Where g pushes w; the shape of g."""
+        """The direction of ε for gradient g of weight w; the shape of g."""
         ...
 
     def scale(self, total: Tensor) -> Tensor:
-        """By what the directions are multiplied, so that ‖ε‖ = ρ; 0 where the gradient is zero."""
+        """The factor of the directions that makes ‖ε‖ = ρ; 0 for a zero gradient."""
         ...
 
     def dual_norm(self, total: Tensor) -> Tensor:
-        """The gradient's norm dual to the ball's: the loss grows by `ρ · dual_norm` to first order (Theorem 3.3)."""
+        """The gradient's norm, dual to the ball's: to first order the loss grows by `ρ · dual_norm` (Theorem 3.3)."""
         ...
 
 
 def _over(rho: float, size: Tensor) -> Tensor:
-    """ρ / size, and 0 where the size is 0."""
+    """ρ / size, or 0 for size 0."""
     return torch.where(size > 0, rho / torch.where(size > 0, size, torch.ones_like(size)), torch.zeros_like(size))
 
 
 def _amax(grads: Iterable[Tensor]) -> Tensor:
-    """The largest |g|, 1 where all are zero."""
+    """The largest |g|, or 1 if all are zero."""
     peak = torch.stack([g.abs().amax() for g in grads if g.numel()]).amax()
     return torch.where(peak > 0, peak, torch.ones_like(peak))
 
@@ -180,12 +180,12 @@ def make(rho: float, norm: float = 2, adaptive: bool = False) -> Perturbation:
 
 
 def total_of(rule: Perturbation, grads: Named, weights: Named) -> Tensor:
-    """Σ of the rule's contributions over all parameters; 0-d."""
+    """The sum of the rule's contributions over all parameters; 0-d."""
     return torch.stack([rule.contribution(g, weights[name]) for name, g in grads.items()]).sum()
 
 
 def epsilon(rule: Perturbation, grads: Named, weights: Named) -> tuple[dict[str, Tensor], Tensor]:
-    """Eq. 3 over whole gradients: ε for each parameter, and the dual norm of the gradient (0-d)."""
+    """Eq. 3 for a whole gradient: ε of each parameter, and the gradient's dual norm (0-d)."""
     unit = rule.unit(grads.values())
     grads = {name: g / unit for name, g in grads.items()}
     total = total_of(rule, grads, weights)

@@ -1,4 +1,4 @@
-"""What an output's pseudo-label and per-sample loss are.
+"""Tasks: what the pseudo-label and the per-sample loss of a model's output are.
 
 A `Task` has two methods. `Classification` is the default; a regression, a tagger or a detector is a class of a few lines:
 
@@ -20,14 +20,13 @@ from torch import Tensor
 
 @runtime_checkable
 class Task(Protocol):
-    """Pseudo-label and loss of a batch of outputs. Both are called under `vmap` on batches of one.
+    """Pseudo-label and loss of a batch of outputs. Both methods are called under `vmap`, on batches of one.
 
-    A label may be any nest (dict, list, tuple) of tensors with the batch as first dimension. Labels are constants:
-    gradients do not flow through them.
+    A label may be any pytree (dict, list, tuple) of tensors whose first dimension is the batch. No gradient flows into it.
     """
 
     def pseudo_label(self, output: Any) -> Any:
-        """ŷ: what the model itself predicts."""
+        """ŷ, the model's own prediction."""
         ...
 
     def loss(self, output: Any, label: Any) -> Tensor:
@@ -37,18 +36,18 @@ class Task(Protocol):
 
 @runtime_checkable
 class ChecksLabels(Protocol):
-    """A task that can tell before scoring that given labels do not fit."""
+    """A task that checks given labels before scoring."""
 
     def check_labels(self, labels: Any, output: Any) -> None:
-        """Raise ValueError or TypeError where `labels` do not fit outputs like this one."""
+        """Raises ValueError or TypeError if `labels` do not fit outputs like this one."""
         ...
 
 
 def logits_of(output: Any) -> Tensor:
-    """The logits in what a model returned: a tensor, the first of a tuple, `["logits"]` or `.logits` (Hugging Face).
+    """The logits in a model's output: a tensor, the first of a tuple, `["logits"]` or `.logits` (Hugging Face).
 
     Raises:
-        TypeError: there are none to be found.
+        TypeError: the output holds no logits.
     """
     if isinstance(output, Tensor):
         return output
@@ -66,7 +65,7 @@ def logits_of(output: Any) -> Tensor:
 
 
 def tensors_of(output: Any) -> list[Tensor]:
-    """The floating-point tensors of an output, as far as they can be seen."""
+    """The floating-point tensors in an output; in an unknown object only its `.logits`."""
     if isinstance(output, Tensor):
         return [output] if output.is_floating_point() else []
     if isinstance(output, Mapping):
@@ -78,11 +77,11 @@ def tensors_of(output: Any) -> list[Tensor]:
 
 
 def class_logits(output: Any) -> Tensor:
-    """Logits [B, C] of a classifier's output; half precision is widened to fp32.
+    """The logits [B, C] in a classifier's output; half precision is widened to fp32.
 
     Raises:
-        TypeError: there are none to be found.
-        ValueError: they are of another shape, or no floating-point numbers.
+        TypeError: the output holds no logits.
+        ValueError: the logits have another shape or type.
     """
     z = logits_of(output)
     if z.ndim != 2 or z.shape[1] < 2 or not z.is_floating_point():
@@ -96,9 +95,9 @@ def class_logits(output: Any) -> Tensor:
 class Classification:
     """Cross-entropy over C classes; the pseudo-label is the argmax (paper, Section 2.1).
 
-    The loss of class y is computed as `log(1 + Σ_{j≠y} exp(z_j - z_y))`, which is the cross-entropy, but keeps its digits
-    (and its gradient's) where the model is nearly certain: fp32 `-log softmax` would round all of those to 0 and leave
-    confident samples without an order. Half-precision logits are widened to fp32 first.
+    The loss of class y is computed as `log(1 + Σ_{j≠y} exp(z_j - z_y))`. This is the cross-entropy, but loss and gradient
+    keep their precision where the model is nearly certain; fp32 `-log softmax` would round all of these losses to 0 and lose
+    the order of confident samples. Half-precision logits are widened to fp32 first.
     """
 
     def pseudo_label(self, output: Any) -> Tensor:
@@ -113,7 +112,7 @@ class Classification:
         return torch.logaddexp(rest, torch.zeros_like(rest))
 
     def check_labels(self, labels: Any, output: Any) -> None:
-        """Given labels are whole numbers in [0, C)."""
+        """Checks that given labels are integers [N] in [0, C)."""
         classes = class_logits(output).shape[1]
         if not isinstance(labels, Tensor):
             raise TypeError(f"expected labels as integers of shape [N], got {type(labels).__name__}")

@@ -1,1 +1,1 @@
-"""What every room may use, and what knows none of them: checks of arguments, paths, progress bars."""
+"""Helpers that every room may use and that know no room: argument checks, random numbers, paths, progress bars."""

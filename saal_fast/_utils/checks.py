@@ -1,4 +1,4 @@
-"""Checks of arguments that several rooms share."""
+"""Argument checks that several rooms share; the messages say what was expected and what came."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def is_whole(value: Any) -> bool:
-    """Whether a value is a whole number, of Python or of NumPy; True and False are none."""
+    """Whether a value is a whole number of Python or NumPy; True, False and tensors are not."""
     if isinstance(value, (bool, Tensor)):
         return False
     try:
@@ -20,7 +20,32 @@ def is_whole(value: Any) -> bool:
     return True
 
 
+def check_whole(name: str, value: Any, least: int | None = None) -> None:
+    """Raises unless argument `name` is a whole number, `least` or more.
+
+    Raises:
+        TypeError: it is not a whole number.
+        ValueError: it is less than `least`.
+    """
+    if not is_whole(value):
+        raise TypeError(f"expected {name} to be a whole number, got {value!r} ({type(value).__name__})")
+    if least is not None and value < least:
+        raise ValueError(f"expected {name} >= {least}, got {value}")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Raises TypeError unless argument `name` is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"expected {name} to be True or False, got {value!r}")
+
+
 def check_choice(name: str, value: Any, choices: Collection[str | None]) -> None:
-    """Raises ValueError unless the value of argument `name` is one of the choices."""
+    """Raises ValueError unless argument `name` is one of the choices."""
     if value not in choices:
         raise ValueError(f"expected {name} to be one of {', '.join(map(repr, choices))}; got {value!r}")
+
+
+def check_batch_size(value: Any) -> None:
+    """Raises ValueError unless `batch_size` is "auto" or a number of samples."""
+    if value != "auto" and (not is_whole(value) or value < 1):
+        raise ValueError(f'expected batch_size to be "auto" or a whole number >= 1, got {value!r}')

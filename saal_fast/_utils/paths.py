@@ -1,4 +1,4 @@
-"""Folders as users name them."""
+"""Paths as users write them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 
 def home_of(path: str | os.PathLike[str]) -> Path:
-    """`path`, with a leading ~ or ~user replaced by that user's home, as a shell does; where there is none it stays.
+    """Expands a leading ~ or ~user to that user's home, as a shell does; an unknown user stays.
 
     Raises:
-        TypeError: it is no path.
-        ValueError: it is empty.
+        TypeError: path is of another type.
+        ValueError: path is empty.
     """
     if path == "":
         raise ValueError("expected the name of a folder, got an empty one; the current folder is '.'")

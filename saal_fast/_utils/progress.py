@@ -1,4 +1,4 @@
-"""A progress bar that counts samples, and keeps quiet unless someone is there to watch a long wait."""
+"""A progress bar that by default appears only for long work at a terminal or in a notebook."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-PATIENCE = 3.0
-"""Seconds of work before a bar appears that nobody asked for."""
+SECONDS_BEFORE_BAR = 3.0
+"""Seconds of work before a bar appears on its own."""
 
 
 class Bar(Protocol):
     """What `bar` yields."""
 
     def update(self, n: int = 1, /) -> object:
-        """Count `n` more samples."""
+        """Counts `n` more samples."""
 
 
 class _NoBar:
@@ -26,14 +26,14 @@ class _NoBar:
 
 @contextmanager
 def bar(total: int | None, show: bool | None = None, label: str = "scoring", unit: str = " samples") -> Iterator[Bar]:
-    """Open a progress bar; `update(n)` on it counts n samples.
+    """Opens a progress bar, whose `update(n)` counts n samples.
 
     Args:
-        total: Number of samples to come; None where it is unknown.
-        show: True shows the bar. False shows none. None shows it on work longer than `PATIENCE`, if tqdm is
+        total: Number of samples; None if unknown.
+        show: True shows the bar, False shows none. None shows it for work longer than `SECONDS_BEFORE_BAR`, if tqdm is
             installed and stderr is a terminal or a notebook.
-        label: What is going on, in a word.
-        unit: What is counted.
+        label: Name of the work.
+        unit: Name of what is counted.
 
     Yields:
         The bar, shown or not.
@@ -47,7 +47,7 @@ def bar(total: int | None, show: bool | None = None, label: str = "scoring", uni
     if show or (show is None and installed and _watched()):
         from tqdm.auto import tqdm  # noqa: PLC0415 - optional, and slow to import where no bar is shown
 
-        delay = 0.0 if show else PATIENCE
+        delay = 0.0 if show else SECONDS_BEFORE_BAR
         with tqdm(total=total, desc=label, unit=unit, delay=delay, dynamic_ncols=True) as shown:
             yield shown
     else:
@@ -55,7 +55,7 @@ def bar(total: int | None, show: bool | None = None, label: str = "scoring", uni
 
 
 def _watched() -> bool:
-    """Tell whether stderr is a terminal, or Python runs behind a notebook."""
+    """Whether stderr is a terminal, or Python runs behind a notebook."""
     if sys.stderr is not None and sys.stderr.isatty():
         return True
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()

@@ -1,12 +1,12 @@
 """k-means++ seeding: k rows spread over the data, each drawn with probability proportional to D².
 
 D² is the squared distance to the nearest row drawn before (Arthur & Vassilvitskii, "k-means++: the advantages of careful
-seeding", SODA 2007). BADGE (arXiv:1906.03671) selects samples so, over gradient embeddings, and SAAL over scores.
+seeding", SODA 2007). BADGE (arXiv:1906.03671) selects samples this way over gradient embeddings, and SAAL over scores.
 
-`kmeans_plusplus` runs in C++, or in CUDA for a tensor there; `kmeans_plusplus_reference` is the definition in plain PyTorch.
-**Given the same uniforms and algorithm, all choose the same rows**, for any number of threads: what decides is computed in
-float64 in one defined order (`csrc/kmeans_policy.h`), so there is no rounding to differ by. docs/seeding.md explains the
-algorithms, and why they are exact.
+`kmeans_plusplus` runs in C++, or in CUDA for a CUDA tensor; `kmeans_plusplus_reference` is the definition in plain PyTorch.
+**Given the same uniforms and algorithm, all choose the same rows**, for any number of threads, because every number that
+decides is computed in float64 in one defined order (`csrc/kmeans/policy.h`). docs/seeding.md explains the algorithms, and
+why they are exact.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from saal_fast import _native
 
 from .inputs import Algorithm, Array, Data, First, Points, as_count, as_data, check_options
 from .reference import kmeans_plusplus_reference
-from .uniforms import as_key, draw_uniforms
+from .uniforms import draw_uniforms, seed_to_key
 
 __all__ = ["SeedingInfo", "draw_uniforms", "kmeans_plusplus", "kmeans_plusplus_reference"]
 
@@ -34,14 +34,14 @@ _Seeding: TypeAlias = "tuple[np.ndarray[Any, Any], tuple[str, float, int, int, i
 
 @dataclass(frozen=True)
 class SeedingInfo:
-    """What `kmeans_plusplus` tells of a search.
+    """Statistics of one `kmeans_plusplus` search.
 
     Attributes:
-        algorithm: The one that drew: "plain", "rejection" or "sorted".
-        potential: Σ weights · D² once all rows are chosen, what k-means++ bounds; in units of x squared.
-        acceptance: Rows accepted of the candidates drawn; 1 where nothing is ever rejected.
+        algorithm: The algorithm used: "plain", "rejection" or "sorted".
+        potential: Σ weights · D² after the last choice, which k-means++ bounds; in units of x squared.
+        acceptance: Share of the drawn candidates that were accepted; 1 for algorithms without rejection.
         refreshes: Passes over all rows.
-        distances: Pairs of a row and a chosen row that were looked at; a search by passes over all rows takes N · k.
+        distances: Pairs of a row and a chosen row that were visited; passes over all rows visit N · k.
     """
 
     algorithm: str
@@ -92,34 +92,34 @@ def kmeans_plusplus(
 ) -> Tensor | tuple[Tensor, SeedingInfo]:
     """Chooses k different rows of x by exact D² sampling.
 
-    When no weight is left, because the rest repeats rows already chosen, it chooses uniformly among the rows (of positive
-    weight) not chosen yet. Ctrl-C ends it within a second.
+    When no weight is left, because the other rows repeat chosen ones, it chooses uniformly among the rows (of positive
+    weight) not chosen yet. Ctrl-C interrupts it within a second.
 
     Args:
         x: Data, [N, D], or [N] for N numbers; a tensor on any device or a NumPy array, with any strides. Or a pair
             (a [N, C], h [N, D]), which stands for the rows a_i ⊗ h_i of C · D numbers without forming them: a last layer's
             gradients. float32 and float64 are used as they are, narrower floats and integers of up to 16 bits as float32,
-            wider integers as float64 (exact up to 2⁵³). Distances are taken in float64; of rows from differences, so that an
-            offset common to all costs no accuracy, of a pair from the factors' inner products.
-        k: How many rows, 1 <= k <= N.
-        first: How the first row is drawn: "random", in proportion to the weights, or "argmax", the row of largest weighted
-            squared norm (of equals the first), as BADGE's published code does. Not with initial rows.
-        seed: A number in [0, 2⁶⁴), or a generator, which moves on by one draw. None draws fresh entropy; the global
+            wider integers as float64 (exact up to 2⁵³). Distances are computed in float64: for rows from differences, so
+            that a common offset costs no accuracy; for a pair from the factors' inner products.
+        k: Number of rows to draw, 1 <= k <= N.
+        first: How to draw the first row: "random", in proportion to the weights, or "argmax", the row of largest weighted
+            squared norm (of equal ones the first), as in BADGE's published code. Not with initial rows.
+        seed: A number in [0, 2⁶⁴), or a generator, which advances by one draw. None draws fresh entropy; the global
             generator isn't touched.
-        weights: [N], >= 0, that multiply D². Rows of weight zero are never chosen.
-        initial: Numbers of rows chosen before, [M], such as the labelled ones: new rows keep away from them as from each
-            other, and they aren't chosen again. There must be one other row of positive weight for each of k.
-        algorithm: All draw from the same distribution, each with rows of its own for the same seed. "plain" updates all
-            distances after each row; "rejection" draws by stale ones and corrects for it; "sorted", for N numbers, updates
-            those nearest the new row, on the CPU wherever x is. "auto" chooses by the shape.
-        return_info: Whether to return a `SeedingInfo` too, whose potential takes one pass more.
+        weights: Factors of D², [N], >= 0. Rows of weight zero are never chosen.
+        initial: Indices of rows chosen before, [M], such as the labelled ones: new rows keep away from them as from each
+            other, and they aren't chosen again. At least k other rows must have positive weight.
+        algorithm: All draw from the same distribution, but the rows for a seed differ. "plain" updates all distances after
+            each row; "rejection" draws by stale distances and corrects for that; "sorted", for N numbers, updates those
+            nearest the new row, on the CPU wherever x is. "auto" chooses by the shape.
+        return_info: Whether to return a `SeedingInfo` too; its potential takes one more pass.
 
     Returns:
-        The rows' numbers in the order drawn, int64 [k], on the CPU; and the info, if asked for.
+        The rows' indices in the order drawn, int64 [k], on the CPU; and the info, if asked for.
 
     Raises:
-        TypeError: k is no integer, x is neither a tensor nor an array, or isn't dense or of real numbers, or seed or initial
-            are none of the above.
+        TypeError: k is no integer; x is neither a tensor nor an array, isn't dense or isn't of real numbers; or seed or
+            initial has another type.
         ValueError: x isn't one- or two-dimensional, is empty, holds NaN or inf (the first such row is named) or numbers so
             large that their squares overflow float64; weights are negative, not finite, or all zero; or an argument is out
             of range.
@@ -128,7 +128,7 @@ def kmeans_plusplus(
     check_options(first, algorithm)
     data = as_data(x, weights, initial)
     count = as_count(k, len(data))
-    key = as_key(seed)
+    key = seed_to_key(seed)
     seeding = _draw_cuda(data, count, first, key, algorithm, return_info) if data.x.device.type != "cpu" else None
     rows, counted = seeding or _draw(data, count, first, key, algorithm, return_info)
     if not return_info:
@@ -158,14 +158,14 @@ def _draw(data: Data, k: int, first: First, key: int, algorithm: Algorithm, pote
 
 
 def _draw_cuda(data: Data, k: int, first: First, key: int, algorithm: Algorithm, potential: bool) -> _Seeding | None:
-    """Draws k rows on the device they are on; None where the CPU shall."""
+    """Draws k rows on x's own device; None if the CPU must draw them."""
     x, left = data.x, data.left
     if x.device.type != "cuda":
         _log.warning("kmeans_plusplus copies x to the CPU: it has no code for %s", x.device.type)
         return None
     (n, dim), columns = x.shape, 0 if left is None else left.shape[1]
-    way = _native.core().choose_algorithm(n, dim + columns, k, left is not None) if algorithm == "auto" else algorithm
-    if way == "sorted":
+    chosen = _native.core().choose_algorithm(n, dim + columns, k, left is not None) if algorithm == "auto" else algorithm
+    if chosen == "sorted":
         _log.info("kmeans_plusplus copies x to the CPU, which sorts it")
         return None
     cuda = _native.cuda()
@@ -196,7 +196,7 @@ def _draw_cuda(data: Data, k: int, first: First, key: int, algorithm: Algorithm,
         left_stride=0 if left is None else left.stride(0),
         weights=None if data.weights is None else data.weights.numpy(),
         initial=data.initial,
-        algorithm=way,
+        algorithm=chosen,
         potential=potential,
         device=x.device.index,
         stream=torch.cuda.current_stream(x.device).cuda_stream,

@@ -1,4 +1,4 @@
-"""What `kmeans_plusplus` takes, checked and brought to a form that the compiled code reads."""
+"""Checks the arguments of `kmeans_plusplus` and converts them to what the compiled code reads."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ First = Literal["random", "argmax"]
 Algorithm = Literal["auto", "plain", "rejection", "sorted"]
 
 _FIRSTS, _ALGORITHMS = frozenset(get_args(First)), frozenset(get_args(Algorithm))
-_PLAIN = frozenset({np.dtype(np.float32), np.dtype(np.float64)})
+_USED_AS_THEY_ARE = frozenset({np.dtype(np.float32), np.dtype(np.float64)})
 _EXACT_IN_FLOAT32 = {torch.bool, torch.int8, torch.uint8, torch.int16, torch.uint16}
 _INTEGERS = _EXACT_IN_FLOAT32 | {torch.int32, torch.int64, torch.uint32, torch.uint64}
 
 
 @dataclass(frozen=True)
 class Data:
-    """Checked inputs.
+    """Checked arguments.
 
     Attributes:
-        x: Rows [N, D], float32 or float64, columns next to each other; of a pair (a, h) this is h.
+        x: Rows [N, D], float32 or float64, columns next to each other; h of a pair (a, h).
         left: a [N, C], of the same type; None for plain rows.
         weights: float64 [N] on the CPU; None for ones.
-        initial: Rows chosen before.
+        initial: Indices of rows chosen before.
     """
 
     x: Tensor
@@ -43,7 +43,7 @@ class Data:
 
 
 def as_data(x: Points, weights: Array | None, initial: Array | list[int] | None) -> Data:
-    """Checks types and shapes; values are checked where they are read.
+    """Checks types and shapes; the code that reads the values checks those.
 
     Raises:
         TypeError: x isn't of dense real numbers, weights aren't numbers, or initial aren't whole numbers.
@@ -71,7 +71,7 @@ def as_data(x: Points, weights: Array | None, initial: Array | list[int] | None)
 
 
 def as_count(k: SupportsIndex, n: int) -> int:
-    """K as an int in [1, n].
+    """Converts k to an int in [1, n].
 
     Raises:
         TypeError: k is no integer.
@@ -117,23 +117,23 @@ def _as_rows(x: Array, name: str) -> Tensor:
 
 
 def _as_tensor(x: np.ndarray[Any, Any], name: str) -> Tensor:
-    """A tensor over the array's own memory where it can be: in this machine's byte order, aligned, strides not negative."""
-    if x.dtype not in _PLAIN or not x.flags.carray:
+    """A tensor that shares the array's memory if its byte order, alignment and strides allow that, else a copy."""
+    if x.dtype not in _USED_AS_THEY_ARE or not x.flags.carray:
         if not np.issubdtype(x.dtype, np.number) and x.dtype != np.bool_:
             raise TypeError(f"expected {name} of real numbers, got a NumPy array of dtype {x.dtype}")
         x = x.astype(x.dtype.newbyteorder("="), copy=False)
         if not x.flags.aligned or any(stride < 0 or stride % x.itemsize for stride in x.strides):
             x = x.copy()
         if not x.flags.writeable:
-            x = np.asarray(_Lent(x))
+            x = np.asarray(_Writable(x))
     try:
         return torch.from_numpy(x)
     except TypeError as error:
         raise TypeError(f"expected {name} of real numbers, got a NumPy array of dtype {x.dtype}") from error
 
 
-class _Lent:
-    """A read-only array, such as a mapped file, as one that isn't: torch takes no other without a word. Nothing writes."""
+class _Writable:
+    """Presents a read-only array, such as a mapped file, as writable, so that torch does not warn; nothing writes to it."""
 
     def __init__(self, x: np.ndarray[Any, Any]) -> None:
         self.x = x
@@ -142,7 +142,7 @@ class _Lent:
 
 
 def _tensor(name: str, values: Array | list[int]) -> Tensor:
-    """An argument beside x as a tensor; arrays are copied, in whatever order or layout they are."""
+    """Converts weights or initial rows to a tensor; arrays of any byte order and layout are copied."""
     if isinstance(values, Tensor):
         return values.to_dense() if values.layout != torch.strided else values
     try:

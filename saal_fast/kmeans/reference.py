@@ -1,4 +1,4 @@
-"""The definition of k-means++ seeding, in plain PyTorch: the twin that tests hold the fast paths to."""
+"""The definition of k-means++ seeding in plain PyTorch, which tests compare the fast paths with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .inputs import Algorithm, Array, Data, First, Points, as_count, as_data, check_options
 
-# The tree of sums; as in csrc/kmeans_policy.h.
+# The tree of sums, as in csrc/kmeans/policy.h.
 _LANES = 16
 _FAN = 256
 
@@ -30,19 +30,19 @@ def kmeans_plusplus_reference(
     uniforms: Tensor | Sequence[float],
     refresh_every: int = -1,
 ) -> Tensor:
-    """What `kmeans_plusplus` computes.
+    """Defines what `kmeans_plusplus` computes.
 
     With weights s and centres C so far, row i has the weight w_i = s_i · min_{c ∈ C} ‖x_i − c‖². A uniform u aims at u · Σw
     and walks down a tree of sums: rows, blocks of 256 rows, groups of 256 blocks. The target falls into the first group
-    whose running sum exceeds it, what is left of it into one of its blocks, and then into a row. Where rounding leaves no
-    such child, the last one of positive weight is taken, so a row of weight zero never is. With Σw = 0 a draw takes row
-    ⌊u m⌋ of the m rows of positive s not chosen yet.
+    whose running sum exceeds it, the remainder into one of its blocks, and then into a row. If rounding leaves no such
+    child, the last one of positive weight is taken, so a row of weight zero never is. If Σw = 0, a draw takes row ⌊u m⌋ of
+    the m rows of positive s not chosen yet.
 
-    "plain": draw t consumes uniforms[t]; a first row chosen by "argmax" leaves uniforms[0] unused, a random one is ⌊u N⌋, or
-    aimed at by u among the weights s. "sorted" is "plain" over the sorted numbers.
-    "rejection": w lacks the centres still pending. Candidate m is drawn by uniforms[2m + 1] and accepted where uniforms[2m +
-    2] · w is less than its weight by every pending centre; they are folded into w when `_Refresh` says so. Draws with Σw = 0
-    consume uniforms[2m + 1] and on for m candidates before.
+    "plain": draw t consumes uniforms[t]. A first row by "argmax" leaves uniforms[0] unused; a random one is ⌊u N⌋, or the
+    row that u aims at among the weights s. "sorted" is "plain" over the sorted numbers.
+    "rejection": w does not count the pending centres. Candidate m is drawn by uniforms[2m + 1] and accepted if uniforms[2m +
+    2] · w is less than its weight by every pending centre; w includes them once `_Refresh` says so. After m candidates,
+    draws with Σw = 0 consume uniforms[2m + 1] and the following.
 
     Args:
         x: As in `kmeans_plusplus`.
@@ -50,12 +50,12 @@ def kmeans_plusplus_reference(
         first: As in `kmeans_plusplus`.
         weights: As in `kmeans_plusplus`.
         initial: As in `kmeans_plusplus`.
-        algorithm: Which way to draw; none chooses for you here.
-        uniforms: Numbers in [0, 1), taken as float64; k for "plain", as many as it takes for "rejection".
-        refresh_every: Fold when so many centres are pending; 0 only once 64 N candidates were rejected; -1 by the counts.
+        algorithm: "plain", "rejection" or "sorted"; there is no "auto" here.
+        uniforms: Numbers in [0, 1), converted to float64; k for "plain", as many as needed for "rejection".
+        refresh_every: Refresh w at this number of pending centres; 0 only after 64 N rejections, -1 by `_Refresh`'s rule.
 
     Returns:
-        The rows' numbers in the order drawn, int64 [k], on the CPU.
+        The rows' indices in the order drawn, int64 [k], on the CPU.
 
     Raises:
         TypeError: As in `kmeans_plusplus`.
@@ -141,7 +141,7 @@ class _Search:
         self.weights = torch.minimum(self.weights, self.distances(row))
 
     def fill(self, number: int) -> list[int]:
-        """All k rows, those that are missing chosen uniformly."""
+        """Completes the k rows with uniformly chosen ones."""
         taken = {*self.initial, *self.chosen}
         while len(self.chosen) < self.k:
             left = [i for i in range(self.n) if i not in taken and self.sample[i] > 0.0]
@@ -163,7 +163,7 @@ class _Search:
     def rejection(self, refresh_every: int) -> list[int]:
         numbers = self.right.shape[1] + (0 if self.left is None else self.left.shape[1])
         refresh = _Refresh(self.n, numbers, refresh_every)
-        pending: list[tuple[int, Tensor]] = []  # centres and the weights by them alone
+        pending: list[tuple[int, Tensor]] = []  # centres and the weights by each alone
         candidate = 0
         while len(self.chosen) < self.k:
             row = _row_at(self.weights, self.uniform(2 * candidate + 1))
@@ -186,7 +186,7 @@ class _Search:
 
 
 class _Refresh:
-    """When to fold pending centres; the twin of `Refresh` in csrc/kmeans_policy.h, which says why."""
+    """Decides when w must include the pending centres; equals `Refresh` in csrc/kmeans/policy.h, which explains it."""
 
     def __init__(self, rows: int, numbers: int, every: int) -> None:
         self.rows, self.numbers, self.every = rows, numbers, every
@@ -249,7 +249,7 @@ def _check_overflow(sums: Tensor) -> None:
 
 
 def _lane_sum(terms: Tensor) -> Tensor:
-    """Sums the last dimension: lane l adds terms l, l + 16, ... in order; then lanes are folded in halves.
+    """Sums the last dimension: lane l adds terms l, l + 16, ... in order; then the lanes are added in halves.
 
     Args:
         terms: float64 [..., n].

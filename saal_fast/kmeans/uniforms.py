@@ -1,4 +1,4 @@
-"""Numbered uniforms: a hash of a key and a number, the same in C++ (`csrc/kmeans_policy.h`)."""
+"""Numbered uniforms: a hash of a key and a number, the same in C++ (`csrc/kmeans/policy.h`)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _GAMMA = 0x9E3779B97F4A7C15
 def draw_uniforms(count: int, seed: int | torch.Generator | None) -> Tensor:
     """The first uniforms in [0, 1) that `kmeans_plusplus` uses for a seed.
 
-    SplitMix64 (Steele, Lea & Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014) by number, so that any
-    of them can be had without those before.
+    They are SplitMix64 (Steele, Lea & Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014) indexed by
+    number, so each can be computed without those before.
 
     Args:
-        count: How many.
+        count: Number of uniforms.
         seed: As in `kmeans_plusplus`.
 
     Returns:
@@ -31,7 +31,7 @@ def draw_uniforms(count: int, seed: int | torch.Generator | None) -> Tensor:
         TypeError: seed is no integer, generator or None.
         ValueError: seed lies outside [0, 2⁶⁴).
     """
-    start = int(_mix(np.array([(as_key(seed) + _GAMMA) & _MASK], np.uint64))[0])
+    start = int(_mix(np.array([(seed_to_key(seed) + _GAMMA) & _MASK], np.uint64))[0])
     numbers = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(_GAMMA) + np.uint64(start)
     return torch.from_numpy((_mix(numbers) >> np.uint64(11)).astype(np.float64) * 2.0**-53)
 
@@ -43,8 +43,8 @@ def _mix(z: np.ndarray[tuple[int], np.dtype[np.uint64]]) -> np.ndarray[tuple[int
     return mixed
 
 
-def as_key(seed: int | torch.Generator | None) -> int:
-    """The key in [0, 2⁶⁴) of a seed: the number itself, a generator's next, or fresh entropy.
+def seed_to_key(seed: int | torch.Generator | None) -> int:
+    """The key in [0, 2⁶⁴) for a seed: the number itself, a generator's next draw, or fresh entropy.
 
     Raises:
         TypeError: seed is no integer, generator or None.
@@ -62,12 +62,12 @@ def as_key(seed: int | torch.Generator | None) -> int:
 
 
 def as_integer(name: str, value: object, expected: str) -> int:
-    """The value as an int; True and 1.0 are none.
+    """Converts an integer of any type to an int; True and 1.0 are not integers.
 
     Raises:
-        TypeError: It isn't one.
+        TypeError: value isn't an integer.
     """
-    if type(value) is int:  # asking for a protocol takes microseconds
+    if type(value) is int:  # the check of a protocol takes microseconds
         return value
     if isinstance(value, SupportsIndex) and not isinstance(value, bool | np.bool_):
         try:

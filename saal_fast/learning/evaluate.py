@@ -1,4 +1,4 @@
-"""What a model of a round is worth."""
+"""Evaluation of a round's model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .._utils.checks import is_whole
+from .._utils.checks import check_whole
 from ..models.features import device_of
 from ..pools import Stream
 from ..tasks import logits_of
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Accuracy:
-    """The share of samples whose largest logit is at their label.
+    """The share of samples whose largest logit is that of their label.
 
     Attributes:
         inputs: a pool, as for `saal_fast.score`.
-        labels: whole numbers; [N], a tensor or anything it can be made of.
-        batch_size: samples at once.
+        labels: whole numbers [N], a tensor or what `torch.as_tensor` takes.
+        batch_size: samples per batch.
     """
 
     inputs: Any
@@ -31,29 +31,26 @@ class Accuracy:
     batch_size: int = 250
 
     def __post_init__(self) -> None:
-        """Makes the labels a tensor.
+        """Checks the arguments and converts the labels to a tensor.
 
         Raises:
-            TypeError: they are no whole numbers, or batch_size is none.
-            ValueError: they are of another shape than [N], or batch_size is below 1.
+            TypeError: labels or batch_size are not whole numbers.
+            ValueError: labels have another shape than [N], or batch_size is below 1.
         """
         labels = torch.as_tensor(self.labels).cpu()
         if labels.ndim != 1:
             raise ValueError(f"expected labels of shape [N], a class for each sample; got {list(labels.shape)}")
         if len(labels) and (labels.is_floating_point() or labels.is_complex()):
             raise TypeError(f"expected labels as whole numbers, got {labels.dtype}")
-        if not is_whole(self.batch_size):
-            raise TypeError(f"expected batch_size to be a whole number, got {self.batch_size!r}")
-        if self.batch_size < 1:
-            raise ValueError(f"expected batch_size >= 1, got {self.batch_size}")
+        check_whole("batch_size", self.batch_size, 1)
         object.__setattr__(self, "labels", labels)
 
     @torch.no_grad()
     def __call__(self, model: nn.Module) -> dict[str, float]:
-        """`accuracy` of `model`, in [0, 1].
+        """Evaluates `model`: its `accuracy`, in [0, 1].
 
         Raises:
-            ValueError: there are more or fewer labels than samples.
+            ValueError: the numbers of labels and samples differ, or are 0.
         """
         device = device_of(model)
         guesses = [

@@ -1,31 +1,31 @@
-"""Records of a run without its learner: reading them, and removing the last of them."""
+"""Reads the records of a run, or removes the last of them, without its learner."""
 
 from __future__ import annotations
 
 import os
 from typing import Any, Literal, get_args
 
-from .._utils.checks import is_whole
+from .._utils.checks import check_whole
 from .._utils.paths import home_of
 from .ledger import Ledger, Round
 from .seeds import Seeds
-from .store import FILE, Store
+from .store import ROUND_FILE, Store
 
 Phase = Literal["fit", "ask", "tell"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
 
 def read(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Round]]:
-    """Reads a run's records, while it is at work or not, and changes nothing.
+    """Reads a run's records, also while a learner is at work on it, and changes nothing.
 
     Args:
-        folder: the run's.
+        folder: the run's folder.
 
     Returns:
-        Its settings, empty where there is no run; and its rounds, of which the last may be under way.
+        The run's settings (empty if there is no run) and its rounds, of which the last may be unfinished.
 
     Raises:
-        DamagedRecordError: a record is not what was written.
+        DamagedRecordError: a record is damaged or missing.
         OSError: a record cannot be read.
     """
     folder = home_of(folder)
@@ -39,26 +39,25 @@ def read(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Round]]:
 
 
 def rewind(folder: str | os.PathLike[str], number: int, phase: Phase | None = None) -> None:
-    """Removes round `number` of a run, or its later phases, and what follows; the learner then goes on from there.
+    """Removes round `number` of a run, or its later phases, and all that follows; the learner then goes on from there.
 
-    The phases of a round are "fit" (training and evaluation), "ask" and "tell". So `rewind(folder, 3, "tell")` keeps round
-    3's model and what it asked for, and its labels are to be told again; `rewind(folder, 3, "ask")` keeps the model only.
+    The phases of a round are "fit" (training and evaluation), "ask" and "tell". `rewind(folder, 3, "tell")` keeps the model
+    of round 3 and the samples it asked for, so that their labels are asked for again; `rewind(folder, 3, "ask")` keeps only
+    the model.
 
     Args:
-        folder: the run's.
-        number: the first round to remove something of, 0 or more.
+        folder: the run's folder.
+        number: the first round to remove records of, 0 or more.
         phase: the first of its phases to remove; None for the whole round.
 
     Raises:
-        TypeError: number is no whole number.
-        ValueError: number is negative, or there is no such phase.
-        LockedError: the run is at work.
+        TypeError: number is not a whole number.
+        ValueError: number is negative, or phase is unknown.
+        FileNotFoundError: the folder does not exist.
+        LockedError: a learner is at work on the run.
         OSError: a file cannot be removed.
     """
-    if not is_whole(number):
-        raise TypeError(f"expected a round's number to be a whole number, got {number!r}")
-    if number < 0:
-        raise ValueError(f"expected a round's number >= 0, got {number}")
+    check_whole("a round's number", number, 0)
     if phase not in (None, *PHASES):
         raise ValueError(f"expected phase to be one of {', '.join(PHASES)}, or None; got {phase!r}")
     folder = home_of(folder)
@@ -68,12 +67,10 @@ def rewind(folder: str | os.PathLike[str], number: int, phase: Phase | None = No
     store = Store(folder)
     with store.locked():
         found = [
-            ((int(match[1]), PHASES.index(match[2])), match[3] == "pt", file)
+            ((int(match[1]), PHASES.index(match[2])), match[3] == "json", file)
             for file in store.names()
-            if (match := FILE.fullmatch(file))
+            if (match := ROUND_FILE.fullmatch(file))
         ]
-        for place, _, file in sorted(
-            found, key=lambda f: (f[0], not f[1]), reverse=True
-        ):  # the last first, a model after its fit
+        for place, _, file in sorted(found, reverse=True):  # the last first, and a model after its record
             if place >= first:
                 store.remove(file)

@@ -1,4 +1,4 @@
-"""Algorithm 1 of the paper: train, ask, tell, again; every phase on disk when it is over."""
+"""Algorithm 1 of the paper, round by round: train, ask, tell. Every phase is on disk when it is over."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .._utils.checks import is_whole
+from .._utils.checks import check_whole, is_whole
 from .._utils.progress import bar
+from .._utils.rng import seeded
 from ..strategies import Strategy, make
-from .answers import correct, tell
-from .checks import check_counts, check_options, check_parts, settings_of
+from .answers import correct, parse_answers, tell
+from .checks import check_counts, check_options, check_parts
+from .labelled import pool_size
 from .ledger import Ledger, Round
 from .phases import Phases, Train
 from .retraining import retrain
-from .rows import length, pairs
-from .seeds import Seeds, seeded
+from .seeds import Seeds
+from .settings import run_settings
 from .store import Store
 from .train import Training
 
@@ -26,38 +28,38 @@ if TYPE_CHECKING:
 
 
 class ActiveLearner:
-    """Active learning, one round after the other, by a program (`run`) or at a person's pace (`ask`, `tell`).
+    """Runs active learning round by round, by a program (`run`) or at a person's pace (`ask`, `tell`).
 
-    With a folder, each phase (training, asking, telling) is on disk when it is over. A learner made anew with the same
-    arguments goes on from there, also after a kill, with the same result bit for bit: what was cut off is done again from
-    the same seeds. (As far as the operations themselves repeat: the same machine and number of threads; on a GPU torch's
+    With a folder, each phase (training, asking, telling) is on disk when it is over. A new learner with the same arguments
+    resumes there, also after a kill, and reaches the same result bit for bit, because it repeats an interrupted phase with
+    the same seeds. (This needs operations that repeat: the same machine and number of threads; on a GPU torch's
     deterministic algorithms and a strategy with a fixed batch size.)
 
     Args:
         model: makes a new model, on its device, with weights from torch's global generator.
         pool: samples that can be indexed: a tensor, a mapping of tensors, a dataset, a list. Labels in it are never read.
-        strategy: what to label next; an object, or a name for `saal_fast.strategies.make`.
-        k: samples a round; the last round may have fewer.
-        labelled: positions in the pool, int64 [n], and labels, [n, ...], to begin with.
-        initial: in place of `labelled`, how many samples drawn at random are asked for first.
-        candidates: how many unlabelled samples, drawn at random each round, the strategy chooses from (Algorithm 1, line 3;
-            the paper: 2,000), k or more; None for all.
-        train: `Training` with the paper's defaults, or any function like `Train`. It runs under a seed of its own in the
-            global generators of torch, NumPy and Python.
-        evaluate: gives numbers by name, such as `Accuracy`, of a trained model; or None.
-        warm_start: go on from the last round's weights, instead of new ones.
-        seed: of every draw, in [0, 2⁶³).
-        folder: to keep records in, "~" for the user's home; None for none.
-        keep_models: "last" for the models of the last round and the one before, or "all" rounds' models.
-        settings: anything more that a run in this folder must share; what JSON can hold.
-        rewrite_settings: where the folder's settings.json is damaged or gone, write it anew from these arguments, which are
-            then taken to be the run's own.
+        strategy: chooses which samples to label next; an object, or a name for `saal_fast.strategies.make`.
+        k: samples per round; the last round may have fewer.
+        labelled: positions in the pool, int64 [n], and their labels, [n, ...], to begin with.
+        initial: instead of `labelled`, number of samples to draw at random and ask for first.
+        candidates: number of unlabelled samples, drawn at random each round, that the strategy chooses from (Algorithm 1,
+            line 3; the paper: 2,000), k or more; None for all.
+        train: `Training` with the paper's defaults, or any function of the type `Train`. The global generators of torch,
+            NumPy and Python are seeded for each call.
+        evaluate: computes numbers by name from a trained model, such as `Accuracy`; or None.
+        warm_start: whether to start from the last round's weights instead of new ones.
+        seed: seed of every draw, in [0, 2⁶³).
+        folder: folder of the records, "~" for the user's home; None for no records on disk.
+        keep_models: "last" to keep the models of the last two rounds, or "all".
+        settings: further settings that every learner on this folder must share; content that JSON can hold.
+        rewrite_settings: whether to write a damaged or missing settings.json again from these arguments, which then must be
+            the run's own.
         progress: as for `saal_fast.score`.
 
     Raises:
         TypeError: an argument is of another type than expected.
-        ValueError: an argument is out of range, or the folder holds a run of other settings.
-        DamagedRecordError: a record in the folder is not what was written; the message says how to go back.
+        ValueError: an argument is out of range, or the folder holds a run with other settings.
+        DamagedRecordError: a record in the folder is damaged or missing; the message says how to recover.
         LockedError: another process is at work in the folder.
         OSError: the folder cannot be read or written.
     """
@@ -82,15 +84,13 @@ class ActiveLearner:
         rewrite_settings: bool = False,
         progress: bool | None = None,
     ) -> None:
-        size = length(pool)
+        size = pool_size(pool)
         check_counts(size, k, initial, candidates)
         check_parts(model, strategy, train, evaluate)
         check_options(warm_start, rewrite_settings, labelled, initial, keep_models)
         self._progress = progress
-        k, seed = int(k), int(seed) if is_whole(seed) else seed  # NumPy's own cannot be written down
-        initial, candidates = (None if count is None else int(count) for count in (initial, candidates))
-        start = None if labelled is None else pairs(*labelled, size=size)
-        self._start, self._initial = start, initial
+        k, seed, initial, candidates = map(_as_int, (k, seed, initial, candidates))
+        self._start = initial if labelled is None else parse_answers(*labelled, size=size)
         self._ledger = Ledger(Store(folder), Seeds(seed), size)
         self._phases = Phases(
             factory=model,
@@ -104,28 +104,23 @@ class ActiveLearner:
             keep_models=keep_models,
             ledger=self._ledger,
         )
-        with self._ledger.store.locked():
-            mine = settings_of(self._phases, seed, initial if start is None else start, settings)
-            if self._ledger.settle(mine, rewrite=rewrite_settings):
-                self._catch_up()
-                self._ledger.store.log(event="resume", round=self._ledger.number)
-            self._catch_up()
+        self._begin_or_resume(run_settings(self._phases, seed, self._start, settings), rewrite_settings)
 
-    # --- what there is ----------------------------------------------------------------------------
+    # --- state ------------------------------------------------------------------------------------
 
     @property
     def rounds(self) -> list[Round]:
-        """The rounds so far; the last may be under way."""
+        """The rounds so far; the last may be unfinished."""
         return self._ledger.rounds()
 
     @property
     def labelled(self) -> tuple[Tensor, Tensor]:
-        """Positions and labels learnt from in the next training: int64 [n] and [n, ...], in the order asked."""
+        """Positions, int64 [n], and labels, [n, ...], for the next training, in the order they were asked for."""
         return self._ledger.labelled()
 
     @property
     def acquired(self) -> int:
-        """How many rounds are asked and told in full, the initial one not counted."""
+        """Number of complete rounds, without the initial one."""
         return max(0, self._ledger.number - 1)
 
     @property
@@ -133,20 +128,20 @@ class ActiveLearner:
         """The model trained last, in eval mode.
 
         Raises:
-            ValueError: none was trained yet.
+            ValueError: no model was trained yet.
         """
         return self._phases.model
 
-    # --- what it does -----------------------------------------------------------------------------
+    # --- actions ----------------------------------------------------------------------------------
 
     def fit(self) -> Round:
-        """Trains and evaluates a model on what is labelled, unless that is done already.
+        """Trains and evaluates a model on the labelled samples, unless this round has one already.
 
         Returns:
             The round, with its metrics.
 
         Raises:
-            ValueError: the initial labels are not all told.
+            ValueError: initial labels are missing.
             LockedError: another process is at work in the folder.
             OSError: the record cannot be written; all before it are intact.
         """
@@ -156,10 +151,10 @@ class ActiveLearner:
             return self._ledger.round(self._ledger.number)
 
     def ask(self) -> Tensor:
-        """What to label next: trains if need be, then chooses. Asked again before all is told, it gives what is left.
+        """Chooses samples to label, after training if needed; while labels are missing, returns the samples without one.
 
         Returns:
-            Positions in the pool, the best first; int64 [k], fewer where fewer are left, none where all is labelled.
+            Positions in the pool, the best first; int64 [k], or fewer if fewer unlabelled samples are left.
 
         Raises:
             LockedError: another process is at work in the folder.
@@ -173,59 +168,59 @@ class ActiveLearner:
             return torch.tensor(self._ledger.pending(), dtype=torch.int64)
 
     def tell(self, indices: Any, labels: Any) -> None:
-        """Takes labels of samples that were asked for, all at once or in parts.
+        """Records labels of samples that were asked for, all at once or in parts.
 
         Args:
             indices: positions in the pool; [n].
             labels: their labels, numbers or arrays of one shape; [n, ...].
 
         Raises:
-            TypeError: a label is no number.
-            ValueError: a sample was not asked for, is told already or twice; there are more or fewer labels than samples, or
-                some that are not finite, or of another shape or kind than those told before.
+            TypeError: a label is not a number.
+            ValueError: a sample was not asked for, has a label already or is repeated; the numbers of labels and samples
+                differ; or a label is not finite, or has another shape or type than earlier labels.
             LockedError: another process is at work in the folder.
             OSError: the record cannot be written; all before it are intact.
         """
-        told, answers = pairs(indices, labels)
+        rows, answers = parse_answers(indices, labels)
         with self._ledger.store.locked():
             self._catch_up()
-            tell(self._ledger, told, answers)
+            tell(self._ledger, rows, answers)
 
     def correct(self, indices: Any, labels: Any) -> None:
-        """Puts other labels in place of those told, of samples that no model has learnt from yet.
+        """Replaces labels that no model has learnt from yet.
 
-        Given for all samples told, they may be of another kind and shape than before.
+        If all labels are replaced, they may have another type and shape than before.
 
         Args:
             indices: positions in the pool; [n].
-            labels: their labels, of the kind of those that stay; [n, ...].
+            labels: their new labels, of the same type and shape as the labels that stay; [n, ...].
 
         Raises:
-            TypeError: a label is no number.
-            ValueError: a sample is not told or twice, a model has learnt from its label, or labels are unlike the others.
+            TypeError: a label is not a number.
+            ValueError: a sample has no label or is repeated, a model has learnt from its label, or labels do not match.
             LockedError: another process is at work in the folder.
             OSError: the record cannot be written; all before it are intact.
         """
-        rows, answers = pairs(indices, labels, size=self._ledger.size)
+        rows, answers = parse_answers(indices, labels, size=self._ledger.size)
         with self._ledger.store.locked():
             self._catch_up()
             correct(self._ledger, rows, answers)
 
     def retrain(self, *, exact: bool = True) -> list[int]:
-        """Trains the last model anew if its file is gone or damaged, and with a warm start those before it that it needs.
+        """Trains the last model again if its file is damaged or missing, and first those that its warm start needs.
 
-        Records, labels too, are as they were. The same labels and seeds give the same model, as far as the operations
-        repeat; which is checked.
+        Other records stay as they are. The same labels and seeds give the same model if the operations repeat, and the
+        result is compared with the record.
 
         Args:
-            exact: False takes a model that came out otherwise (on another machine, say) in place of the one recorded, with
-                its metrics.
+            exact: False to accept a model that differs from the record (made on another machine, say) and to record it,
+                with its metrics, instead.
 
         Returns:
-            The rounds whose models were trained; none where all is there.
+            The numbers of the rounds whose models were trained; empty if no file was lost.
 
         Raises:
-            DamagedRecordError: a model came out otherwise than recorded.
+            DamagedRecordError: a model differs from the record.
             LockedError: another process is at work in the folder.
             OSError: a file cannot be written.
         """
@@ -234,18 +229,21 @@ class ActiveLearner:
             return retrain(self._phases, exact=exact)
 
     def run(self, oracle: Callable[[Tensor], Any], rounds: int) -> list[Round]:
-        """Asks and tells until `rounds` rounds are acquired, or all is labelled; then trains once more (Algorithm 1).
+        """Asks and tells until `rounds` rounds are complete or all samples labelled, then trains once more (Algorithm 1).
 
         Args:
-            oracle: gives the labels [n, ...] of positions in the pool, int64 [n]. Killed inside it, it is asked the same
-                again. It runs under a seed of its own.
-            rounds: how many acquisitions in all, those of before a resume counted.
+            oracle: returns the labels [n, ...] of positions in the pool, int64 [n]. After a kill in this call it gets the
+                same positions again. The global generators are seeded for each call.
+            rounds: number of rounds in all, including those before a resume.
 
         Returns:
-            All rounds; the last is trained and has asked nothing.
+            All rounds; the last one is trained and asks for nothing.
+
+        Raises:
+            TypeError: rounds is not a whole number, or oracle cannot be called.
+            ValueError: rounds < 0; and as `tell`.
         """
-        if not is_whole(rounds) or rounds < 0:
-            raise ValueError(f"expected rounds to be a whole number >= 0, got {rounds!r}")
+        check_whole("rounds", rounds, 0)
         if not callable(oracle):
             raise TypeError(f"expected oracle to be a function of positions, got {oracle!r}")
         with self._ledger.store.locked():
@@ -264,13 +262,27 @@ class ActiveLearner:
         self.fit()
         return self.rounds
 
+    def _begin_or_resume(self, settings: dict[str, Any], rewrite: bool) -> None:
+        with self._ledger.store.locked():
+            existed = self._ledger.check_settings(settings, rewrite=rewrite)
+            self._catch_up()
+            if existed:
+                self._ledger.store.log(event="resume", round=self._ledger.number)
+
     def _catch_up(self) -> None:
-        """Reads what is new in the folder, and begins the run where it has not begun, or was rewound to its beginning."""
+        """Reads new records from the folder, and writes the initial ones if the run is new or was rewound to its start."""
         ledger = self._ledger
         ledger.catch_up()
-        if self._start is not None and ledger.number == 0:
-            ledger.write("ask", {"indices": self._start[0], "scores": []})
-            ledger.write("tell", {"indices": self._start[0], "labels": self._start[1]})
-        elif self._initial is not None and not ledger.records[0]:
-            drawn = torch.randperm(ledger.size, generator=self._phases.generator())[: self._initial]
+        if not isinstance(self._start, int):
+            if ledger.number == 0:
+                rows, labels = self._start
+                ledger.write("ask", {"indices": rows, "scores": []})
+                ledger.write("tell", {"indices": rows, "labels": labels})
+        elif not ledger.records[0]:
+            drawn = torch.randperm(ledger.size, generator=self._phases.generator())[: self._start]
             ledger.write("ask", {"indices": drawn.tolist(), "scores": [], "oracle": ledger.seeds.draw()})
+
+
+def _as_int(count: Any) -> Any:
+    """A whole number as Python's int, which JSON can hold where it lacks NumPy's; anything else as it is."""
+    return int(count) if is_whole(count) else count

@@ -1,9 +1,11 @@
-"""A lock on a folder, and errors of the system that say what was tried."""
+"""A lock on a folder, and errors of the operating system that say what was tried."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,27 +17,26 @@ class LockedError(RuntimeError):
 
 
 @contextmanager
-def hold(path: Path) -> Iterator[None]:
-    """Holds a file for this process; the system lets go of it when the process ends, however that happens.
+def locked(path: Path) -> Iterator[None]:
+    """Locks a file for one user at a time; the operating system frees it when the process ends, even by a kill.
 
     Raises:
-        LockedError: it is held.
-        OSError: it cannot be made.
+        LockedError: another process, or another part of this one, has locked it.
+        OSError: the file cannot be created.
     """
-    import fcntl  # noqa: PLC0415 - where there is none, all but folders still works
-
+    lock = FileLock(path, timeout=0)
     try:
-        file = path.open("a")
+        lock.acquire()
+    except Timeout as error:
+        raise LockedError(f"another process is at work in {path.parent}") from error
     except OSError as error:
-        raise told_of(error, f"cannot write into the folder {path.parent}") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise LockedError(f"another process is at work in {path.parent}") from error
+        raise explained(error, f"cannot write into the folder {path.parent}") from error
+    try:
         yield
+    finally:
+        lock.release()
 
 
-def told_of(error: OSError, what: str) -> OSError:
-    """The same error, with what was tried."""
-    return OSError(error.errno, f"{what}: {error.strerror}")
+def explained(error: OSError, attempt: str) -> OSError:
+    """An error of the same kind whose message begins with what was attempted."""
+    return OSError(error.errno, f"{attempt}: {error.strerror}")

@@ -1,4 +1,4 @@
-"""The two phases of a round that compute: training with its evaluation, and the choice of what to ask."""
+"""The two phases of a round that compute: training with evaluation, and the choice of the samples to ask for."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import torch
 from torch import nn
 
+from .._utils.rng import seeded
 from ..strategies import Selection, Strategy, TrainingHook
+from .labelled import Labelled, take
 from .ledger import Ledger
-from .rows import Labelled, take
-from .seeds import seeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
 class Train(Protocol):
-    """A training of the user's own: `Training`, or any function of these three."""
+    """The type of `train`: a `Training`, or any function with these arguments."""
 
     def __call__(self, model: nn.Module, labelled: Labelled, hook: TrainingHook, /) -> Mapping[str, float] | None:
-        """Trains `model`, given in training mode, in place; may call the strategy's `hook`, and tell numbers to record."""
+        """Trains `model`, which is in training mode, calling the strategy's `hook`; may return numbers to record."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
-class Learnt:
-    """What a training gave.
+class FitResult:
+    """Result of a training.
 
     Attributes:
-        model: in eval mode.
-        hook: the state of the strategy's own.
-        training: what training told of itself, by name.
-        labelled: how many labels it learnt from.
+        model: the trained model, in eval mode.
+        hook: state of the strategy's hook.
+        training: numbers that training returned, by name.
+        labelled: number of labels that the model learnt from.
     """
 
     model: nn.Module
@@ -46,13 +46,13 @@ class Learnt:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What is written to a file."""
+        """Content of the round's model file."""
         return {"model": self.model.state_dict(), "hook": self.hook}
 
 
 @dataclass(eq=False)
 class Phases:
-    """What a learner computes, and records in its ledger; the arguments are those of `ActiveLearner`."""
+    """The computing phases of a learner, which record their results in its ledger; arguments as in `ActiveLearner`."""
 
     factory: Callable[[], nn.Module]
     pool: Any
@@ -66,32 +66,32 @@ class Phases:
     ledger: Ledger
 
     def __post_init__(self) -> None:
-        self._model: tuple[str, nn.Module] | None = None
-        self._made: weakref.ref[nn.Module] | None = None
-        self._taught: tuple[str, dict[str, Any]] | None = None  # that model's checksum, and the strategy's own state
+        self._model: tuple[str, nn.Module] | None = None  # checksum and model of the last fit
+        self._hook_state: tuple[str, dict[str, Any]] | None = None  # the same checksum, and the state of the strategy's hook
+        self._last_made: weakref.ref[nn.Module] | None = None  # what `factory` returned last
 
     @property
     def model(self) -> nn.Module:
         """The model trained last, in eval mode.
 
         Raises:
-            ValueError: none was trained yet.
+            ValueError: no model was trained yet.
         """
         number = max((n for n, record in enumerate(self.ledger.records) if "fit" in record), default=None)
         if number is None:
             raise ValueError("there is no model yet: fit or ask first")
         checksum = self.ledger.records[number]["fit"]["model"]
         if self._model is None or self._model[0] != checksum:
-            model = self._make(0)
-            model.load_state_dict(self.learnt(number)["model"])
+            model = self._new_model(0)
+            model.load_state_dict(self.load_fit(number)["model"])
             self._model = checksum, model.eval()
         return self._model[1]
 
     def fit(self) -> None:
-        """Trains and evaluates a model on what is labelled, unless that is done already.
+        """Trains and evaluates a model on the labelled samples, unless this round has one already.
 
         Raises:
-            ValueError: the initial labels are not all told.
+            ValueError: initial labels are missing.
             OSError: a record cannot be written.
         """
         ledger = self.ledger
@@ -100,52 +100,51 @@ class Phases:
         if "fit" in ledger.current:
             return
         started, number = time.perf_counter(), ledger.number
-        learnt = self.train_round(number)
+        fitted = self.train_round(number)
         trained = time.perf_counter()
-        metrics = self.measure(learnt.model)
-        self.keep(number, learnt, metrics)
+        metrics = self.evaluate_model(fitted.model)
+        self._record_fit(number, fitted, metrics)
         seconds = {"train": trained - started, "evaluate": time.perf_counter() - trained}
         ledger.store.log(
-            event="fit", round=number, labelled=learnt.labelled, training=learnt.training, metrics=metrics, seconds=seconds
+            event="fit", round=number, labelled=fitted.labelled, training=fitted.training, metrics=metrics, seconds=seconds
         )
 
-    def train_round(self, number: int) -> Learnt:
-        """Trains the model of round `number` on what was told before, from the seeds as they stand.
+    def train_round(self, number: int) -> FitResult:
+        """Trains the model of round `number` on the labels of the rounds before, with the next seeds of the run.
 
         Raises:
-            DamagedRecordError: a warm start's model of the round before is gone or damaged.
+            DamagedRecordError: a warm start finds the model of the round before damaged or missing.
         """
         ledger = self.ledger
-        previous = self.learnt(number - 1) if self.warm_start and number > 1 else None
+        previous = self.load_fit(number - 1) if self.warm_start and number > 1 else None
         rows, labels = ledger.labelled(number)
-        model = self._make(ledger.seeds.draw())
+        model = self._new_model(ledger.seeds.draw())
         if previous is not None:
             model.load_state_dict(previous["model"])
         hook = self._hook(model, number, None if previous is None else previous["hook"], self.generator())
         try:
             model.train()
             with seeded(ledger.seeds.draw()):
-                training = _numbers(self.train(model, Labelled(self.pool, rows, labels), hook), "train")
+                training = _to_floats(self.train(model, Labelled(self.pool, rows, labels), hook), "train")
         finally:
             hook.close()
-        return Learnt(model.eval(), hook.state_dict(), training, len(rows))
+        return FitResult(model.eval(), hook.state_dict(), training, len(rows))
 
-    def measure(self, model: nn.Module) -> dict[str, float]:
-        """What the evaluation gives of a model, by name."""
+    def evaluate_model(self, model: nn.Module) -> dict[str, float]:
+        """Evaluates a model: numbers by name."""
         with seeded(self.ledger.seeds.draw()):
-            return _numbers(None if self.evaluate is None else self.evaluate(model), "evaluate")
+            return _to_floats(None if self.evaluate is None else self.evaluate(model), "evaluate")
 
-    def keep(self, number: int, learnt: Learnt, metrics: dict[str, float]) -> None:
-        """Records a fit, and lets go of models that are not to be kept."""
-        checksum = self.ledger.store.write_tensors(f"{number:04d}-fit", learnt.state)
-        content = {"labelled": learnt.labelled, "training": learnt.training, "metrics": metrics, "model": checksum}
+    def _record_fit(self, number: int, fitted: FitResult, metrics: dict[str, float]) -> None:
+        checksum = self.ledger.store.write_tensors(f"{number:04d}-fit", fitted.state)
+        content = {"labelled": fitted.labelled, "training": fitted.training, "metrics": metrics, "model": checksum}
         self.ledger.write("fit", content)
-        self._model, self._taught = (checksum, learnt.model), (checksum, copy.deepcopy(learnt.hook))
-        self.clear(number)
+        self._model, self._hook_state = (checksum, fitted.model), (checksum, copy.deepcopy(fitted.hook))
+        self.remove_old_models(number)
 
-    def clear(self, number: int) -> None:
-        """Removes models that are not to be kept, where round `number` is the last that has one."""
-        kept = {f"{n:04d}-fit.pt" for n in (number - 1, number)}  # a warm start, or a rewind of this round, goes on from it
+    def remove_old_models(self, number: int) -> None:
+        """Removes the model files that `keep_models` does not keep; round `number` is the last that has one."""
+        kept = {f"{n:04d}-fit.pt" for n in (number - 1, number)}  # for a warm start, or after a rewind of this round
         for file in self.ledger.store.names() if self.keep_models == "last" else ():
             if file.endswith(".pt") and file not in kept:
                 self.ledger.store.remove(file)
@@ -154,8 +153,8 @@ class Phases:
         """Lets the strategy choose from the unlabelled samples, if there are any.
 
         Raises:
-            TypeError: the strategy's answer is no `Selection`.
-            ValueError: it does not hold k different positions.
+            TypeError: the strategy returns no `Selection`.
+            ValueError: the selection does not hold k different positions.
             OSError: the record cannot be written.
         """
         ledger, started = self.ledger, time.perf_counter()
@@ -163,23 +162,14 @@ class Phases:
         if not len(rest):
             return
         model, labelled = self.model, take(self.pool, ledger.labelled()[0])
-        fitted = ledger.current["fit"]["model"]
-        taught = self._taught
-        state = taught[1] if taught is not None and taught[0] == fitted else self.learnt(ledger.number)["hook"]
-        if state:  # a process that is gone may have trained it, and the strategy may have served another learner since
-            with seeded(0):  # for what a dataset draws itself
-                self._hook(model, ledger.number, state, torch.Generator()).close()
+        self._restore_strategy(model)
         generator = self.generator()
         if self.candidates is not None and self.candidates < len(rest):
             rest = rest[torch.randperm(len(rest), generator=generator)[: self.candidates].sort().values]
         k = min(self.k, len(rest))
         with seeded(ledger.seeds.draw()):
             chosen = self.strategy.select(model, take(self.pool, rest), k, labelled=labelled, generator=self.generator())
-        if not isinstance(chosen, Selection):
-            raise TypeError(f"expected a Selection from {self.strategy.name}, got {type(chosen).__name__}")
-        picks = chosen.indices.tolist()
-        if len(set(picks)) != k or len(picks) != k or not all(0 <= i < len(rest) for i in picks):
-            raise ValueError(f"expected {k} different positions in [0, {len(rest)}) from {self.strategy.name}, got {picks}")
+        _check_selection(chosen, k, len(rest), self.strategy.name)
         ledger.write(
             "ask",
             {
@@ -191,8 +181,19 @@ class Phases:
         ledger.store.log(event="ask", round=ledger.number, seconds={"select": time.perf_counter() - started})
 
     def forget(self) -> None:
-        """Takes the model and what the strategy has learnt from their files when they are needed next."""
-        self._model = self._taught = None
+        """Drops the model and the state of the strategy's hook, so that they are read from their files when needed next."""
+        self._model = self._hook_state = None
+
+    def _restore_strategy(self, model: nn.Module) -> None:
+        """Loads what the strategy learnt in this fit: another process may have trained it, or another learner used it."""
+        ledger, cached = self.ledger, self._hook_state
+        if cached is not None and cached[0] == ledger.current["fit"]["model"]:
+            state = cached[1]
+        else:
+            state = self.load_fit(ledger.number)["hook"]
+        if state:
+            with seeded(0):  # a dataset may draw from the global generators
+                self._hook(model, ledger.number, state, torch.Generator()).close()
 
     def _hook(self, model: nn.Module, number: int, state: dict[str, Any] | None, generator: torch.Generator) -> TrainingHook:
         rows, unlabelled = self.ledger.labelled(number)[0], self.ledger.unlabelled(number)
@@ -203,36 +204,45 @@ class Phases:
             hook.load_state_dict(state)
         return hook
 
-    def _make(self, seed: int) -> nn.Module:
+    def _new_model(self, seed: int) -> nn.Module:
         with seeded(seed):
             model = self.factory()
         if not isinstance(model, nn.Module):
             raise TypeError(f"expected model to make an nn.Module, it made {type(model).__name__}")
-        if self._made is not None and self._made() is model:
+        if self._last_made is not None and self._last_made() is model:
             raise ValueError(
                 "expected model to make a new model each time, got the same object as before: a round would go on from the "
                 "weights of the last. Build it inside the function; warm_start=True goes on from them"
             )
-        self._made = weakref.ref(model)
+        self._last_made = weakref.ref(model)
         return model
 
-    def learnt(self, number: int) -> dict[str, Any]:
-        """The model's and the strategy's state of a round: `model` and `hook`.
+    def load_fit(self, number: int) -> dict[str, Any]:
+        """Reads the file of a fit: the state of the `model` and of the strategy's `hook`.
 
         Raises:
-            DamagedRecordError: it is gone or damaged; the message says what helps.
+            DamagedRecordError: the file is damaged or missing; the message says how to recover.
         """
         checksum = self.ledger.records[number]["fit"]["model"]
         return dict(self.ledger.store.read_tensors(f"{number:04d}-fit", checksum))
 
     def generator(self) -> torch.Generator:
-        """A generator of the run's next seed."""
+        """A generator with the next seed of the run."""
         return torch.Generator().manual_seed(self.ledger.seeds.draw())
 
 
-def _numbers(told: Mapping[str, float] | None, by: str) -> dict[str, float]:
-    """What was told, as plain numbers by name."""
+def _to_floats(values: Mapping[str, float] | None, source: str) -> dict[str, float]:
+    """Converts the numbers that function `source` returned to Python floats by name."""
     try:
-        return {str(name): float(value) for name, value in (told or {}).items()}
+        return {str(name): float(value) for name, value in (values or {}).items()}
     except (AttributeError, TypeError, ValueError) as error:
-        raise TypeError(f"expected {by} to give numbers by name, or None; got {told!r} ({error})") from error
+        raise TypeError(f"expected {source} to give numbers by name, or None; got {values!r} ({error})") from error
+
+
+def _check_selection(chosen: Any, k: int, size: int, name: str) -> None:
+    """Raises unless strategy `name` chose k different positions below `size`."""
+    if not isinstance(chosen, Selection):
+        raise TypeError(f"expected a Selection from {name}, got {type(chosen).__name__}")
+    picks = chosen.indices.tolist()
+    if len(set(picks)) != k or len(picks) != k or not all(0 <= i < size for i in picks):
+        raise ValueError(f"expected {k} different positions in [0, {size}) from {name}, got {picks}")

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 def run(
     model: Callable[[], nn.Module], pool: Any, *, oracle: Callable[[Tensor], Any], rounds: int, **options: Any
 ) -> ActiveLearner:
-    """Active learning from beginning to end (Algorithm 1): makes an `ActiveLearner` and lets it run.
+    """Runs active learning from beginning to end (Algorithm 1) with a new `ActiveLearner`.
 
     Args:
         model: as for `ActiveLearner`.
         pool: as for `ActiveLearner`.
-        oracle: gives the labels [n, ...] of positions in the pool, int64 [n].
-        rounds: how many acquisitions.
-        **options: of `ActiveLearner`.
+        oracle: returns the labels [n, ...] of positions in the pool, int64 [n].
+        rounds: number of rounds.
+        **options: further arguments of `ActiveLearner`.
 
     Returns:
         The learner, with its `rounds` and its `model`.

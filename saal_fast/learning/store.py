@@ -1,7 +1,7 @@
-"""Records on disk: small JSON files and model files that are whole or not there, and a lock.
+"""Records on disk: small JSON files and model files, written atomically, and a lock.
 
-A record is written to a file beside its place, synced, and renamed: a process killed at any moment, and a disk that is full,
-leave what was there before. Each record carries a SHA-256 of its content, so that a damaged one is noticed when it is read.
+A record is written to a temporary file beside its place, synced and renamed, so a killed process or a full disk leaves the
+old file. Each record carries the SHA-256 of its content, by which reading notices damage.
 """
 
 from __future__ import annotations
@@ -19,36 +19,37 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .._utils.paths import home_of
-from .locks import hold, told_of
-from .plain import plain, spell
+from .jsonable import dumps, to_jsonable
+from .locks import explained, locked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-VERSION = 1
-CHECKSUM = "sha256"
-LOG, LOCK = "log.jsonl", "lock"
-FILE = re.compile(r"(\d{4,})-(fit|ask|tell)\.(json|pt)")
-"""A file of a round: its number, its phase, its kind."""
-REWRITE = (
+FORMAT_VERSION = 1
+CHECKSUM_KEY = "sha256"
+LOG_FILE, LOCK_FILE = "log.jsonl", "lock"
+ROUND_FILE = re.compile(r"(\d{4,})-(fit|ask|tell)\.(json|pt)")
+"""Name of a round's file: number, phase, kind."""
+REWRITE_HINT = (
     "All labels are intact: ActiveLearner(..., rewrite_settings=True), made with the run's own arguments, writes the "
     "settings anew from these"
 )
-Stamp = tuple[int, int, int] | None
+Fingerprint = tuple[int, int, int] | None
+"""Inode, time of modification and size of a file; None in memory, or if the file does not exist."""
 
 
 class DamagedRecordError(ValueError):
-    """A file of a run is not what was written."""
+    """A file of a run is damaged or missing."""
 
 
 class Store:
-    """A folder of records; or, without a folder, a dict of them.
+    """The records of a run, in a folder or in memory.
 
     Args:
-        folder: where records are kept, made if need be, "~" for the user's home; None to keep them in memory.
+        folder: the folder of the records, created if needed, "~" for the user's home; None to keep them in memory.
 
     Raises:
-        OSError: the folder cannot be made.
+        OSError: the folder cannot be created.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None) -> None:
@@ -58,35 +59,35 @@ class Store:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise told_of(error, f"cannot make the folder {self.folder}") from error
+                raise explained(error, f"cannot make the folder {self.folder}") from error
 
     def write(self, name: str, content: Mapping[str, Any]) -> None:
         """Writes the record `name`, whole or not at all.
 
         Args:
-            name: of the record.
-            content: numbers, strings, None, and lists and dicts of these; as `plain.plain` gives them.
+            name: name of the record.
+            content: what `jsonable.to_jsonable` gives.
 
         Raises:
-            ValueError: it holds a NaN or infinity.
-            OSError: it cannot be written; records written before are intact.
+            ValueError: content holds NaN or infinity.
+            OSError: the file cannot be written; earlier records are intact.
         """
-        body = spell(content)
-        self._put(f"{name}.json", f'{{"{CHECKSUM}": "{_digest(body.encode())}", "record": {body}}}\n'.encode())
+        body = dumps(content)
+        self._put(f"{name}.json", f'{{"{CHECKSUM_KEY}": "{_digest(body.encode())}", "record": {body}}}\n'.encode())
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """Reads the record `name`; None where there is none.
+        """Reads the record `name`; None if it does not exist.
 
         Raises:
-            DamagedRecordError: it is not what was written.
-            OSError: it cannot be read.
+            DamagedRecordError: the record is damaged.
+            OSError: the file cannot be read.
         """
         data = self._get(f"{name}.json")
         if data is None:
             return None
         try:
             whole = json.loads(data)
-            content, checksum = whole["record"], whole[CHECKSUM]
+            content, checksum = whole["record"], whole[CHECKSUM_KEY]
         except (ValueError, KeyError, TypeError) as error:
             raise self.damaged(f"{name}.json", "it is no whole record") from error
         if checksum != _digest(json.dumps(content, sort_keys=True).encode()):  # older records may hold a NaN
@@ -94,26 +95,26 @@ class Store:
         return content  # type: ignore[no-any-return] # write takes mappings only
 
     def write_tensors(self, name: str, content: Any) -> str:
-        """Writes what `torch.save` takes, whole or not at all, and gives the checksum for `read_tensors`.
+        """Writes what `torch.save` takes, whole or not at all, and returns the checksum for `read_tensors`.
 
         Raises:
-            OSError: as `write`.
+            OSError: the file cannot be written; earlier records are intact.
         """
-        data = _packed(content)
+        data = _serialized(content)
         self._put(f"{name}.pt", data)
         return _digest(data)
 
     @staticmethod
     def checksum(content: Any) -> str:
-        """The checksum that `write_tensors` would give."""
-        return _digest(_packed(content))
+        """The checksum that `write_tensors` would return."""
+        return _digest(_serialized(content))
 
     def read_tensors(self, name: str, checksum: str) -> Any:
-        """Reads what `write_tensors` wrote, onto the CPU.
+        """Reads onto the CPU what `write_tensors` wrote.
 
         Raises:
-            DamagedRecordError: it is gone, or not what was written.
-            OSError: it cannot be read.
+            DamagedRecordError: the file is damaged or missing.
+            OSError: the file cannot be read.
         """
         data = self._get(f"{name}.pt")
         if data is None:
@@ -123,13 +124,13 @@ class Store:
         return torch.load(BytesIO(data), map_location="cpu", weights_only=True)
 
     def names(self) -> list[str]:
-        """The files there are, by name, in order."""
+        """The names of all files of records, sorted."""
         if self.folder is None:
             return sorted(self._memory)
         return sorted(path.name for path in self.folder.iterdir() if path.suffix in (".json", ".pt"))
 
-    def stamp(self, file: str) -> Stamp:
-        """What differs when a file is written anew, by whomever; None where it is not there, or kept in memory."""
+    def fingerprint(self, file: str) -> Fingerprint:
+        """The fingerprint of a file, which changes whenever anyone writes it."""
         if self.folder is None:
             return None
         try:
@@ -138,15 +139,15 @@ class Store:
             return None
         return found.st_ino, found.st_mtime_ns, found.st_size
 
-    def stamps(self) -> dict[str, Stamp]:
-        """The stamps of all files, by name."""
-        return {file: self.stamp(file) for file in self.names()}
+    def fingerprints(self) -> dict[str, Fingerprint]:
+        """The fingerprints of all files, by name."""
+        return {file: self.fingerprint(file) for file in self.names()}
 
     def remove(self, file: str) -> None:
-        """Removes a file, if it is there.
+        """Removes a file if it exists.
 
         Raises:
-            OSError: it cannot be removed.
+            OSError: the file cannot be removed.
         """
         if self.folder is None:
             self._memory.pop(file, None)
@@ -154,15 +155,15 @@ class Store:
             (self.folder / file).unlink(missing_ok=True)
 
     def log(self, **event: Any) -> None:
-        """Appends an event, with the time, to `log.jsonl`; a torn last line of a killed process is closed first.
+        """Appends an event, with the time, to `log.jsonl`, on a line of its own even after a line that a kill cut off.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the log cannot be written.
         """
         if self.folder is None:
             return
-        path = self.folder / LOG
-        event = plain({"time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"), **event})
+        path = self.folder / LOG_FILE
+        event = to_jsonable({"time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"), **event})
         line = json.dumps(event, allow_nan=False)
         try:
             with path.open("a+b") as file:
@@ -171,22 +172,22 @@ class Store:
                     line = line if file.read(1) == b"\n" else f"\n{line}"
                 file.write(f"{line}\n".encode())
         except OSError as error:
-            raise told_of(error, f"cannot write {path}; the rounds on disk are intact") from error
+            raise explained(error, f"cannot write {path}; the rounds on disk are intact") from error
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the folder for this process; the system lets go of it when the process ends, however that happens.
+        """Locks the folder for one user at a time; the operating system frees it when the process ends, even by a kill.
 
         Raises:
-            LockedError: it is held.
+            LockedError: another process, or another learner of this one, has locked the folder.
             OSError: the folder cannot be written.
         """
         if self.folder is None:
             yield
             return
-        with hold(self.folder / LOCK):
-            for left in self.folder.glob(".*.part"):  # of a process that was killed while it wrote
-                left.unlink(missing_ok=True)
+        with locked(self.folder / LOCK_FILE):
+            for part in self.folder.glob(".*.part"):  # from a process that was killed while it wrote
+                part.unlink(missing_ok=True)
             yield
 
     def _put(self, file: str, data: bytes) -> None:
@@ -204,7 +205,7 @@ class Store:
         except OSError as error:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
-            raise told_of(error, f"cannot write {path}; the rounds written before are intact") from error
+            raise explained(error, f"cannot write {path}; the rounds written before are intact") from error
 
     def _get(self, file: str) -> bytes | None:
         if self.folder is None:
@@ -214,26 +215,26 @@ class Store:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise told_of(error, f"cannot read {self.folder / file}") from error
+            raise explained(error, f"cannot read {self.folder / file}") from error
 
     def damaged(self, file: str, why: str) -> DamagedRecordError:
-        """The error to raise of a file that is not what was written; says how to go back."""
+        """The error to raise for a damaged or missing file; its message says how to recover."""
         place = file if self.folder is None else self.folder / file
-        match, back = FILE.fullmatch(file), ""
+        match, advice = ROUND_FILE.fullmatch(file), ""
         if match is not None:
             phase = "" if match[2] == "fit" else f", {match[2]!r}"
-            back = (
+            advice = (
                 f". What was recorded before is intact: saal_fast.learning.rewind({str(self.folder)!r}, {int(match[1])}"
                 f"{phase}) removes this record and what follows, and the learner goes on from there"
             )
         if match is not None and match[3] == "pt":
-            back = ". The records are intact, all labels too: ActiveLearner.retrain() trains the model anew"
+            advice = ". The records are intact, all labels too: ActiveLearner.retrain() trains the model anew"
         if file == "settings.json":
-            back = f". {REWRITE}"
-        return DamagedRecordError(f"{place} is not what was written: {why}{back}")
+            advice = f". {REWRITE_HINT}"
+        return DamagedRecordError(f"{place} is not what was written: {why}{advice}")
 
 
-def _packed(content: Any) -> bytes:
+def _serialized(content: Any) -> bytes:
     buffer = BytesIO()
     torch.save(content, buffer)
     return buffer.getvalue()

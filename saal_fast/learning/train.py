@@ -1,4 +1,4 @@
-"""The default training of a round: an optimiser made anew, some epochs, the strategy's hook."""
+"""The default training of a round: a new optimiser, some epochs, the strategy's hook."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from .._utils.checks import is_whole
+from .._utils.checks import check_whole
 from .._utils.progress import bar
 from ..models.features import device_of
 from ..models.state import keep_statistics
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
 
     from ..strategies import TrainingHook
-    from .rows import Labelled
+    from .labelled import Labelled
 
 
 def adam(groups: list[dict[str, Any]]) -> Optimizer:
@@ -33,19 +33,19 @@ def adam(groups: list[dict[str, Any]]) -> Optimizer:
 
 @dataclass(frozen=True)
 class Training:
-    """Trains a model on what is labelled; the defaults are the paper's (Section 4.1), batches of 10 its published code's.
+    """Trains a model on labelled samples; the defaults are the paper's (Section 4.1), batches of 10 its published code's.
 
-    It draws from torch's global generator. Every step is `optimiser.step(closure)`, so that optimisers which evaluate the
-    loss more than once (SAM, L-BFGS) need nothing of their own.
+    It draws from torch's global generator. Every step is `optimiser.step(closure)`, so optimisers that evaluate the loss
+    more than once (SAM, L-BFGS) work too.
 
     Attributes:
         epochs: passes over the labelled samples.
-        batch_size: samples a step, at most; the batches of an epoch are of even size, as a last one of a single sample
-            would starve batch norms.
-        optimiser: makes the optimiser from parameter groups: the model's, and the strategy's own where it has any.
-        scheduler: makes a scheduler of the optimiser, stepped after every epoch (`ReduceLROnPlateau` by the epoch's mean
-            loss); or None.
-        task: the loss of each sample, as for `saal_fast.score`.
+        batch_size: largest number of samples per step; an epoch is split evenly, as batch norm fails on a last batch of one
+            sample.
+        optimiser: makes the optimiser from parameter groups: the model's, and the strategy's if it has parameters.
+        scheduler: makes a scheduler from the optimiser, stepped after every epoch (`ReduceLROnPlateau` with the epoch's
+            mean loss); or None.
+        task: defines the loss of each sample, as for `saal_fast.score`.
         progress: as for `saal_fast.score`.
     """
 
@@ -57,49 +57,38 @@ class Training:
     progress: bool | None = None
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be trained.
+        """Checks the arguments.
 
         Raises:
-            TypeError: a count is no whole number, a function none, or the task no object with the methods of one.
-            ValueError: epochs below 0 or batch_size below 1.
+            TypeError: a count is not a whole number, a function cannot be called, or the task lacks a method.
+            ValueError: epochs < 0 or batch_size < 1.
         """
-        for name, count in {"epochs": self.epochs, "batch_size": self.batch_size}.items():
-            if not is_whole(count):
-                raise TypeError(f"expected {name} to be a whole number, got {count!r}")
+        check_whole("epochs", self.epochs, 0)
+        check_whole("batch_size", self.batch_size, 1)
         if not callable(self.optimiser):
             raise TypeError(f"expected optimiser to be a function that makes one, got {self.optimiser!r}")
         if self.scheduler is not None and not callable(self.scheduler):
             raise TypeError(f"expected scheduler to be a function that makes one, or None; got {self.scheduler!r}")
         if isinstance(self.task, type) or not isinstance(self.task, Task):
             raise TypeError(f"expected task to be an object with methods pseudo_label and loss, got {self.task!r}")
-        if self.epochs < 0:
-            raise ValueError(f"expected epochs >= 0, got {self.epochs}")
-        if self.batch_size < 1:
-            raise ValueError(f"expected batch_size >= 1, got {self.batch_size}")
 
     def __call__(self, model: nn.Module, labelled: Labelled, hook: TrainingHook) -> dict[str, float]:
         """Trains `model` in place.
 
         Args:
-            model: in training mode.
-            labelled: what it learns from.
-            hook: the strategy's.
+            model: the model, in training mode.
+            labelled: the samples it learns from.
+            hook: the strategy's hook.
 
         Returns:
-            `loss`, the mean over the last epoch; NaN without an epoch.
+            `loss`, its mean over the last epoch; NaN for `epochs=0`.
 
         Raises:
-            TypeError: `optimiser` makes none.
-            ValueError: a label is none of the model's classes; TypeError where its kind or shape is none of a class.
+            TypeError: `optimiser` does not make an optimiser, or a label has a type or shape that the task does not take.
+            ValueError: a label is not one of the model's classes.
         """
         device = device_of(model)
-        groups: list[dict[str, Any]] = [{"params": [p for p in model.parameters() if p.requires_grad]}]
-        own = hook.parameters()
-        if own:
-            groups.append({"params": own})
-        optimiser = self.optimiser(groups)
-        if not callable(getattr(optimiser, "step", None)):
-            raise TypeError(f"expected optimiser to make an optimizer with a step, it made {type(optimiser).__name__}")
+        optimiser = self._new_optimiser(model, hook)
         scheduler = None if self.scheduler is None else self.scheduler(optimiser)
         steps = -(-len(labelled) // self.batch_size)
         total = float("nan")
@@ -114,7 +103,7 @@ class Training:
                         loss = _step(model, batch.args, batch.kwargs, x, y, optimiser, self.task, hook)
                     except _UnfitLabelsError as error:
                         kind = TypeError if isinstance(error.__cause__, TypeError) else ValueError
-                        raise kind(_unfit(error, labelled, self.task)) from error.__cause__
+                        raise kind(_describe_unfit(error, labelled, self.task)) from error.__cause__
                     hook.after_step(x, y)
                     total += loss * batch.size
                     shown.update(batch.size)
@@ -124,13 +113,23 @@ class Training:
                     scheduler.step()
         return {"loss": total / len(labelled)}
 
+    def _new_optimiser(self, model: nn.Module, hook: TrainingHook) -> Optimizer:
+        groups: list[dict[str, Any]] = [{"params": [p for p in model.parameters() if p.requires_grad]}]
+        own = hook.parameters()
+        if own:
+            groups.append({"params": own})
+        optimiser = self.optimiser(groups)
+        if not callable(getattr(optimiser, "step", None)):
+            raise TypeError(f"expected optimiser to make an optimizer with a step, it made {type(optimiser).__name__}")
+        return optimiser
+
 
 class _UnfitLabelsError(Exception):
-    """A label of a batch does not fit the output, which is its argument."""
+    """A label in a batch does not fit the model's output, which is the argument of this error."""
 
 
-def _unfit(error: _UnfitLabelsError, labelled: Labelled, task: Task) -> str:
-    """Which of all labels do not fit, by position in the pool."""
+def _describe_unfit(error: _UnfitLabelsError, labelled: Labelled, task: Task) -> str:
+    """The error's message: which labels do not fit, by position in the pool, and how to correct them."""
     assert isinstance(task, ChecksLabels)
     bad = []
     for row, label in zip(labelled.rows.tolist(), labelled.labels.tensor_split(len(labelled)), strict=True):
@@ -158,15 +157,15 @@ def _step(
     task: Task,
     hook: TrainingHook,
 ) -> float:
-    """One step of the optimiser; the loss before it."""
-    first: list[float] = []
+    """Takes one step of the optimiser and returns the task's loss before it."""
+    first: list[float] = []  # of the closure's calls
 
     def closure() -> Tensor:
         optimiser.zero_grad()
         with keep_statistics(model) if first else nullcontext():
-            loss, plain = _loss(model(*args, **kwargs), x, y, task, hook)
+            loss, task_loss = _loss(model(*args, **kwargs), x, y, task, hook)
             torch.autograd.backward(loss)
-        first.append(plain)
+        first.append(task_loss)
         return loss
 
     optimiser.step(closure)  # type: ignore[arg-type] # torch says float, and takes what its own optimisers take: a tensor
@@ -174,7 +173,7 @@ def _step(
 
 
 def _loss(output: Any, x: Any, y: Tensor, task: Task, hook: TrainingHook) -> tuple[Tensor, float]:
-    """What is minimised, with its graph, and the task's part of it."""
+    """The loss to minimise, with its graph, and the task's part of it as a number."""
     if isinstance(task, ChecksLabels):
         try:
             task.check_labels(y, output)

@@ -1,4 +1,4 @@
-"""The parts of SAM's perturbation: one over all parameters of a batch, many tensors in a call (`torch._foreach_*`)."""
+"""The parts of SAM's perturbation, which is one over all parameters; many tensors per call (`torch._foreach_*`)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_SMALL = 1e-15  # below this, squares of single numbers begin to leave float32
-_LARGE = 3e38  # a factor above this is none of float32
+_SMALLEST_NORM = 1e-15  # below this, the squares of single numbers underflow float32
+_LARGEST_FLOAT32 = 3e38
 
 
 def gradients(group: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
-    """The parameters of a group that have a gradient, and the gradients; of complex ones views as pairs of real numbers.
+    """The parameters of a group that have a gradient, and their gradients; complex ones as views of real pairs.
 
     Raises:
         RuntimeError: A gradient is sparse.
@@ -33,29 +33,29 @@ def gradients(group: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
     return weights, grads
 
 
-def sizes_of(weights: list[Tensor], grads: list[Tensor], adaptive: bool) -> list[Tensor]:
-    """What the norm is taken of, at least in float32: g, or w ⊙ g for the adaptive form."""
+def scaled_gradients(weights: list[Tensor], grads: list[Tensor], adaptive: bool) -> list[Tensor]:
+    """The gradients whose norm is taken, at least in float32: g, or w ⊙ g for the adaptive form."""
     return [*torch._foreach_mul(_wide(weights), _wide(grads))] if adaptive else _wide(grads)
 
 
-def push(weights: list[Tensor], sizes: list[Tensor], scale: float, adaptive: bool) -> None:
-    """Adds `scale · sizes` to the weights in place, or `scale · w ⊙ sizes` for the adaptive form; rounded once."""
+def perturb_(weights: list[Tensor], scaled: list[Tensor], scale: float, adaptive: bool) -> None:
+    """Adds `scale · scaled` to the weights in place, or `scale · w ⊙ scaled` for the adaptive form; rounded once."""
     wide = _wide(weights)
     if adaptive:
-        torch._foreach_addcmul_(wide, sizes, wide, value=scale)
+        torch._foreach_addcmul_(wide, scaled, wide, value=scale)
     else:
-        torch._foreach_add_(wide, sizes, alpha=scale)
+        torch._foreach_add_(wide, scaled, alpha=scale)
     for w, v in zip(weights, wide, strict=True):
         if w is not v:
             w.copy_(v)
 
 
-def norm_of(tensors: Sequence[Tensor]) -> float:
-    """‖·‖₂ over all tensors together, without under- or overflow. Waits for the device once, for extreme sizes again."""
+def global_norm(tensors: Sequence[Tensor]) -> float:
+    """‖·‖₂ over all tensors together, without under- or overflow; synchronises the device once, twice for extreme norms."""
     wide = torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
     norms = torch._foreach_norm(tuple(tensors), 2, wide)
     norm = math.hypot(*torch.stack([n.to(norms[0].device) for n in norms]).tolist())
-    if _SMALL <= norm < math.inf:
+    if _SMALLEST_NORM <= norm < math.inf:
         return norm
     peaks = [t.abs().amax().to(norms[0].device, wide) for t in tensors if t.numel()]
     peak = float(torch.stack(peaks).amax()) if peaks else 0.0
@@ -64,11 +64,11 @@ def norm_of(tensors: Sequence[Tensor]) -> float:
     return peak * math.hypot(*(float(torch.linalg.vector_norm(t.to(wide) / peak)) for t in tensors))
 
 
-def factor(rho: float, norm: float) -> float:
+def step_scale(rho: float, norm: float) -> float:
     """ρ / norm; 0 where the norm is zero, too small for a quotient in float32, or not finite."""
-    return rho / norm if norm * _LARGE > rho else 0.0  # false for NaN
+    return rho / norm if norm * _LARGEST_FLOAT32 > rho else 0.0  # false for NaN
 
 
 def _wide(tensors: list[Tensor]) -> list[Tensor]:
-    """float16 and bfloat16 as float32: some kernels would round the factor to their type."""
+    """Widens float16 and bfloat16 to float32, as some kernels would round the scale to their type."""
     return [t.float() if t.element_size() < 4 else t for t in tensors]

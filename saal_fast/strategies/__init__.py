@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from .badge import BADGE
-from .base import Selection, Strategy, TrainingHook
 from .coreset import Coreset
 from .ll4al import LL4AL
 from .probabilities import Entropy, LeastConfidence, Margin, VariationRatio
+from .protocol import Selection, Strategy, TrainingHook
 from .saal import SAAL
 from .uniform import Random
 from .vaal import VAAL
@@ -20,19 +20,19 @@ from .vaal import VAAL
 _ALL = (SAAL, Random, Entropy, VariationRatio, Margin, LeastConfidence, Coreset, BADGE, LL4AL, VAAL)
 
 NAMES: tuple[str, ...] = tuple(strategy.name for strategy in _ALL)
-"""What `make` knows."""
+"""The names that `make` takes."""
 
 
 def make(name: str, **options: Any) -> Strategy:
-    """The strategy of that name.
+    """Makes a strategy by its name.
 
     Args:
         name: one of `NAMES`.
-        options: of its class.
+        **options: arguments of its class.
 
     Raises:
-        ValueError: there is none of that name; or as its class.
-        TypeError: it has no such option.
+        ValueError: no strategy has that name; or as its class.
+        TypeError: the class has no such argument.
     """
     for strategy in _ALL:
         if strategy.name == name:

@@ -1,4 +1,4 @@
-"""BADGE: k-means++ over the gradients of the last layer (Ash et al., arXiv:1906.03671), kept as factors (`badge.py`)."""
+"""BADGE: k-means++ over the gradients of the last layer (Ash et al., arXiv:1906.03671), kept as factors."""
 
 from __future__ import annotations
 
@@ -8,32 +8,25 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from .._utils.rng import ensure_generator
 from ..kmeans import kmeans_plusplus
 from ..models.features import BatchSize
 from ..selection.gradient_embeddings import gradient_factors
 from ..tasks import logit_gradient
-from .base import (
-    OnNonFinite,
-    Selection,
-    TrainsNothing,
-    candidates,
-    check_batch_size,
-    check_on_nonfinite,
-    check_request,
-    or_fresh,
-)
+from .choice import candidates, check_options, check_request
+from .protocol import OnNonFinite, Selection, WithoutTraining
 
 
 @dataclass
-class BADGE(TrainsNothing):
-    """Chooses gradients that are large and different: the largest first, then by D² sampling.
+class BADGE(WithoutTraining):
+    """Chooses samples of large and different gradients: the largest first, then by D² sampling.
 
-    Scores are the norms of the gradients, ‖a‖·‖h‖.
+    The scores are the gradients' norms, ‖a‖·‖h‖.
 
     Args:
         layer: the last layer; None for the last `nn.Linear` that the model runs.
-        batch_size: samples at once, or "auto".
-        on_nonfinite: "raise" where features or outputs hold NaN or inf, or "keep" these samples and never pick one.
+        batch_size: samples per batch, or "auto".
+        on_nonfinite: "raise" for an error where features or outputs hold NaN or inf, or "keep" to pass these samples over.
     """
 
     layer: str | None = None
@@ -42,8 +35,7 @@ class BADGE(TrainsNothing):
     name: ClassVar[str] = "badge"
 
     def __post_init__(self) -> None:
-        check_on_nonfinite(self.on_nonfinite)
-        check_batch_size(self.batch_size)
+        check_options(self.batch_size, self.on_nonfinite)
 
     def select(
         self,
@@ -60,5 +52,5 @@ class BADGE(TrainsNothing):
         good = candidates(found.finite, k, self.on_nonfinite)
         a, h = logit_gradient(found.logits), found.features
         scores = torch.where(found.finite, a.double().norm(dim=1) * h.double().norm(dim=1), torch.nan)
-        picks = kmeans_plusplus((a[good], h[good]), k, first="argmax", seed=or_fresh(generator))
+        picks = kmeans_plusplus((a[good], h[good]), k, first="argmax", seed=ensure_generator(generator))
         return Selection(good[picks], scores.float())

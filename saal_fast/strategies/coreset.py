@@ -8,39 +8,32 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from .._utils.rng import ensure_generator
 from ..models.features import BatchSize, is_empty, penultimate
-from .base import (
-    OnNonFinite,
-    Selection,
-    TrainsNothing,
-    candidates,
-    check_batch_size,
-    check_on_nonfinite,
-    check_request,
-    or_fresh,
-)
+from .choice import candidates, check_options, check_request
+from .protocol import OnNonFinite, Selection, WithoutTraining
 
-ROWS = 4096
-"""Rows of labelled features whose distances to the pool are held at once."""
+CENTRES_AT_ONCE = 4096
+"""Labelled samples whose distances to the pool are in memory at once."""
 
 
 @dataclass
-class Coreset(TrainsNothing):
-    """k centres over the features, so that the farthest sample is as near to a labelled one as can be.
+class Coreset(WithoutTraining):
+    """Chooses k centres among the features so that the farthest sample lies as near to a labelled one as possible.
 
-    By default greedily: again and again the sample farthest from all that are labelled or chosen (at most twice the best
-    radius; their Algorithm 1). With `robust=True` the mixed integer programme, which may leave some outliers uncovered
-    (their Algorithm 2); for small pools, and it needs scipy.
+    By default it is greedy: it takes again and again the sample farthest from all labelled and chosen ones, and reaches at
+    most twice the best radius (their Algorithm 1). `robust=True` solves the mixed integer programme, which may leave some
+    outliers uncovered (their Algorithm 2); it suits small pools and needs scipy.
 
-    Scores are the distances to the nearest labelled sample, before anything is chosen; NaN where nothing is labelled.
+    The scores are the distances to the nearest labelled sample before the choice; NaN where nothing is labelled.
 
     Args:
-        layer: the layer whose input the features are; None for the last `nn.Linear`.
+        layer: the layer whose input is the features; None for the last `nn.Linear`.
         robust: whether to solve the mixed integer programme after the greedy choice.
-        outliers: share of the pool that the robust cover may leave out; theirs is 1e-4.
-        time_limit: seconds for all programmes together; then the best cover so far is taken, and a warning logged.
-        batch_size: samples at once, or "auto".
-        on_nonfinite: "raise" where features or outputs hold NaN or inf, or "keep" these samples and never pick one.
+        outliers: share of the pool that the robust cover may leave out (1e-4 in their paper).
+        time_limit: seconds for all programmes together; after them the best cover so far is taken, and a warning logged.
+        batch_size: samples per batch, or "auto".
+        on_nonfinite: "raise" for an error where features or outputs hold NaN or inf, or "keep" to pass these samples over.
     """
 
     layer: str | None = None
@@ -52,8 +45,7 @@ class Coreset(TrainsNothing):
     name: ClassVar[str] = "coreset"
 
     def __post_init__(self) -> None:
-        check_on_nonfinite(self.on_nonfinite)
-        check_batch_size(self.batch_size)
+        check_options(self.batch_size, self.on_nonfinite)
         if not 0 <= self.outliers < 1:
             raise ValueError(f"expected outliers as a share of the pool in [0, 1), got {self.outliers}")
         if not self.time_limit > 0:
@@ -68,14 +60,14 @@ class Coreset(TrainsNothing):
         labelled: Any | None = None,
         generator: torch.Generator | None = None,
     ) -> Selection:
-        """As `Strategy.select`. Where nothing is labelled the first centre is drawn uniformly.
+        """As `Strategy.select`. Where nothing is labelled, the first centre is drawn uniformly.
 
         Raises:
             ImportError: `robust` without scipy; `pip install 'saal-fast[coreset]'`.
         """
         check_request(k, pool, generator)
         if self.robust:
-            from . import cover  # noqa: PLC0415 - scipy is optional, and its want shows before any work is done
+            from . import cover  # noqa: PLC0415 - scipy is optional; without it this raises before any work is done
 
             cover.check()
         found = penultimate(model, pool, layer=self.layer, batch_size=self.batch_size)
@@ -85,13 +77,13 @@ class Coreset(TrainsNothing):
         scores = torch.full((len(found.features),), torch.nan)
         if distance.isfinite().all():
             scores[good] = distance.float()
-        picks = greedy(points, k, distance, or_fresh(generator))
+        picks = greedy(points, k, distance, ensure_generator(generator))
         if self.robust:
             picks = cover.robust(points, k, distance, picks, self.outliers, self.time_limit)
         return Selection(good[picks], scores)
 
     def _to_labelled(self, model: nn.Module, points: Tensor, labelled: Any | None) -> Tensor:
-        """Distance of each point to the nearest labelled one, inf where there is none; [M]."""
+        """Distance of each point to the nearest labelled sample, inf where nothing is labelled; [M]."""
         nothing = torch.full((len(points),), torch.inf, dtype=torch.float64)
         if labelled is None or is_empty(model, labelled):
             return nothing
@@ -100,27 +92,27 @@ class Coreset(TrainsNothing):
         return nearest(points, found.features[good].double())
 
 
-def nearest(points: Tensor, centres: Tensor) -> Tensor:
-    """Distance of each point [N, d] to the nearest centre [M, d], inf for none; float64 [N].
+def nearest(points: Tensor, centres: Tensor, at_once: int = CENTRES_AT_ONCE) -> Tensor:
+    """Distance of each point [N, d] to the nearest of M centres [M, d], inf for M = 0; float64 [N].
 
-    By matrix products in float64, after the points' mean is taken off: right to some 1e-8 of the largest norm.
+    Computed by matrix products in float64 of points whose mean is subtracted; accurate to about 1e-8 of the largest norm.
     """
     middle = points.mean(0)
     x, best = points - middle, torch.full((len(points),), torch.inf, dtype=torch.float64)
-    for part in torch.split(centres - middle, ROWS):
+    for part in torch.split(centres - middle, at_once):
         best = torch.minimum(best, torch.cdist(x, part, compute_mode="use_mm_for_euclid_dist").amin(1))
     return best
 
 
 def greedy(points: Tensor, k: int, distance: Tensor, generator: torch.Generator) -> Tensor:
-    """The greedy k centres: each the farthest from all before it; of equals the first.
+    """Chooses k centres greedily: each is the farthest from all before it, of equally far points the first.
 
     Args:
         points: float64 [N, d].
-        k: how many; k <= N.
-        distance: of each point to the nearest centre there is already; inf everywhere where there is none: then the first
-            is drawn uniformly; [N].
-        generator: what to draw it from.
+        k: number of centres; k <= N.
+        distance: distance of each point to the nearest centre there is already; inf everywhere if there is none, and then
+            the first is drawn uniformly; [N].
+        generator: source of that draw.
 
     Returns:
         int64 [k], in the order chosen, all different.

@@ -1,9 +1,9 @@
 """The robust k-centre of Coreset, as mixed integer programmes that scipy's HiGHS solves.
 
-Sener & Savarese (arXiv:1708.00489, Section 4.2) look for the least radius δ at which k centres cover all of the pool but a
-few outliers, by bisection over the distances that occur; at each δ a programme tells whether it can be done. Theirs has a
-variable ω_ij for every pair (sample i is served by centre j) and ξ_ij for an outlier. A sample may as well be served by any
-centre within δ, so that only whether there is one matters, and N + N variables are enough:
+Sener & Savarese (arXiv:1708.00489, Section 4.2) look for the smallest radius δ at which k centres cover the pool except a
+few outliers, by bisection over the distances that occur; at each δ a programme tells whether such centres exist. Theirs has
+a variable ω_ij for every pair (centre j serves sample i) and ξ_ij for an outlier. Any centre within δ may serve a sample, so
+it only matters whether there is one, and N + N variables are enough:
 
     u_j: j is chosen,   o_i: i is left out        (0 or 1)
     Σ_j u_j = k,        Σ_i o_i <= Ξ,
@@ -23,8 +23,8 @@ from torch import Tensor
 
 log = logging.getLogger("saal_fast")
 
-LIMIT = 4096
-"""Samples a pool may have: the programme has a row for each, and all their distances are held."""
+MAX_SAMPLES = 4096
+"""Largest pool: the programme has a row for each sample, and all their distances are in memory."""
 
 
 def check() -> None:
@@ -35,27 +35,27 @@ def check() -> None:
 def robust(
     points: Tensor, k: int, labelled: Tensor, start: Tensor, outliers: float = 1e-4, time_limit: float = 60.0
 ) -> Tensor:
-    """The k centres whose cover, but for outliers, has the least radius.
+    """Finds the k centres that cover all points but the outliers with the smallest radius.
 
     Args:
-        points: float64 [N, d], N <= `LIMIT`.
-        k: how many.
+        points: float64 [N, d], N <= `MAX_SAMPLES`.
+        k: number of centres.
         labelled: distance of each point to the nearest labelled one, inf where there is none; [N].
-        start: k centres known already, [k]; they are the answer where no smaller radius can be had.
-        outliers: the share of points that need not be covered; ⌊share · N⌋ of them.
-        time_limit: seconds for all programmes together; then the best cover so far is taken, and a warning logged.
+        start: k centres known already, [k]; they are returned where no smaller radius is feasible.
+        outliers: share of the points that may stay uncovered; ⌊share · N⌋ of them.
+        time_limit: seconds for all programmes together; after them the best cover so far is taken, and a warning logged.
 
     Returns:
-        int64 [k], farthest from the labelled first (of equals the first).
+        int64 [k], the farthest from the labelled points first (of equally far ones the first in the pool).
 
     Raises:
-        ValueError: there are too many points.
+        ValueError: N > `MAX_SAMPLES`.
     """
     n = len(points)
-    if n > LIMIT:
+    if n > MAX_SAMPLES:
         raise ValueError(
-            f"expected a pool of at most {LIMIT} samples for robust=True, whose programme has a row for each; got {n}. "
-            "Draw fewer candidates, or use robust=False"
+            f"expected a pool of at most {MAX_SAMPLES} samples for robust=True, whose programme has a row for each; "
+            f"got {n}. Draw fewer candidates, or use robust=False"
         )
     pairs = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
     allowed = int(outliers * n)
@@ -63,7 +63,7 @@ def robust(
     upper = radius(pairs, best, labelled, allowed)
     radii = torch.unique(torch.cat([pairs.flatten(), labelled[labelled.isfinite()]]))
     radii = radii[radii < upper]
-    low, high = 0, len(radii)  # the least radius that can be had is radii[i] for an i in [low, high), or else `upper`
+    low, high = 0, len(radii)  # the smallest feasible radius is radii[i] for an i in [low, high), or else `upper`
     while low < high:
         middle = (low + high) // 2
         answer = _feasible(pairs, k, labelled, float(radii[middle]), allowed, ends - time.monotonic())
@@ -87,13 +87,13 @@ def robust(
 
 
 def radius(pairs: Tensor, picks: Tensor, labelled: Tensor, allowed: int) -> float:
-    """How far the farthest point is from its centre, when the `allowed` farthest are left out."""
+    """Distance of the farthest point to its centre once the `allowed` farthest points are left out."""
     reach = torch.minimum(pairs[:, picks].amin(1), labelled).sort(descending=True).values
     return float(reach[allowed]) if allowed < len(reach) else 0.0
 
 
 def _feasible(pairs: Tensor, k: int, labelled: Tensor, delta: float, allowed: int, seconds: float) -> Tensor | None:
-    """Centres, k of them, that cover all but `allowed` points within delta; empty: there are none; None: out of time."""
+    """K centres that cover all but `allowed` points within delta; empty if there are none, None if time ran out."""
     np, optimize, sparse = _scipy()
     if seconds <= 0:
         return None

@@ -9,29 +9,22 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from .._utils.checks import check_whole
+from .._utils.rng import drawing_from
 from ..models.features import BatchSize, each_batch, first_output, module_of, tap, tapped
 from ..models.state import unwrap
 from ..tasks import logits_of
-from .base import (
-    OnNonFinite,
-    Selection,
-    TrainingHook,
-    check_batch_size,
-    check_on_nonfinite,
-    check_request,
-    check_whole,
-    drawing_from,
-    largest,
-)
-from .hidden import Pooled, find, pooled
+from .choice import check_options, check_request, largest
+from .feature_maps import average_over_space, find_levels
+from .protocol import OnNonFinite, Selection, TrainingHook
 
 
 class LossPrediction(nn.Module):
-    """A linear layer and ReLU over each pooled feature map; these side by side, by a linear layer, to one number.
+    """A linear layer and ReLU for each pooled feature map, and a linear layer from all of their outputs to the loss.
 
     Args:
-        maps: what the pooled maps are like; name to width.
-        width: outputs of each of the linear layers.
+        maps: width of each pooled map, by the name of its layer.
+        width: outputs of each linear layer but the last.
     """
 
     def __init__(self, maps: Mapping[str, int], width: int = 128) -> None:
@@ -41,17 +34,17 @@ class LossPrediction(nn.Module):
         self.last = nn.Linear(width * len(self.layers), 1)
 
     def forward(self, maps: Mapping[str, Tensor]) -> Tensor:
-        """Predicted losses [B] of pooled maps [B, width of the map]."""
+        """Predicts losses [B] from pooled maps [B, width of the map]."""
         parts = [layer(maps[name]).relu() for name, layer in zip(self.names, self.layers, strict=True)]
         predicted: Tensor = self.last(torch.cat(parts, 1)).squeeze(1)
         return predicted
 
 
 def ranking_loss(predicted: Tensor, losses: Tensor, margin: float = 1.0) -> Tensor | None:
-    """How far the predictions are from the losses' order, pair by pair (their Eq. 2).
+    """Penalises pairs whose predicted losses are in the wrong order (their Eq. 2).
 
-    `max(0, -s (l̂_i - l̂_j) + ξ)` with s = 1 where l_i > l_j, else -1; the mean over pairs (i, i + ⌊B/2⌋). Of an odd batch the
-    last sample is left over. The losses are constants.
+    `max(0, -s (l̂_i - l̂_j) + ξ)` with s = 1 where l_i > l_j, else -1; the mean over pairs (i, i + ⌊B/2⌋). An odd batch leaves
+    its last sample out. No gradient flows into the losses.
 
     Args:
         predicted: l̂, [B].
@@ -59,7 +52,7 @@ def ranking_loss(predicted: Tensor, losses: Tensor, margin: float = 1.0) -> Tens
         margin: ξ.
 
     Returns:
-        0-d, or None where there is no pair.
+        0-d, or None for a batch of less than two samples.
     """
     half = len(losses) // 2
     if half == 0:
@@ -71,19 +64,19 @@ def ranking_loss(predicted: Tensor, losses: Tensor, margin: float = 1.0) -> Tens
 
 @dataclass
 class LL4AL:
-    """Chooses the samples whose loss is predicted to be largest.
+    """Chooses the samples with the largest predicted loss.
 
     Args:
-        layers: names of the layers whose outputs are the feature maps; None to find them: the last output of every spatial
-            size (a ResNet's stages), or where there are no maps, of every width.
+        layers: names of the layers whose outputs are the feature maps; None to take the last output of every spatial size
+            (a ResNet's stages), or in a model without maps, of every width.
         width: outputs of the module's linear layers.
         margin: ξ of the ranking loss.
-        weight: λ, what the ranking loss is multiplied by.
-        stop: epoch from which on the module's gradient no longer reaches the model; None for 0.6 of the epochs (theirs:
+        weight: λ, the weight of the ranking loss.
+        stop: first epoch in which the module's gradient no longer reaches the model; None for 0.6 of the epochs (theirs:
             120 of 200).
-        channels: dimension of the maps' channels; None for 1, and for maps [B, T, d] of a model without `nn.Conv1d` for 2.
-        batch_size: samples at once in `select`, or "auto".
-        on_nonfinite: "raise" where outputs hold NaN or inf, or "keep" these samples and never pick one.
+        channels: dimension of the maps' channels; None for 1, and for 2 in maps [B, T, d] of a model without `nn.Conv1d`.
+        batch_size: samples per batch in `select`, or "auto".
+        on_nonfinite: "raise" for an error where outputs hold NaN or inf, or "keep" to pass these samples over.
     """
 
     layers: Sequence[str] | None = None
@@ -98,11 +91,10 @@ class LL4AL:
     name: ClassVar[str] = "ll4al"
 
     def __post_init__(self) -> None:
-        check_on_nonfinite(self.on_nonfinite)
-        check_batch_size(self.batch_size)
-        check_whole(1, width=self.width)
+        check_options(self.batch_size, self.on_nonfinite)
+        check_whole("width", self.width, 1)
         if self.stop is not None:
-            check_whole(0, stop=self.stop)
+            check_whole("stop", self.stop, 0)
         if isinstance(self.layers, str) or (self.layers is not None and not self.layers):
             raise ValueError(f"expected layers as a list of at least one name, or None; got {self.layers!r}")
 
@@ -115,19 +107,20 @@ class LL4AL:
         labelled: Any | None = None,
         generator: torch.Generator | None = None,
     ) -> Selection:
-        """As `Strategy.select`; `labelled` is not used, and nothing drawn.
+        """As `Strategy.select`; it does not use `labelled` and draws nothing.
 
         Raises:
-            RuntimeError: no loss prediction module was trained yet, or this model lacks the layers it was trained on.
+            RuntimeError: no loss prediction module was trained yet.
+            ValueError: the model lacks the layers that the module was trained on.
         """
         check_request(k, pool, generator)
         module = self.module
         if module is None:
             raise RuntimeError("expected LL4AL to be trained with a model first: train it under the hook of training(...)")
         inner = module_of(model)
-        taps = _named(inner, module.names)
+        layers = _layers(inner, module.names)
 
-        with tapped(taps, "output", lambda t: self._pool(inner, t)) as seen:
+        with tapped(layers, "output", lambda t: self._pool(inner, t)) as seen:
 
             def see(output: Any) -> Tensor:
                 predicted = module(seen).double()
@@ -146,24 +139,24 @@ class LL4AL:
         labelled: Any | None = None,
         generator: torch.Generator | None = None,
     ) -> TrainingHook:
-        """A hook that trains a new module along with the model.
+        """A hook that trains a new module together with the model.
 
         Args:
-            model: what will be trained. Its hidden layers are watched until the hook is closed.
-            pool: unlabelled samples; one of `pool` and `labelled` is needed, to see the maps' shapes.
+            model: the model that will be trained. The hook records its hidden layers until it is closed.
+            pool: unlabelled samples; `pool` or `labelled` is needed for the shapes of the maps.
             labelled: labelled samples.
-            generator: what the module's first weights are drawn from.
+            generator: source of the module's initial weights.
 
         Raises:
-            ValueError: neither is given, or the model has no hidden layer.
+            ValueError: both are None, or the model has no hidden layer.
         """
         samples = labelled if labelled is not None else pool
         if samples is None:
             raise ValueError("expected labelled= or pool=, to find the model's hidden layers by a first sample; got neither")
         inner = module_of(model)
-        found = find(inner, samples, self.channels) if self.layers is None else list(self.layers)
-        taps = _named(inner, found)
-        with tapped(taps, "output", lambda t: self._pool(inner, t)) as maps:
+        found = find_levels(inner, samples, self.channels) if self.layers is None else list(self.layers)
+        layers = _layers(inner, found)
+        with tapped(layers, "output", lambda t: self._pool(inner, t)) as maps:
             first_output(inner, samples)
         missing = [n for n in found if n not in maps]
         if missing:
@@ -172,22 +165,22 @@ class LL4AL:
             module = LossPrediction({n: maps[n].shape[1] for n in found}, self.width)
         first = maps[found[0]]
         self.module = module.to(first.device, first.dtype)
-        return _Hook(self, inner, taps)
+        return _Hook(self, inner, layers)
 
     def _pool(self, model: nn.Module, t: Tensor) -> Tensor:
-        return pooled(model, t, self.channels)
+        return average_over_space(model, t, self.channels)
 
 
 class _Hook(TrainingHook):
-    def __init__(self, strategy: LL4AL, model: nn.Module, taps: Mapping[str, nn.Module]) -> None:
+    def __init__(self, strategy: LL4AL, model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
         assert strategy.module is not None
         self.strategy, self.model, self.module = strategy, model, strategy.module
         self.stopped = False
-        self.seen: dict[str, Pooled] = {}
-        self.handles = [tap(m, "output", lambda t, n=n: self._keep(n, t)) for n, m in taps.items()]  # type: ignore[misc]
+        self.seen: dict[str, Tensor] = {}  # the maps of the last forward, averaged over space
+        self.handles = [tap(m, "output", lambda t, n=n: self._keep(n, t)) for n, m in layers.items()]  # type: ignore[misc]
 
     def _keep(self, name: str, t: Tensor) -> None:
-        self.seen[name] = pooled(self.model, t, self.strategy.channels)
+        self.seen[name] = average_over_space(self.model, t, self.strategy.channels)
 
     def parameters(self) -> list[nn.Parameter]:
         return list(self.module.parameters())
@@ -221,7 +214,7 @@ class _Hook(TrainingHook):
         self.stopped = state["stopped"]
 
 
-def _named(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
+def _layers(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
     modules = dict(unwrap(model).named_modules())
     missing = [n for n in names if n not in modules]
     if missing:

@@ -1,7 +1,7 @@
 """Uncertainty from the class probabilities alone: entropy, variation ratio, least confidence, margin.
 
-Each is computed so that it keeps its digits where the model is nearly certain: `1 - max p` as the sum of the other classes'
-probabilities, and so on. In fp32 the plain formulas round all of these samples to 0 and leave them without an order.
+Each is computed so that it keeps its precision where the model is nearly certain: `1 - max p` as the sum of the other
+classes' probabilities, and so on. In fp32 the plain formulas round all of these samples to 0 and lose their order.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from ..models.features import BatchSize, logits
-from .base import OnNonFinite, Selection, TrainsNothing, check_batch_size, check_on_nonfinite, check_request, largest
+from .choice import check_options, check_request, largest
+from .protocol import OnNonFinite, Selection, WithoutTraining
 
 
 @dataclass
-class _ByProbabilities(TrainsNothing, ABC):
-    """Chooses the k most uncertain; of equals the earlier sample.
+class _ByProbabilities(WithoutTraining, ABC):
+    """Chooses the k most uncertain samples; of equally uncertain ones the earlier.
 
     Args:
-        batch_size: samples at once, or "auto".
-        on_nonfinite: "raise" where outputs hold NaN or inf, or "keep" these samples and never pick one.
+        batch_size: samples per batch, or "auto".
+        on_nonfinite: "raise" for an error where outputs hold NaN or inf, or "keep" to pass these samples over.
     """
 
     name: ClassVar[str]
@@ -32,13 +33,12 @@ class _ByProbabilities(TrainsNothing, ABC):
     on_nonfinite: OnNonFinite = "raise"
 
     def __post_init__(self) -> None:
-        check_on_nonfinite(self.on_nonfinite)
-        check_batch_size(self.batch_size)
+        check_options(self.batch_size, self.on_nonfinite)
 
     @staticmethod
     @abstractmethod
     def uncertainty(log_p: Tensor) -> Tensor:
-        """What the strategy holds of log-probabilities: float64 [N, C] to float64 [N]."""
+        """The uncertainty of predictions, float64 [N], from their log-probabilities, float64 [N, C]."""
 
     def select(
         self,
@@ -49,7 +49,7 @@ class _ByProbabilities(TrainsNothing, ABC):
         labelled: Any | None = None,
         generator: torch.Generator | None = None,
     ) -> Selection:
-        """As `Strategy.select`; nothing is drawn, and `labelled` is not used."""
+        """As `Strategy.select`; it draws nothing and does not use `labelled`."""
         check_request(k, pool, generator)
         z = logits(model, pool, batch_size=self.batch_size).double()
         scores = self.uncertainty(z.log_softmax(1))
@@ -86,14 +86,14 @@ class VariationRatio(_ByProbabilities):
 
 @dataclass
 class LeastConfidence(VariationRatio):
-    """`1 - max p`, by the name of Lewis & Gale (1994): of one model's prediction it is the variation ratio."""
+    """`1 - max p` under the name of Lewis & Gale (1994); for a single model it equals the variation ratio."""
 
     name = "least-confidence"
 
 
 @dataclass
 class Margin(_ByProbabilities):
-    """`1 - (p₁ - p₂)` for the two likeliest classes (Scheffer et al., 2001): the smaller their distance, the larger."""
+    """`1 - (p₁ - p₂)` for the two likeliest classes (Scheffer et al., 2001); large where they are close."""
 
     name = "margin"
 
@@ -105,4 +105,5 @@ class Margin(_ByProbabilities):
 
 
 def _without(log_p: Tensor, label: Tensor) -> Tensor:
+    """The log-probabilities with those of the labels, [N], set to -inf."""
     return log_p.scatter(1, label[:, None], -torch.inf)

@@ -1,4 +1,4 @@
-"""SAAL, the paper's own: the largest loss under the worst push of the weights."""
+"""SAAL, the paper's own strategy: the largest loss under the worst perturbation of the weights."""
 
 from __future__ import annotations
 
@@ -9,24 +9,27 @@ import torch
 from torch import nn
 
 from .. import perturbation
+from .._utils.checks import check_choice
+from .._utils.rng import ensure_generator
 from ..engines import NAMES
 from ..scoring import Options
 from ..selection import select_scored
-from .base import Selection, TrainsNothing, check_batch_size, check_on_nonfinite, or_fresh
+from .choice import check_options
+from .protocol import Selection, WithoutTraining
 
 
 @dataclass
-class SAAL(TrainsNothing):
+class SAAL(WithoutTraining):
     """Sharpness-aware active learning (Algorithm 1, Eq. 6).
 
     Args:
-        rho: radius ρ of the ball the weights are pushed in.
+        rho: radius ρ of the ball of perturbations.
         objective: "max" for the perturbed loss, "diff" for perturbed minus plain loss.
-        diversity: None for the k largest (Algorithm 1), or "kmeans++" over the scores (Section 4.1; the published code's
-            default), or "badge" as `saal_fast.select` has it.
+        diversity: None for the k largest (Algorithm 1), "kmeans++" over the scores (Section 4.1; the published code's
+            default), or "badge" as in `saal_fast.select`.
         norm: p of the ball's norm.
-        adaptive: the published code's step, which scales with the weights.
-        options: further ones of `saal_fast.score`: engine, params, task, batch_size, on_nonfinite, ...
+        adaptive: whether to take the published code's step, which scales with the weights.
+        options: further options of `saal_fast.score`: engine, params, task, batch_size, on_nonfinite, ...
     """
 
     rho: float = 0.05
@@ -38,26 +41,21 @@ class SAAL(TrainsNothing):
     name: ClassVar[str] = "saal"
 
     def __post_init__(self) -> None:
-        """Refuses what could not be scored, before a model is trained for it.
+        """Checks the arguments, so that a mistake shows before a model is trained.
 
         Raises:
-            TypeError: a number is none, or an option is none of score's or an argument of SAAL itself.
-            ValueError: an argument is out of range, or a name unknown.
+            TypeError: a number is of another type, or an option is unknown to `score` or an argument of SAAL itself.
+            ValueError: an argument is out of range, or a name is unknown.
         """
         perturbation.make(self.rho, self.norm, self.adaptive)
-        for name, value, known in (
-            ("objective", self.objective, ("max", "diff")),
-            ("diversity", self.diversity, (None, "kmeans++", "badge")),
-            ("engine", self.options.get("engine", "auto"), ("auto", *NAMES)),
-        ):
-            if value not in known:
-                raise ValueError(f"expected {name} to be one of {', '.join(map(repr, known))}; got {value!r}")
+        check_choice("objective", self.objective, ("max", "diff"))
+        check_choice("diversity", self.diversity, (None, "kmeans++", "badge"))
+        check_choice("engine", self.options.get("engine", "auto"), ("auto", *NAMES))
         unknown = sorted(set(self.options) - set(Options.__annotations__))
         if unknown:
             known_options = ", ".join(sorted(Options.__annotations__))
             raise TypeError(f"expected options of saal_fast.score, among {known_options}; got {', '.join(unknown)}")
-        check_batch_size(self.options.get("batch_size", "auto"))
-        check_on_nonfinite(self.options.get("on_nonfinite", "raise"))
+        check_options(self.options.get("batch_size", "auto"), self.options.get("on_nonfinite", "raise"))
         mine = {"norm", "adaptive", "objective"} & set(self.options)
         if mine:
             raise TypeError(f"expected {', '.join(sorted(mine))} as SAAL's own argument, got it in options")
@@ -71,7 +69,7 @@ class SAAL(TrainsNothing):
         labelled: Any | None = None,
         generator: torch.Generator | None = None,
     ) -> Selection:
-        """As `Strategy.select`, and raises as `saal_fast.select` does; draws for "kmeans++" only. `labelled` is not used."""
+        """As `Strategy.select`, with the errors of `saal_fast.select`; draws for a diversity only, ignores `labelled`."""
         options: Options = {
             **self.options,
             "norm": self.norm,
@@ -79,6 +77,6 @@ class SAAL(TrainsNothing):
             "objective": self.objective,
         }
         picks, scores = select_scored(
-            model, pool, k, self.rho, diversity=self.diversity, seed=or_fresh(generator), **options
+            model, pool, k, self.rho, diversity=self.diversity, seed=ensure_generator(generator), **options
         )
         return Selection(picks, scores.float())

@@ -8,13 +8,15 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from .._utils.rng import drawing_from, ensure_generator
 from ..pools import Stream
-from .base import Selection, TrainsNothing, check_request, drawing_from, or_fresh
+from .choice import check_request
+from .protocol import Selection, WithoutTraining
 
 
 @dataclass
-class Random(TrainsNothing):
-    """Chooses k samples uniformly. It asks nothing of the model, and holds nothing of a sample: its scores are NaN."""
+class Random(WithoutTraining):
+    """Chooses k samples uniformly and never runs the model. Its scores are NaN."""
 
     name: ClassVar[str] = "random"
 
@@ -29,8 +31,8 @@ class Random(TrainsNothing):
     ) -> Selection:
         """As `Strategy.select`; `model` and `labelled` are not used."""
         check_request(k, pool, generator)
-        stream, draws = Stream(pool, torch.device("cpu")), or_fresh(generator)
-        with drawing_from(draws):  # for what a DataLoader draws itself
+        stream, draws = Stream(pool, torch.device("cpu")), ensure_generator(generator)
+        with drawing_from(draws):  # iterating a DataLoader draws from the global generator
             n = sum(b.size for b in stream.batches(1024)) if stream.length is None else stream.length
         if k > n:
             raise ValueError(f"expected k <= {n}, the size of the pool; got k={k}")

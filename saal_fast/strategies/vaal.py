@@ -1,4 +1,4 @@
-"""VAAL: chooses what a discriminator holds to be unlabelled (Sinha et al., arXiv:1904.00370)."""
+"""VAAL: the samples that a discriminator takes for unlabelled (Sinha et al., arXiv:1904.00370)."""
 
 from __future__ import annotations
 
@@ -12,42 +12,34 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, IterableDataset
 
+from .._utils.checks import check_whole
+from .._utils.rng import draw_seed, drawing_from
 from ..models.features import BatchSize, device_of, each_batch, module_of
 from ..pools import Batch, Stream
-from .base import (
-    OnNonFinite,
-    Selection,
-    TrainingHook,
-    candidates,
-    check_batch_size,
-    check_on_nonfinite,
-    check_request,
-    check_whole,
-    drawing_from,
-    or_fresh,
-)
-from .vae import Autoencoder, Discriminator, elbo_loss, fooling_loss, gaussian, reparameterise, telling_loss
+from .choice import candidates, check_options, check_request
+from .protocol import OnNonFinite, Selection, TrainingHook
+from .vae import Autoencoder, Discriminator, adversarial_loss, discriminator_loss, elbo_loss, gaussian, reparameterise
 
 
 @dataclass
 class VAAL:
-    """Chooses the samples whose codes the discriminator least takes for a labelled sample's.
+    """Chooses the samples whose codes look least like those of labelled samples to a discriminator.
 
-    A variational autoencoder learns codes of labelled and unlabelled samples that its discriminator cannot tell apart; after
-    each step of the model's own training both make theirs. They see the samples alone, never the model. Scores are the
+    A variational autoencoder learns codes by which its discriminator cannot tell labelled from unlabelled samples. Both make
+    a step after each step of the model's own training. They see the samples only, never the model. The scores are the
     probabilities of being unlabelled, `1 - D(μ(x))`.
 
     Args:
         latent: dimensions of the code.
         width: channels of the autoencoder's first layer.
         beta: β, weight of the divergence in the autoencoder's loss.
-        adversarial: weight of the loss of fooling the discriminator.
-        lr: Adam's learning rate, of both.
-        steps: steps of the autoencoder for each of the discriminator's (VAAL's code: 2).
-        autoencoder: builds, of a sample's shape, a module with `encode` and `decode` as `vae.Autoencoder` has them; None for
-            that one.
-        batch_size: samples at once in `select`, or "auto".
-        on_nonfinite: "raise" where inputs lead to NaN or inf, or "keep" these samples and never pick one.
+        adversarial: weight of the adversarial loss in the autoencoder's loss.
+        lr: learning rate of Adam for both networks.
+        steps: steps of the autoencoder for each step of the discriminator (VAAL's code: 2).
+        autoencoder: makes a module with `encode` and `decode`, as `vae.Autoencoder` has them, from a sample's shape; None
+            for `vae.Autoencoder`.
+        batch_size: samples per batch in `select`, or "auto".
+        on_nonfinite: "raise" for an error where inputs lead to NaN or inf, or "keep" to pass these samples over.
     """
 
     latent: int = 32
@@ -59,13 +51,13 @@ class VAAL:
     autoencoder: Callable[[tuple[int, ...]], nn.Module] | None = None
     batch_size: BatchSize = "auto"
     on_nonfinite: OnNonFinite = "raise"
-    judge: Judge | None = field(default=None, init=False, repr=False)
+    judge: EncodedDiscriminator | None = field(default=None, init=False, repr=False)
     name: ClassVar[str] = "vaal"
 
     def __post_init__(self) -> None:
-        check_on_nonfinite(self.on_nonfinite)
-        check_batch_size(self.batch_size)
-        check_whole(1, latent=self.latent, width=self.width, steps=self.steps)
+        check_options(self.batch_size, self.on_nonfinite)
+        for name in ("latent", "width", "steps"):
+            check_whole(name, getattr(self, name), 1)
 
     def select(
         self,
@@ -76,7 +68,7 @@ class VAAL:
         labelled: Any | None = None,
         generator: torch.Generator | None = None,
     ) -> Selection:
-        """As `Strategy.select`; neither `model` nor `labelled` is used, and nothing drawn.
+        """As `Strategy.select`; it uses neither `model` nor `labelled` and draws nothing.
 
         Raises:
             RuntimeError: nothing was trained yet.
@@ -87,7 +79,7 @@ class VAAL:
         parts = each_batch(self.judge, pool, lambda odds: odds.squeeze(1).double().cpu(), batch_size=self.batch_size)
         unlabelled = -torch.cat(parts) if parts else torch.empty(0)
         good = candidates(unlabelled.isfinite(), k, self.on_nonfinite)
-        order = unlabelled[good].argsort(descending=True, stable=True)[:k]  # by the odds: probabilities run into 1
+        order = unlabelled[good].argsort(descending=True, stable=True)[:k]  # by log-odds, as probabilities round to 1
         return Selection(good[order], unlabelled.sigmoid().float())
 
     def training(
@@ -100,41 +92,43 @@ class VAAL:
     ) -> TrainingHook:
         """A hook that trains new networks beside the model, on its batches and on samples drawn from the pool.
 
-        Of an empty pool, as after the last round, there is nothing to learn: the hook does nothing.
+        With an empty pool, as after the last round, the hook does nothing.
 
         Raises:
-            ValueError: no pool is given.
-            TypeError: its samples are not one floating-point tensor each.
+            ValueError: pool is None.
+            TypeError: a sample of the pool is not a single floating-point tensor.
         """
         if pool is None:
             raise ValueError("expected pool=, the unlabelled samples that VAAL learns to tell from labelled ones; got None")
         device = device_of(module_of(model))
-        own = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=or_fresh(generator))))
+        own = torch.Generator().manual_seed(draw_seed(generator))
         with drawing_from(own):
-            unlabelled = Draws(pool, device, own)
+            unlabelled = PoolSampler(pool, device, own)
             if not len(unlabelled):
                 self.judge = None
                 return TrainingHook()
             shape = tuple(unlabelled.draw(1).shape[1:])
             vae = Autoencoder(shape, self.latent, self.width) if self.autoencoder is None else self.autoencoder(shape)
-            self.judge = Judge(vae, Discriminator(self.latent)).to(device)
+            self.judge = EncodedDiscriminator(vae, Discriminator(self.latent)).to(device)
         return _Hook(self, self.judge, unlabelled, own)
 
 
-class Judge(nn.Module):
-    """The two networks in a row: log-odds that samples are labelled, [B, 1], by the means of their codes."""
+class EncodedDiscriminator(nn.Module):
+    """The discriminator behind the encoder: log-odds [B, 1] that samples are labelled, from the means of their codes."""
 
     def __init__(self, vae: nn.Module, discriminator: nn.Module) -> None:
         super().__init__()
         self.vae, self.discriminator = vae, discriminator
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        odds: Tensor = self.discriminator(self.vae.encode(only_input((args, kwargs)))[0])  # type: ignore[operator]
+        odds: Tensor = self.discriminator(self.vae.encode(single_input((args, kwargs)))[0])  # type: ignore[operator]
         return odds
 
 
 class _Hook(TrainingHook):
-    def __init__(self, strategy: VAAL, judge: Judge, unlabelled: Draws, generator: torch.Generator) -> None:
+    def __init__(
+        self, strategy: VAAL, judge: EncodedDiscriminator, unlabelled: PoolSampler, generator: torch.Generator
+    ) -> None:
         self.strategy, self.judge, self.unlabelled, self.generator = strategy, judge, unlabelled, generator
         self.vae: Any = judge.vae
         self.vae_optimizer = torch.optim.Adam(judge.vae.parameters(), lr=strategy.lr)
@@ -143,14 +137,14 @@ class _Hook(TrainingHook):
     @torch.inference_mode(False)
     @torch.enable_grad()
     def after_step(self, x: Any, y: Any) -> None:
-        labelled = only_input(x).to(device_of(self.judge))
+        labelled = single_input(x).to(device_of(self.judge))
         self.judge.train()
         for _ in range(self.strategy.steps):
             unlabelled = self.unlabelled.draw(len(labelled))
             self._step_of_autoencoder(labelled, unlabelled)
         with torch.no_grad():
             codes = [self.vae.encode(samples)[0] for samples in (labelled, unlabelled)]
-        loss = telling_loss(*(self.judge.discriminator(code) for code in codes))
+        loss = discriminator_loss(*(self.judge.discriminator(code) for code in codes))
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call] # torch's own
         self.optimizer.step()
@@ -162,7 +156,7 @@ class _Hook(TrainingHook):
             decoded = self.vae.decode(reparameterise(mean, log_variance, gaussian(mean, self.generator)))
             loss = loss + elbo_loss(samples, decoded, mean, log_variance, self.strategy.beta)
             odds.append(self.judge.discriminator(mean))
-        loss = loss + self.strategy.adversarial * fooling_loss(*odds)
+        loss = loss + self.strategy.adversarial * adversarial_loss(*odds)
         self.vae_optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call] # torch's own
         self.vae_optimizer.step()
@@ -182,17 +176,17 @@ class _Hook(TrainingHook):
         self.generator.set_state(state["generator"])
 
 
-class Draws:
-    """Samples drawn uniformly from a pool, with replacement.
+class PoolSampler:
+    """Draws samples uniformly from a pool, with replacement.
 
-    Tensors and datasets are read item by item; what has no items by number (a `DataLoader`, an `IterableDataset`, a mapping)
-    is read once and kept.
+    Tensors, arrays, lists and datasets are indexed; a pool that cannot be indexed by number (a `DataLoader`, an
+    `IterableDataset`, a mapping) is read once and kept.
     """
 
     def __init__(self, pool: Any, device: torch.device, generator: torch.Generator) -> None:
         self._device, self._generator = device, generator
         if isinstance(pool, DataLoader | IterableDataset | Mapping):
-            parts = [_only_of(batch) for batch in Stream(pool, torch.device("cpu")).batches(1024)]
+            parts = [_single_input_of(batch) for batch in Stream(pool, torch.device("cpu")).batches(1024)]
             pool = torch.cat(parts) if parts else torch.empty(0)
         self._pool = pool
 
@@ -200,29 +194,29 @@ class Draws:
         return len(self._pool)
 
     def draw(self, size: int) -> Tensor:
-        """That many samples; [size, ...] on the device."""
+        """Draws `size` samples; [size, ...] on the device."""
         picks = torch.randint(len(self._pool), (size,), generator=self._generator)
         if isinstance(self._pool, Tensor | np.ndarray):
             part: Any = self._pool[picks if isinstance(self._pool, Tensor) else picks.numpy()]
         else:
-            with drawing_from(self._generator):  # for what a dataset draws itself
+            with drawing_from(self._generator):  # a dataset may draw from the global generator
                 part = [self._pool[i] for i in picks.tolist()]
         (batch,) = Stream(part, self._device).batches(size)
-        return _only_of(batch)
+        return _single_input_of(batch)
 
 
-def only_input(nest: Any) -> Tensor:
-    """The one floating-point tensor of a model's inputs, as fp32.
+def single_input(inputs: Any) -> Tensor:
+    """The only tensor in a model's inputs (a pytree), as fp32.
 
     Raises:
-        TypeError: there is none, or more than one.
+        TypeError: the inputs are not a single floating-point tensor.
     """
-    found = [t for t in tree_leaves(nest) if isinstance(t, Tensor)]
+    found = [t for t in tree_leaves(inputs) if isinstance(t, Tensor)]
     if len(found) != 1 or not found[0].is_floating_point():
         got = ", ".join(f"{t.dtype} {list(t.shape)}" for t in found) or "none"
         raise TypeError(f"expected inputs of one floating-point tensor, which VAAL encodes and decodes; got {got}")
     return found[0].float()
 
 
-def _only_of(batch: Batch) -> Tensor:
-    return only_input((batch.args, batch.kwargs))
+def _single_input_of(batch: Batch) -> Tensor:
+    return single_input((batch.args, batch.kwargs))

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 class Autoencoder(nn.Module):
     """Encodes samples of one shape as Gaussians of `latent` dimensions, and decodes codes.
 
-    Images [C, H, W] of 4 × 4 pixels or more by strided convolutions (four of them from 32 pixels on, as in VAAL's code),
-    padded to what these divide; anything else, flattened, by two linear layers.
+    Images [C, H, W] of 4 × 4 pixels or more go through strided convolutions (four from 32 pixels on, as in VAAL's code),
+    padded to a size that these divide. All other samples are flattened and go through two linear layers.
 
     Args:
-        shape: of one sample.
+        shape: shape of one sample.
         latent: dimensions of the code.
-        width: channels of the first convolution, which double layer by layer; of the linear layers four times as many.
+        width: channels of the first convolution; each further one has twice as many. Linear layers have 4 · width outputs.
     """
 
     def __init__(self, shape: Sequence[int], latent: int = 32, width: int = 128) -> None:
@@ -38,7 +38,7 @@ class Autoencoder(nn.Module):
             self.decoder = nn.Sequential(nn.Linear(latent, wide), nn.ReLU(), nn.Linear(wide, numel))
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Means and logarithms of the variances of q(z | x): [B, *shape] to [B, latent] each."""
+        """Means and log-variances of q(z | x), [B, latent] each, from samples [B, *shape]."""
         if self.padded:
             below, right = (to - n for to, n in zip(self.padded, self.shape[1:], strict=True))
             x = F.pad(x, (0, right, 0, below))
@@ -48,7 +48,7 @@ class Autoencoder(nn.Module):
         return mean, log_variance
 
     def decode(self, z: Tensor) -> Tensor:
-        """The mean of p(x | z): [B, latent] to [B, *shape]."""
+        """The means of p(x | z), [B, *shape], from codes [B, latent]."""
         x: Tensor = self.decoder(z)
         if self.padded:
             x = x[:, :, : self.shape[1], : self.shape[2]]
@@ -56,7 +56,7 @@ class Autoencoder(nn.Module):
 
 
 class Discriminator(nn.Sequential):
-    """Log-odds that a code [B, latent] is that of a labelled sample; [B, 1]. Five linear layers, as in VAAL's code."""
+    """Log-odds [B, 1] that codes [B, latent] are of labelled samples; five linear layers, as in VAAL's code."""
 
     def __init__(self, latent: int = 32, width: int = 512) -> None:
         sizes = [latent, width, width, width, width]
@@ -72,23 +72,23 @@ def reparameterise(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:
 
 
 def elbo_loss(x: Tensor, decoded: Tensor, mean: Tensor, log_variance: Tensor, beta: float = 1.0) -> Tensor:
-    """The negative evidence lower bound, `½ ‖x - x̂‖² + β KL(q(z|x) ‖ N(0, 1))`, its mean over the batch; 0-d.
+    """The negative evidence lower bound, `½ ‖x - x̂‖² + β KL(q(z|x) ‖ N(0, 1))`, averaged over the batch; 0-d.
 
-    For a Gaussian p(x | z) of variance 1, without its constant. VAAL's code takes the mean of the squares over samples and
-    pixels and the sum of the divergences, which weighs the divergence (samples · pixels / 2) times more.
+    p(x | z) is a Gaussian of variance 1, whose constant is left out. VAAL's code averages the squares over samples and
+    pixels but sums the divergences, which weighs the divergence (samples · pixels / 2) times more.
     """
     squares = 0.5 * (x - decoded).reshape(len(x), -1).square().sum(1)
     divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
     return (squares + beta * divergence).mean()
 
 
-def fooling_loss(labelled: Tensor, unlabelled: Tensor) -> Tensor:
-    """`-log D(z_L) - log D(z_U)` of log-odds [B, 1], means: the autoencoder passes all off as labelled; 0-d."""
+def adversarial_loss(labelled: Tensor, unlabelled: Tensor) -> Tensor:
+    """The autoencoder's loss that all samples look labelled, `-log D(z_L) - log D(z_U)`: means over log-odds [B, 1]; 0-d."""
     return F.softplus(-labelled).mean() + F.softplus(-unlabelled).mean()
 
 
-def telling_loss(labelled: Tensor, unlabelled: Tensor) -> Tensor:
-    """`-log D(z_L) - log(1 - D(z_U))` of log-odds [B, 1], means: the discriminator tells them apart; 0-d."""
+def discriminator_loss(labelled: Tensor, unlabelled: Tensor) -> Tensor:
+    """The discriminator's loss, `-log D(z_L) - log(1 - D(z_U))`: means over log-odds [B, 1]; 0-d."""
     return F.softplus(-labelled).mean() + F.softplus(unlabelled).mean()
 
 
@@ -107,5 +107,5 @@ def _convolutions(
 
 
 def gaussian(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Standard normal numbers of that shape, drawn on the CPU."""
+    """Standard normal numbers in the shape of `like`, drawn on the CPU."""
     return torch.randn(like.shape, generator=generator).to(like)

@@ -53,7 +53,7 @@ def test_true_with_unknown_total(monkeypatch):
 
 def test_none_shows_long_work_on_a_terminal(monkeypatch):
     terminal = at_a_terminal(monkeypatch)
-    monkeypatch.setattr(progress, "PATIENCE", 1e-9)
+    monkeypatch.setattr(progress, "SECONDS_BEFORE_BAR", 1e-9)
     run(None)
     assert "10/10" in terminal.getvalue()
 
@@ -66,7 +66,7 @@ def test_none_hides_short_work_on_a_terminal(monkeypatch):
 
 @pytest.mark.parametrize("stream", [io.StringIO(), None])
 def test_none_is_silent_off_a_terminal(monkeypatch, stream):
-    monkeypatch.setattr(progress, "PATIENCE", 1e-9)
+    monkeypatch.setattr(progress, "SECONDS_BEFORE_BAR", 1e-9)
     monkeypatch.setattr(sys, "stderr", stream)
     run(None)
     assert stream is None or stream.getvalue() == ""
@@ -81,7 +81,7 @@ def test_a_notebook_is_watched_and_a_script_run_by_ipython_is_not(monkeypatch, s
 
 def test_false_is_silent(monkeypatch):
     terminal = at_a_terminal(monkeypatch)
-    monkeypatch.setattr(progress, "PATIENCE", 1e-9)
+    monkeypatch.setattr(progress, "SECONDS_BEFORE_BAR", 1e-9)
     run(False)
     assert terminal.getvalue() == ""
 
@@ -96,7 +96,7 @@ def test_without_tqdm_true_says_how_to_get_it():
 @pytest.mark.parametrize("show", [None, False])
 def test_without_tqdm_nothing_is_shown(monkeypatch, show):
     terminal = at_a_terminal(monkeypatch)
-    monkeypatch.setattr(progress, "PATIENCE", 1e-9)
+    monkeypatch.setattr(progress, "SECONDS_BEFORE_BAR", 1e-9)
     run(show)
     assert terminal.getvalue() == ""
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from saal_fast import _core
+from saal_fast._native import _core
 from saal_fast.kmeans import draw_uniforms, kmeans_plusplus_reference
 
 ALMOST_ONE = 1.0 - 2.0**-53

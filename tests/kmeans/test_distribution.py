@@ -11,7 +11,7 @@ import pytest
 import torch
 from seedings import Case, native, ordered_outcomes, p_value, stale_outcomes
 
-from saal_fast import _core
+from saal_fast._native import _core
 
 DRAWS = 40_000
 SEVEN = np.array([[0, 0], [3, 1], [3, 1], [-2, 4], [5, 5], [1, -1], [8, 0]], np.float32)  # row 2 repeats row 1

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from seedings import ALMOST_ONE, native, reference
 
-from saal_fast import _core
+from saal_fast._native import _core
 from saal_fast.kmeans import draw_uniforms, kmeans_plusplus, kmeans_plusplus_reference
 
 ENOUGH = 20_000  # uniforms

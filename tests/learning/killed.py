@@ -84,7 +84,7 @@ def wrap_writes(killer):
 
     def log_(self, **event):
         if killer.phase == "logging" and event.get("round") == KILLED_IN:
-            with (self.folder / store.LOG).open("a") as file:
+            with (self.folder / store.LOG_FILE).open("a") as file:
                 file.write('{"time": "half of a li')
             die()
         log(self, **event)
@@ -109,9 +109,9 @@ def run(folder, phase=None):
     train, evaluate = Training(epochs=2, batch_size=5), Accuracy(*problem(20, seed=1))
 
     def train_(model, labelled, hook):
-        told = train(model, labelled, hook)
+        numbers = train(model, labelled, hook)
         killer.begins("training")
-        return told
+        return numbers
 
     def evaluate_(model):
         killer.begins("evaluating")

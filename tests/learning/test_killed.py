@@ -36,12 +36,12 @@ def test_nothing_half_written_is_left(runs):
     folder, _ = runs
     for phase in PHASES:
         left = {path.name for path in (folder / phase).iterdir()} - set(contents(folder / phase))
-        assert left == {store.LOG, store.LOCK}
+        assert left == {store.LOG_FILE, store.LOCK_FILE}
 
 
 def test_the_log_survives_a_torn_line(runs):
     folder, _ = runs
-    lines = (folder / "logging" / store.LOG).read_text().splitlines()
+    lines = (folder / "logging" / store.LOG_FILE).read_text().splitlines()
     torn = lines.index('{"time": "half of a li')
     whole = [json.loads(line) for line in lines[:torn] + lines[torn + 1 :]]
     assert [event["event"] for event in whole].count("resume") == 1

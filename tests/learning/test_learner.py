@@ -316,12 +316,12 @@ def test_vaal_goes_on_until_all_is_labelled(tmp_path):
         ({"strategy": "luck"}, ValueError, "expected the name of a strategy"),
     ],
 )
-def test_bad_arguments_are_told(options, error, words):
+def test_bad_arguments_are_reported(options, error, words):
     with pytest.raises(error, match=words):
         learner(**options)
 
 
-def test_bad_models_and_pools_are_told():
+def test_bad_models_and_pools_are_reported():
     with pytest.raises(TypeError, match="expected model to be a function that makes a model, got Sequential"):
         ActiveLearner(network(), IMAGES, initial=3)
     with pytest.raises(TypeError, match="it made str"):
@@ -333,12 +333,12 @@ def test_bad_models_and_pools_are_told():
         _ = learner().model
 
 
-@pytest.mark.parametrize("told", [{"loss": "low"}, {"loss": torch.ones(2)}, [0.5]])
-def test_numbers_that_are_none_are_told(told):
+@pytest.mark.parametrize("returned", [{"loss": "low"}, {"loss": torch.ones(2)}, [0.5]])
+def test_numbers_that_are_none_are_reported(returned):
     with pytest.raises(TypeError, match="expected train to give numbers by name, or None"):
-        learner(train=lambda *_: told).fit()
+        learner(train=lambda *_: returned).fit()
     with pytest.raises(TypeError, match="expected evaluate to give numbers by name, or None"):
-        learner(evaluate=lambda _: told).fit()
+        learner(evaluate=lambda _: returned).fit()
 
 
 def test_tensors_and_arrays_are_numbers_too(tmp_path):

@@ -1,4 +1,4 @@
-"""What is told: answers that are refused, and wrong labels that are corrected."""
+"""Answers that are refused, and wrong labels that are corrected."""
 
 import numpy as np
 import pytest
@@ -10,13 +10,13 @@ from saal_fast.learning import ActiveLearner, Training
 IMAGES, LABELS = problem()
 
 
-def test_bad_answers_are_told_and_change_nothing():
+def test_bad_answers_are_reported_and_change_nothing():
     made = learner()
     indices = made.ask()
     stray = next(i for i in range(60) if i not in indices.tolist())
-    for told in ([stray], [int(indices[0]), int(indices[0])]):
+    for rows in ([stray], [int(indices[0]), int(indices[0])]):
         with pytest.raises(ValueError, match="expected samples that are asked for and not told yet"):
-            made.tell(told, [0] * len(told))
+            made.tell(rows, [0] * len(rows))
     with pytest.raises(ValueError, match="expected labels for 4 samples"):
         made.tell(indices, [0])
     made.tell(indices[:2], [0, 1])
@@ -37,7 +37,7 @@ def test_bad_answers_are_told_and_change_nothing():
         ([0.0, float("nan"), 1.0], ValueError, r"expected finite labels, got NaN or inf for the samples \["),
     ],
 )
-def test_labels_unlike_those_told_before_are_refused(tmp_path, labels, error, words):
+def test_labels_unlike_the_earlier_ones_are_refused(tmp_path, labels, error, words):
     made = learner(tmp_path)
     indices = made.ask()
     made.tell(indices[:1], [1])
@@ -58,7 +58,7 @@ def test_whole_numbers_among_floats_are_floats():
         learner(labelled=([0, 1], [0.0, float("inf")]))
 
 
-def test_an_oracle_that_is_none_is_told_before_anything_is_trained():
+def test_an_oracle_that_is_none_is_reported_before_anything_is_trained():
     made = learner(train=lambda *_: pytest.fail("it was trained"))
     with pytest.raises(TypeError, match="expected oracle to be a function of positions, got tensor"):
         made.run(LABELS, 1)

@@ -38,7 +38,7 @@ def test_it_is_the_plain_loop(name):
     model = still().train()
     plain = copy.deepcopy(model)
     torch.manual_seed(5)
-    told = Training(epochs=3, batch_size=3, optimiser=make)(model, inputs(), TrainingHook())
+    numbers = Training(epochs=3, batch_size=3, optimiser=make)(model, inputs(), TrainingHook())
 
     torch.manual_seed(5)
     optimiser = make([{"params": list(plain.parameters())}])
@@ -62,7 +62,7 @@ def test_it_is_the_plain_loop(name):
         means.append(sum(losses) / 8)
     for (key, ours), theirs in zip(model.state_dict().items(), plain.state_dict().values(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12, msg=key)
-    assert told["loss"] == pytest.approx(means[-1], rel=1e-9)
+    assert numbers["loss"] == pytest.approx(means[-1], rel=1e-9)
 
 
 def test_the_hook_is_called_at_its_places():
@@ -137,9 +137,9 @@ def test_a_plateau_scheduler_is_given_the_mean_loss_of_the_epoch():
             seen.append(float(metrics))
             super().step(metrics)
 
-    told = Training(epochs=3, batch_size=8, scheduler=Plateau)(still().train(), inputs(), TrainingHook())
+    numbers = Training(epochs=3, batch_size=8, scheduler=Plateau)(still().train(), inputs(), TrainingHook())
     assert len(seen) == 3
-    assert seen[-1] == told["loss"]
+    assert seen[-1] == numbers["loss"]
 
 
 def test_models_that_return_more_than_logits_and_take_keywords():
@@ -168,7 +168,7 @@ def test_models_that_return_more_than_logits_and_take_keywords():
     assert right == (model(**pool)["logits"].argmax(1) == LABELS).double().mean().item()
 
 
-def test_bad_trainings_and_evaluations_are_told():
+def test_bad_trainings_and_evaluations_are_reported():
     with pytest.raises(ValueError, match="expected epochs >= 0, got -1"):
         Training(epochs=-1)
     with pytest.raises(ValueError, match="expected batch_size >= 1, got 0"):
@@ -215,11 +215,11 @@ def test_accuracy_takes_lists_and_arrays():
         ({"task": 3}, "expected task to be an object with methods pseudo_label and loss, got 3"),
     ],
 )
-def test_a_training_of_other_types_is_told_at_once(options, words):
+def test_a_training_of_other_types_is_reported_at_once(options, words):
     with pytest.raises(TypeError, match=words):
         Training(**options)
 
 
-def test_an_optimiser_that_makes_none_is_told():
+def test_an_optimiser_that_makes_none_is_reported():
     with pytest.raises(TypeError, match="expected optimiser to make an optimizer with a step, it made NoneType"):
         Training(optimiser=lambda groups: None)(network(), inputs(), TrainingHook())

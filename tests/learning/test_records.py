@@ -1,4 +1,4 @@
-"""What can happen to a folder: damage, another run, a full disk, a folder that cannot be written, two at once."""
+"""What can happen to a folder: damage, another run, a full disk, a read-only folder, two learners at once."""
 
 import errno
 import json
@@ -14,8 +14,9 @@ import pytest
 import torch
 from learners import contents, learner, oracle
 
+from saal_fast._utils.rng import seeded
 from saal_fast.learning import DamagedRecordError, LockedError, Training, rewind, store
-from saal_fast.learning.seeds import Seeds, seeded
+from saal_fast.learning.seeds import Seeds
 from saal_fast.learning.store import Store
 from saal_fast.strategies import SAAL
 
@@ -34,11 +35,11 @@ def folder(tmp_path):
     return tmp_path / "run"
 
 
-def do_as_told(error, folder):
-    """Calls rewind as the message says; a model of a round so far back may be gone, and is trained anew."""
-    told = re.search(r"saal_fast\.learning\.rewind\('(.*)', (\d+)(?:, '(\w+)')?\)", str(error))
-    assert told[1] == str(folder)
-    rewind(told[1], int(told[2]), told[3])
+def follow_the_message(error, folder):
+    """Calls rewind as the message says, and trains the model of a round so far back again if it is gone."""
+    advice = re.search(r"saal_fast\.learning\.rewind\('(.*)', (\d+)(?:, '(\w+)')?\)", str(error))
+    assert advice[1] == str(folder)
+    rewind(advice[1], int(advice[2]), advice[3])
     before = contents(folder)
     learner(folder, train=Training(epochs=1), strategy="entropy").retrain()
     assert before.items() <= contents(folder).items()
@@ -70,7 +71,7 @@ def test_a_damaged_record_is_named_and_earlier_rounds_stay(folder, record, damag
         made(folder)
     assert str(path) in str(caught.value)
     assert {n: b for n, b in contents(folder).items() if n != record} == {n: b for n, b in before.items() if n != record}
-    do_as_told(caught.value, folder)
+    follow_the_message(caught.value, folder)
     assert {name: data for name, data in contents(folder).items() if name.endswith(".json")} == {
         name: data for name, data in before.items() if name.endswith(".json") and comes_before(name, record)
     }
@@ -84,7 +85,7 @@ def test_a_record_that_is_gone_is_named(folder, record):
     (folder / record).unlink()
     with pytest.raises(DamagedRecordError, match=f"{record} is not what was written: it is gone") as caught:
         made(folder)
-    do_as_told(caught.value, folder)
+    follow_the_message(caught.value, folder)
     assert set(contents(folder)) >= {name for name in before if name.endswith(".json") and comes_before(name, record)}
     made(folder)
     assert contents(folder) == before
@@ -156,7 +157,7 @@ def test_records_are_plain_and_models_are_kept_as_asked(tmp_path):
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO])
 @pytest.mark.parametrize("failing", ["0002-fit.pt", "0002-fit.json", "0002-ask.json", "0002-tell.json"])
-def test_a_disk_that_fails_is_told_and_the_run_goes_on_from_there(tmp_path, monkeypatch, code, failing):
+def test_a_disk_that_fails_is_reported_and_the_run_goes_on_from_there(tmp_path, monkeypatch, code, failing):
     whole = tmp_path / "whole"
     made(whole)
     folder, sync = tmp_path / "failing", os.fsync
@@ -182,7 +183,7 @@ def test_a_disk_that_fails_is_told_and_the_run_goes_on_from_there(tmp_path, monk
     assert contents(folder) == contents(whole)
 
 
-def test_a_limit_of_the_system_is_told(tmp_path):
+def test_a_limit_of_the_system_is_reported(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     one = learner(tmp_path, train=Training(epochs=1))
@@ -221,18 +222,18 @@ def not_root():
             os.seteuid(0)
 
 
-def test_a_read_only_folder_is_told(open_folder):
+def test_a_read_only_folder_is_reported(open_folder):
     made(open_folder, rounds=1)
     kept = contents(open_folder)
     open_folder.chmod(0o555)
-    (open_folder / store.LOCK).chmod(0o444)
+    (open_folder / store.LOCK_FILE).chmod(0o444)
     try:
         with not_root(), pytest.raises(PermissionError, match="cannot write into the folder"):
             made(open_folder)
-        (open_folder / store.LOCK).chmod(0o666)
-        (open_folder / store.LOG).chmod(0o666)
-        told = r"cannot write .*0002-ask\.json; the rounds written before are intact: Permission denied"
-        with not_root(), pytest.raises(PermissionError, match=told):
+        (open_folder / store.LOCK_FILE).chmod(0o666)
+        (open_folder / store.LOG_FILE).chmod(0o666)
+        message = r"cannot write .*0002-ask\.json; the rounds written before are intact: Permission denied"
+        with not_root(), pytest.raises(PermissionError, match=message):
             made(open_folder)
     finally:
         open_folder.chmod(0o755)
@@ -241,7 +242,7 @@ def test_a_read_only_folder_is_told(open_folder):
 
 
 @pytest.mark.parametrize("place", ["/proc/self/run", "file/run"])
-def test_a_folder_that_cannot_be_made_is_told(tmp_path, place):
+def test_a_folder_that_cannot_be_made_is_reported(tmp_path, place):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="cannot make the folder"):
         learner(tmp_path / place)
@@ -278,7 +279,7 @@ def test_rewind_needs_a_number_and_a_phase(tmp_path):
 
 
 def test_the_log_cannot_be_written(tmp_path):
-    (tmp_path / store.LOG).mkdir()
+    (tmp_path / store.LOG_FILE).mkdir()
     with pytest.raises(OSError, match=r"cannot write .*log\.jsonl; the rounds on disk are intact"):
         Store(tmp_path).log(event="fit")
 

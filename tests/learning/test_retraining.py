@@ -73,7 +73,7 @@ def test_a_choice_that_was_due_is_the_same(tmp_path, strategy):
     assert again.ask().tolist() == whole.rounds[2].asked.tolist()
 
 
-def test_a_training_that_repeats_otherwise_is_told_and_can_be_taken(tmp_path):
+def test_a_training_that_repeats_otherwise_is_reported_and_can_be_taken(tmp_path):
     one = made(tmp_path)
     one.run(oracle, 3)
     kept = contents(tmp_path)

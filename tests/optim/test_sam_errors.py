@@ -83,7 +83,7 @@ def test_steps_out_of_order():
         lambda: copy.deepcopy(optimizer),
     ]
     for attempt in attempts:
-        with pytest.raises(RuntimeError, match="moved by first_step; expected second_step or restore before"):
+        with pytest.raises(RuntimeError, match="perturbed by first_step; expected second_step or restore before"):
             attempt()
     assert torch.equal(p, moved)
     optimizer.second_step()

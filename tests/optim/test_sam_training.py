@@ -301,7 +301,7 @@ def test_without_the_option_both_passes_count():
 
 # --- the documentation ------------------------------------------------------------------------------
 
-BLOCKS = re.findall(r"```python\n(.*?)```", (Path(__file__).parent.parent / "docs" / "training.md").read_text("utf-8"), re.S)
+BLOCKS = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[2] / "docs" / "training.md").read_text("utf-8"), re.S)
 
 
 @pytest.mark.parametrize("code", BLOCKS, ids=lambda code: code.split("\n")[0])

@@ -108,7 +108,7 @@ def test_a_generator_moves_on(name):
 
 @every
 @pytest.mark.parametrize(("k", "error", "words"), [
-    (14, ValueError, "k <= 13.*got k=14"), (0, ValueError, "k >= 1.*got k=0"), (-1, ValueError, "k >= 1.*got k=-1"),
+    (14, ValueError, "k <= 13.*got k=14"), (0, ValueError, "k >= 1.*got (k=)?0"), (-1, ValueError, "k >= 1.*got (k=)?-1"),
     (2.0, TypeError, "whole number.*2.0"), (True, TypeError, "whole number.*True"),
 ])  # fmt: skip
 def test_a_k_that_the_pool_cannot_give_is_an_error(name, k, error, words):
@@ -240,7 +240,7 @@ def test_training_goes_on_from_a_saved_state(name):
 
 
 def test_an_unknown_name_is_an_error_that_lists_the_known():
-    with pytest.raises(ValueError, match=r"saal, random, .*vaal; got 'entropie'"):
+    with pytest.raises(ValueError, match=r"saal, random, .*vaal.*; got 'entropie'"):
         strategies.make("entropie")
 
 
@@ -249,11 +249,9 @@ def test_an_unknown_option_is_an_error():
         strategies.make("entropy", colour=1)
 
 
-@pytest.mark.parametrize(
-    "name", ["entropy", "variation-ratio", "margin", "least-confidence", "coreset", "badge", "ll4al", "vaal"]
-)
+@pytest.mark.parametrize("name", [n for n in strategies.NAMES if n not in ("random", "saal")])
 def test_a_way_to_take_nonfinite_that_there_is_not_is_an_error(name):
-    with pytest.raises(ValueError, match="'raise' or 'keep', got 'drop'"):
+    with pytest.raises(ValueError, match="'raise', 'keep'; got 'drop'"):
         strategies.make(name, on_nonfinite="drop")
 
 

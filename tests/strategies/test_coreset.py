@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from saal_fast import strategies
+from saal_fast import NonFiniteError, strategies
 from saal_fast.strategies import cover
 from saal_fast.strategies.coreset import greedy, nearest
 
@@ -90,12 +90,11 @@ def test_without_labelled_samples_the_first_centre_is_drawn_and_nothing_is_held_
     assert len(firsts) > 5
 
 
-def test_distances_are_right_far_from_the_origin_and_over_parts(monkeypatch):
-    monkeypatch.setattr("saal_fast.strategies.coreset.ROWS", 4)
+def test_distances_are_right_far_from_the_origin_and_over_parts():
     points, centres = drawn(20) + 1e6, drawn(9, seed=1) + 1e6
     expected = torch.stack([(centres - p).norm(dim=1).min() for p in points])
-    torch.testing.assert_close(nearest(points, centres), expected, rtol=1e-6, atol=1e-8)
-    assert nearest(points, points).max() < 1e-6
+    torch.testing.assert_close(nearest(points, centres, at_once=4), expected, rtol=1e-6, atol=1e-8)
+    assert nearest(points, points, at_once=4).max() < 1e-6
 
 
 @settings(max_examples=25, deadline=None)
@@ -121,7 +120,7 @@ def test_outliers_may_stay_uncovered():
     assert robust.indices.tolist() != [20]
 
 
-def test_out_of_time_the_greedy_cover_is_taken_and_told(caplog):
+def test_out_of_time_the_greedy_cover_is_taken_and_logged(caplog):
     points, labelled = drawn(40), drawn(3, seed=1)
     options = {"labelled": labelled, "generator": small.seeded(0)}
     plain = strategies.make("coreset").select(Plane(), points, 5, **options)
@@ -131,10 +130,10 @@ def test_out_of_time_the_greedy_cover_is_taken_and_told(caplog):
     assert "no time left" in caplog.text
 
 
-def test_a_pool_too_large_for_the_programme_is_an_error(monkeypatch):
-    monkeypatch.setattr(cover, "LIMIT", 10)
-    with pytest.raises(ValueError, match=r"at most 10 samples.*got 11"):
-        strategies.make("coreset", robust=True).select(Plane(), drawn(11), 1)
+def test_a_pool_too_large_for_the_programme_is_an_error():
+    points = torch.zeros(cover.MAX_SAMPLES + 1, 3, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"at most 4096 samples.*got 4097"):
+        strategies.make("coreset", robust=True).select(Plane(), points, 1)
 
 
 def test_without_scipy_the_extra_is_named_before_any_work(monkeypatch):
@@ -153,7 +152,7 @@ def test_options_out_of_range_are_errors(options):
 def test_labelled_samples_that_are_not_finite_are_an_error_or_left_out():
     points, labelled = drawn(10), drawn(4, seed=1)
     bad = torch.cat([labelled, torch.full((1, 3), torch.nan, dtype=torch.float64)])
-    with pytest.raises(strategies.base.NonFiniteError):
+    with pytest.raises(NonFiniteError):
         strategies.make("coreset").select(Plane(), points, 3, labelled=bad)
     kept = strategies.make("coreset", on_nonfinite="keep").select(Plane(), points, 3, labelled=bad)
     assert torch.equal(kept.indices, strategies.make("coreset").select(Plane(), points, 3, labelled=labelled).indices)

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from saal_fast.strategies import LL4AL, hidden
+from saal_fast.strategies import LL4AL
+from saal_fast.strategies.feature_maps import average_over_space, find_levels
 from saal_fast.strategies.ll4al import LossPrediction, ranking_loss
 
 
@@ -59,12 +60,12 @@ def test_the_module_is_pooling_linear_relu_and_a_linear_layer_of_all():
 def test_pooling_is_the_mean_over_space():
     maps, tokens = torch.randn(2, 3, 4, 5), torch.randn(2, 7, 6)
     plain, conv1d = nn.Sequential(nn.Linear(1, 1)), nn.Sequential(nn.Conv1d(1, 1, 1))
-    torch.testing.assert_close(hidden.pooled(plain, maps), maps.mean((2, 3)))
-    torch.testing.assert_close(hidden.pooled(plain, maps, channels=3), maps.mean((1, 2)))
-    torch.testing.assert_close(hidden.pooled(plain, tokens), tokens.mean(1))
-    torch.testing.assert_close(hidden.pooled(conv1d, tokens), tokens.mean(2))
+    torch.testing.assert_close(average_over_space(plain, maps), maps.mean((2, 3)))
+    torch.testing.assert_close(average_over_space(plain, maps, channels=3), maps.mean((1, 2)))
+    torch.testing.assert_close(average_over_space(plain, tokens), tokens.mean(1))
+    torch.testing.assert_close(average_over_space(conv1d, tokens), tokens.mean(2))
     with pytest.raises(ValueError, match=r"floating-point map.*int64 \[3\]"):
-        hidden.pooled(plain, torch.arange(3))
+        average_over_space(plain, torch.arange(3))
 
 
 WITHOUT = {  # models that call no layer, whose layers' outputs have not a row for each sample, or are calls of one layer
@@ -77,27 +78,27 @@ class TestWhereTheLayersAreFound:
     def test_in_a_resnet_they_are_its_stages(self):
         torchvision = pytest.importorskip("torchvision")
         model = torchvision.models.resnet18(num_classes=10)
-        assert hidden.find(model, torch.randn(2, 3, 64, 64)) == ["relu", "layer1", "layer2", "layer3", "layer4"]
+        assert find_levels(model, torch.randn(2, 3, 64, 64)) == ["relu", "layer1", "layer2", "layer3", "layer4"]
 
     def test_of_each_spatial_size_the_last(self):
-        assert hidden.find(small.network(), small.images(1)) == ["2", "7"]
+        assert find_levels(small.network(), small.images(1)) == ["2", "7"]
 
     def test_of_a_perceptron_the_last_of_each_width_but_the_logits(self):
         model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Dropout(), nn.Linear(6, 4))
-        assert hidden.find(model, torch.randn(2, 4)) == ["1", "4"]
+        assert find_levels(model, torch.randn(2, 4)) == ["1", "4"]
 
     def test_a_model_without_any_is_an_error(self):
         with pytest.raises(ValueError, match=r"hidden layers.*none in Sequential"):
-            hidden.find(nn.Sequential(nn.Linear(4, 3)), torch.randn(2, 4))
+            find_levels(nn.Sequential(nn.Linear(4, 3)), torch.randn(2, 4))
 
     @pytest.mark.parametrize("name", models.NAMES)
     def test_in_any_model_it_runs_or_says_that_there_are_none(self, name):
         case = models.build(name)
         if name in WITHOUT:
             with pytest.raises(ValueError, match="found none"):
-                hidden.find(case.model, case.pool)
+                find_levels(case.model, case.pool)
             return
-        found = hidden.find(case.model, case.pool)
+        found = find_levels(case.model, case.pool)
         assert set(found) <= set(dict(case.model.named_modules()))
         strategy = LL4AL(width=4)
         strategy.training(case.model, pool=case.pool, generator=small.seeded(0)).close()

@@ -45,6 +45,6 @@ def test_what_select_refuses_is_refused(own, words):
         ({"options": {"batch_size": 0}}, ValueError, "expected batch_size"),
     ],
 )
-def test_what_cannot_be_scored_is_told_when_it_is_made(options, error, words):
+def test_what_cannot_be_scored_is_reported_when_it_is_made(options, error, words):
     with pytest.raises(error, match=words):
         SAAL(**options)

@@ -11,8 +11,15 @@ from torch import distributions, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from saal_fast.strategies import VAAL
-from saal_fast.strategies.vaal import Draws, only_input
-from saal_fast.strategies.vae import Autoencoder, Discriminator, elbo_loss, fooling_loss, reparameterise, telling_loss
+from saal_fast.strategies.vaal import PoolSampler, single_input
+from saal_fast.strategies.vae import (
+    Autoencoder,
+    Discriminator,
+    adversarial_loss,
+    discriminator_loss,
+    elbo_loss,
+    reparameterise,
+)
 
 CPU = torch.device("cpu")
 
@@ -45,14 +52,14 @@ def test_closed_forms_of_the_bound():
 ])  # fmt: skip
 def test_closed_forms_of_the_two_players_losses(labelled, unlabelled, fool, tell):
     odds = [torch.tensor([[p]]).logit() for p in (labelled, unlabelled)]
-    assert fooling_loss(*odds).item() == pytest.approx(fool, rel=1e-5)
-    assert telling_loss(*odds).item() == pytest.approx(tell, rel=1e-5)
+    assert adversarial_loss(*odds).item() == pytest.approx(fool, rel=1e-5)
+    assert discriminator_loss(*odds).item() == pytest.approx(tell, rel=1e-5)
 
 
 def test_the_players_losses_stay_finite_where_the_discriminator_is_certain():
     odds = torch.tensor([[-500.0]]), torch.tensor([[500.0]])
-    assert telling_loss(*odds).item() == 1000
-    assert fooling_loss(*odds).item() == 500
+    assert discriminator_loss(*odds).item() == 1000
+    assert adversarial_loss(*odds).item() == 500
 
 
 def test_codes_are_mean_and_noise():
@@ -127,7 +134,7 @@ def test_the_two_networks_take_their_own_steps():
     assert changed(seen[0], seen[1]) == [True, True, False]
 
 
-def test_a_discriminators_step_is_adams_on_the_telling_loss():
+def test_a_discriminators_step_is_adams_on_the_discriminator_loss():
     model, pool = small.network(), small.images(8)
     strategy = VAAL(latent=3, width=4, lr=0.01)
     hook = strategy.training(model, pool=pool, generator=small.seeded(0))
@@ -174,7 +181,7 @@ class Flow(IterableDataset):
 ], ids=["tensor", "array", "list", "flow", "dataset", "mapping", "loader"])  # fmt: skip
 def test_samples_are_drawn_uniformly_from_pools_of_every_kind(pool):
     state = torch.get_rng_state()
-    draws = Draws(pool, CPU, small.seeded(0))
+    draws = PoolSampler(pool, CPU, small.seeded(0))
     drawn = torch.cat([draws.draw(10) for _ in range(50)])
     assert drawn.shape == (500, 1)
     counts = drawn.flatten().long().bincount(minlength=5)
@@ -204,12 +211,12 @@ class TestErrors:
         with pytest.raises(ValueError, match="expected pool="):
             VAAL().training(small.network(), labelled=small.images(3))
 
-    @pytest.mark.parametrize(("nest", "got"), [
+    @pytest.mark.parametrize(("inputs", "got"), [
         (torch.arange(3), r"int64 \[3\]"), ((torch.ones(1), torch.ones(2)), r"float32 \[1\], .*float32 \[2\]"), ({}, "none"),
     ])  # fmt: skip
-    def test_inputs_that_are_not_one_floating_tensor(self, nest, got):
+    def test_inputs_that_are_not_one_floating_tensor(self, inputs, got):
         with pytest.raises(TypeError, match=got):
-            only_input(nest)
+            single_input(inputs)
 
     def test_no_steps(self):
         with pytest.raises(ValueError, match="steps >= 1"):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..._utils.paths import home_of
 from ...learning import ActiveLearner, LockedError, Round, read
-from ...learning.locks import hold
+from ...learning.locks import locked
 from .protocol import STRATEGIES
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def run(cell: Cell, data: Images, results: Path, *, device: str = "cpu", progres
     """
     folder, p = cell.folder(results), cell.protocol
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with hold(folder.with_suffix(".lock")):
+    with locked(folder.with_suffix(".lock")):
         learner = ActiveLearner(
             p.model(data, device),
             data.images,

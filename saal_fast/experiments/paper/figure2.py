@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from ..._utils.rng import seeded
 from ...learning import Labelled, Training
-from ...learning.seeds import seeded
 from ...scoring import EngineName
 from ...strategies import SAAL, Strategy, TrainingHook
 from .plots import DPI, GREY, INK, colours, figure, tidy

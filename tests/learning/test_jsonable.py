@@ -9,8 +9,8 @@ import torch
 from learners import contents, learner, oracle
 
 from saal_fast.learning import Training, read, rewind
-from saal_fast.learning.plain import number, plain, spell
-from saal_fast.learning.store import CHECKSUM, Store, _digest
+from saal_fast.learning.jsonable import dumps, to_float, to_jsonable
+from saal_fast.learning.store import CHECKSUM_KEY, Store, _digest
 
 ODD = [math.nan, math.inf, -math.inf, 0.1, -0.0, 1e300]
 
@@ -25,11 +25,11 @@ def strict(path):
 
 
 def test_numbers_come_back():
-    back = [number(value) for value in json.loads(spell(plain(ODD)))]
+    back = [to_float(value) for value in json.loads(dumps(to_jsonable(ODD)))]
     np.testing.assert_array_equal(back, ODD)
-    assert spell(plain({"b": (1, None, "x"), "a": {3: math.nan}})) == '{"a": {"3": null}, "b": [1, null, "x"]}'
+    assert dumps(to_jsonable({"b": (1, None, "x"), "a": {3: math.nan}})) == '{"a": {"3": null}, "b": [1, null, "x"]}'
     with pytest.raises(ValueError, match="not JSON compliant"):
-        spell(ODD)
+        dumps(ODD)
 
 
 def test_records_and_log_are_strict_json(tmp_path):
@@ -61,7 +61,7 @@ def test_records_of_before_that_hold_nan_are_read(tmp_path):
     path = tmp_path / "0001-ask.json"
     old = json.dumps(strict(path)[0]["record"], sort_keys=True).replace("null", "NaN")
     assert "NaN" in old
-    path.write_text(f'{{"{CHECKSUM}": "{_digest(old.encode())}", "record": {old}}}\n')
+    path.write_text(f'{{"{CHECKSUM_KEY}": "{_digest(old.encode())}", "record": {old}}}\n')
     assert learner(tmp_path, **options).rounds[1].scores.isnan().all()
 
 

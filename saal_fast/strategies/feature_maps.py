@@ -1,4 +1,4 @@
-"""Finding a model's hidden feature maps, and their global average pooling."""
+"""Finds a model's hidden feature maps and averages them over space."""
 
 from __future__ import annotations
 
@@ -10,16 +10,13 @@ from torch import Tensor, nn
 from ..models.features import first_output, module_of, tapped
 from ..tasks import logits_of
 
-Pooled = Tensor
-"""A feature map's mean over space; [B, channels]."""
 
+def find_levels(model: nn.Module, pool: Any, channels: int | None = None) -> list[str]:
+    """Names of one layer for each level of the model, in the order they run.
 
-def find(model: nn.Module, pool: Any, channels: int | None = None) -> list[str]:
-    """Names of the layers whose outputs stand for the model's levels, in the order they run.
-
-    Of all modules that give a map of one spatial size on the pool's first sample, the last; in a ResNet these are its
-    stages. Where there are no maps, of all modules that give vectors of one width, the last, but none that gives the logits.
-    What has not a row for each sample (a parametrised weight, a sequence with time first) is left out.
+    A level is a spatial size; its layer is the last whose output has that size on the pool's first sample (in a ResNet, the
+    end of a stage). In a model without maps a level is a width of vectors; the layer that makes the logits is left out. So
+    are outputs without a row for each sample (a parametrised weight, a sequence with time first).
 
     Raises:
         ValueError: the model has no such layer, or the pool is empty.
@@ -49,13 +46,16 @@ def find(model: nn.Module, pool: Any, channels: int | None = None) -> list[str]:
     return list(levels.values())
 
 
-def pooled(model: nn.Module, t: Tensor, channels: int | None = None) -> Pooled:
-    """The mean of a map over space, half precision widened to fp32: [B, ...] to [B, channels].
+def average_over_space(model: nn.Module, t: Tensor, channels: int | None = None) -> Tensor:
+    """Averages a feature map [B, ...] over space to [B, channels]; half precision is widened to fp32.
 
     Args:
-        model: whose map it is.
-        t: the map; 2-d ones are taken as they are.
-        channels: its dimension of channels; None to tell by its rank and the model.
+        model: the model that made the map.
+        t: the map; a 2-d one is returned as it is.
+        channels: the dimension of its channels; None to infer it from the map's rank and the model.
+
+    Raises:
+        ValueError: t is not a floating-point map.
     """
     if not t.is_floating_point() or t.ndim < 2:
         raise ValueError(f"expected a hidden layer to give a floating-point map [B, ...], got {t.dtype} {list(t.shape)}")
