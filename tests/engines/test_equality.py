@@ -50,6 +50,15 @@ IN_FP32 = (
     "transformer_encoder",
     "weight_norm",
 )
+LP = ("L1.5", "L3")  # one path for any p but 2 and inf
+ALL_PAIRS = [
+    pytest.param(name, rule, marks=pytest.mark.slow if rule in LP and name not in IN_FP32 else ())
+    for rule in RULES
+    for name in models.NAMES
+]
+IN_FP32_PAIRS = [
+    pytest.param(name, rule, marks=pytest.mark.slow if rule == "L1.5" else ()) for rule in RULES for name in IN_FP32
+]
 
 
 def labels_for(rule):
@@ -123,8 +132,7 @@ def parameters_that_differ(case, *, engine, dtype, **options):
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize(("name", "rule"), ALL_PAIRS)
 def test_engines_agree(name, rule):
     case = built(name, torch.float64)
     engines = ["vmap", "ghost", ALL_FACTORED, ALL_HELD, ALL_FUSED]
@@ -132,8 +140,7 @@ def test_engines_agree(name, rule):
         check_equal(case, engines=engines, dtype=torch.float64, labels=labels, **RULES[rule])
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("name", IN_FP32)
+@pytest.mark.parametrize(("name", "rule"), IN_FP32_PAIRS)
 def test_engines_agree_in_fp32(name, rule):
     case = built(name, torch.float32)
     want = scores_of(built(name, torch.float64), engine="reference", **RULES[rule])

@@ -2,7 +2,9 @@
 
     python tests/ops/ahead.py            writes triton_budget.json anew, for every kernel, tuning choice and architecture
 
-What is compiled is what the host functions launch: the same `Launch`, made from tensors without memory.
+The budget holds for the Triton release that it names: another compiler takes other registers. No release may exceed the
+hardware's own limits (`beyond_limits`). What is compiled is what the host functions launch: the same `Launch`, made from
+tensors without memory.
 """
 
 from __future__ import annotations
@@ -24,7 +26,10 @@ from saal_fast.ops.triton import cross_entropy, direct, ghost, tiles
 from saal_fast.ops.triton.launch import LINEAR, Config, Launch, window
 
 BUDGET = Path(__file__).with_name("triton_budget.json")
-CAPABILITIES = (80, 90, 100)
+SHARED = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
+"""The most shared memory a thread block may have, in bytes, by compute capability (CUDA C++ Programming Guide, Table 30)."""
+CAPABILITIES = tuple(SHARED)
+REGISTERS_A_THREAD, REGISTERS_A_BLOCK = 255, 65_536
 LAYERS = {
     # T or image, D or channels, O, and the window if any
     "linear": (64, 768, 768, None),
@@ -158,27 +163,42 @@ def spilled(ptx: str, capability: int) -> int:
     return max(map(int, stores))
 
 
+def beyond_limits(launch: Launch, capability: int, taken: dict[str, int]) -> list[str]:
+    """What a compiled kernel takes that no device of the architecture has, or that it should not take: a spill."""
+    in_a_block = taken["registers"] * 32 * launch.config.num_warps
+    limits = {
+        "bytes spilled": (taken["spilled"], 0),
+        "registers a thread": (taken["registers"], REGISTERS_A_THREAD),
+        "registers a block": (in_a_block, REGISTERS_A_BLOCK),
+        "bytes of shared memory": (taken["shared"], SHARED[capability]),
+    }
+    return [f"{amount} {what}, at most {most}" for what, (amount, most) in limits.items() if amount > most]
+
+
 def allowance(measured: dict[str, int]) -> dict[str, int]:
-    """What a kernel may take: a little more than it does, for other versions of the compiler; never a spill."""
+    """What a kernel may take: a little more than it does, for small changes of the kernel; never a spill."""
     registers = min(255, 8 * (measured["registers"] // 8 + 3))
     return {"registers": registers, "shared": 4096 * (measured["shared"] // 4096 + 1), "spilled": 0}
 
 
 def main() -> None:
-    """Writes the budget: anew, or the entries that match a pattern."""
+    """Writes the budget of the installed Triton release: anew, or the entries that match a pattern."""
     only = re.compile(sys.argv[1]) if len(sys.argv) > 1 else None
-    budget = json.loads(BUDGET.read_text()) if only else {}
+    budget = json.loads(BUDGET.read_text()) if only else {"triton": triton.__version__, "cases": {}}
+    if budget["triton"] != triton.__version__:
+        sys.exit(f"the budget is of triton {budget['triton']}, installed is {triton.__version__}: renew all of it")
     over = []
     for name, capability, launch in cases():
         if only is None or only.search(name):
-            measured = figures(launch, capability)
-            budget[name] = allowance(measured)
-            over += [name] if measured["spilled"] else []
-            print(name, measured, flush=True)
-    lines = (f"  {json.dumps(name)}: {json.dumps(budget[name])}" for name in sorted(budget))
-    BUDGET.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+            taken = figures(launch, capability)
+            budget["cases"][name] = allowance(taken)
+            over += [f"{name}: {line}" for line in beyond_limits(launch, capability, taken)]
+            print(name, taken, flush=True)
+    lines = (f"    {json.dumps(name)}: {json.dumps(budget['cases'][name])}" for name in sorted(budget["cases"]))
+    heading = f'{{\n  "triton": {json.dumps(budget["triton"])},\n  "cases": {{\n'
+    BUDGET.write_text(heading + ",\n".join(lines) + "\n  }\n}\n")
     if over:
-        sys.exit("registers spilled:\n" + "\n".join(over))
+        sys.exit("beyond limits:\n" + "\n".join(over))
 
 
 if __name__ == "__main__":
