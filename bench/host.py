@@ -16,8 +16,8 @@ import torch
 
 from saal_fast import perturbation
 from saal_fast.engines import ENGINES, Problem
-from saal_fast.engines.capture.cpu_trace import cpu_trace
 from saal_fast.engines.capture.captured_engine import CapturedEngine
+from saal_fast.engines.capture.cpu_trace import cpu_trace
 from saal_fast.models import memory
 from saal_fast.pools import Batch
 from saal_fast.tasks import Classification
