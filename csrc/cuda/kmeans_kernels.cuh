@@ -1,7 +1,7 @@
 // The kernels that start a search, and those of the plain passes.
 #pragma once
 
-#include "kmeans_problem.cuh"
+#include "cuda/kmeans_problem.cuh"
 
 namespace saal {
 

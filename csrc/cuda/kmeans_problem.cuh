@@ -11,7 +11,7 @@
 #include <cstdint>
 #include <limits>
 
-#include "../kmeans_policy.h"
+#include "kmeans/policy.h"
 
 #if !defined(SAAL_CANDIDATES)
 #define SAAL_CANDIDATES 64  // the tests have fewer: host threads are slow

@@ -6,8 +6,8 @@
 
 #include <limits>
 
-#include "../kmeans_frame.h"
-#include "kmeans_problem.cuh"
+#include "cuda/kmeans_problem.cuh"
+#include "kmeans/normalization.h"
 
 namespace saal {
 

@@ -11,9 +11,9 @@
 #include <cmath>
 #include <vector>
 
-#include "../kmeans_host.h"
-#include "kmeans_kernels.cuh"
-#include "kmeans_rejection.cuh"
+#include "cuda/kmeans_kernels.cuh"
+#include "cuda/kmeans_rejection.cuh"
+#include "kmeans/host.h"
 
 namespace saal {
 

@@ -11,7 +11,7 @@
 #include <string>
 
 #include "cuda/kmeans_search.h"
-#include "kmeans.h"
+#include "kmeans/kmeans.h"
 
 namespace {
 

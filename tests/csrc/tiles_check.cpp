@@ -4,8 +4,8 @@
 #include <cstdio>
 #include <vector>
 
-#include "tiles.h"
-#include "winograd.h"
+#include "conv/tiles.h"
+#include "conv/winograd.h"
 
 namespace {
 
