@@ -10,9 +10,9 @@ PYBIND11_MODULE(_core, m) {
     define_diagonal_sums(m);
     define_tiles(m);
     m.def("keep_freed_memory", &saal::keep_freed_memory, pybind11::arg("keep"),
-          "Whether freed memory is kept for the next allocation, or given back to the system.");
-    m.def("use_openmp_of", &saal::use_openmp_of, pybind11::arg("folder"),
-          "Whether the OpenMP runtime loaded from below the folder was found; its threads are used then.");
+          "Keeps freed memory for the next allocation, or gives it back to the system.");
+    m.def("use_torch_threads", &saal::use_torch_threads, pybind11::arg("library"),
+          "Whether the operations share torch's threads from now on; `library`: the path of libtorch_cpu.");
     m.attr("compiler") = SAAL_BUILD_COMPILER;
     m.attr("flags") = SAAL_BUILD_FLAGS;
     m.attr("cuda") = SAAL_BUILD_CUDA;

@@ -1,4 +1,4 @@
-// saal_fast._cuda: addresses and a stream in, rows out. Imports without a driver.
+// saal_fast._cuda: addresses and a stream in, rows out. It imports without a driver.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -71,14 +71,13 @@ py::tuple devices() {
 
 PYBIND11_MODULE(_cuda, m) {
     m.doc() = "The CUDA kernels of saal_fast.";
-    m.def(
-        "kmeans_plusplus", &kmeans_plusplus, py::kw_only(), py::arg("x"), py::arg("dtype"), py::arg("rows"),
-        py::arg("dim"), py::arg("row_stride"), py::arg("k"), py::arg("first"), py::arg("key"),
-        py::arg("left") = 0, py::arg("left_dim") = 0, py::arg("left_stride") = 0,
-        py::arg("weights") = py::none(), py::arg("initial") = std::vector<std::int64_t>{},
-        py::arg("algorithm"), py::arg("refresh_every") = -1, py::arg("potential") = false, py::arg("device"),
-        py::arg("stream"), py::arg("workspace"),
-        "As _core.kmeans_plusplus, of the matrix at device address x and that at left where it has columns.");
+    m.def("kmeans_plusplus", &kmeans_plusplus, py::kw_only(), py::arg("x"), py::arg("dtype"), py::arg("rows"),
+          py::arg("dim"), py::arg("row_stride"), py::arg("k"), py::arg("first"), py::arg("key"),
+          py::arg("left") = 0, py::arg("left_dim") = 0, py::arg("left_stride") = 0,
+          py::arg("weights") = py::none(), py::arg("initial") = std::vector<std::int64_t>{},
+          py::arg("algorithm"), py::arg("refresh_every") = -1, py::arg("potential") = false,
+          py::arg("device"), py::arg("stream"), py::arg("workspace"),
+          "As _core.kmeans_plusplus, with the matrix at device address x, and at left where left_dim > 0.");
     m.def("workspace_bytes", &workspace_bytes, py::kw_only(), py::arg("dtype"), py::arg("rows"),
           py::arg("dim"), py::arg("left_dim") = 0, py::arg("k"), py::arg("initial") = 0,
           py::arg("weighted") = false, "Bytes of device memory that kmeans_plusplus works in.");

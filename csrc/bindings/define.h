@@ -1,4 +1,4 @@
-// What each bindings_*.cpp adds to saal_fast._core.
+// The functions that each file adds to saal_fast._core.
 #pragma once
 
 #include <pybind11/pybind11.h>

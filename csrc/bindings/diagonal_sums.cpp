@@ -1,4 +1,4 @@
-// Diagonal sums for Python: memory by its address, shapes as numbers.
+// Diagonal sums for Python: addresses and shapes in.
 #include "conv/diagonal_sums.h"
 
 #include <pybind11/pybind11.h>

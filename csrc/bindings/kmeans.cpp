@@ -1,5 +1,4 @@
-// k-means++ for Python: arrays in, rows and what was counted out. The interpreter's lock is released
-// meanwhile.
+// k-means++ for Python: arrays in, rows and counts out. The search runs without the interpreter's lock.
 #include "kmeans/kmeans.h"
 
 #include <pybind11/numpy.h>
@@ -69,7 +68,7 @@ void define_as(py::module_& m) {
           py::arg("algorithm") = "auto", py::arg("threads") = 1, py::arg("isa") = "",
           py::arg("refresh_every") = -1, py::arg("potential") = false,
           "The rows that k-means++ draws from x [N, D], and (algorithm, potential, candidates, accepted, "
-          "refreshes, distances). Uniforms: those given, beyond them a hash of the key.");
+          "refreshes, distances). Takes the given uniforms, then hashes of the key.");
 }
 
 }  // namespace
@@ -79,8 +78,8 @@ void define_kmeans(py::module_& m) {
     define_as<double>(m);
     m.def(
         "choose_algorithm",
-        [](std::int64_t rows, std::int64_t numbers, std::int64_t k, bool factored) {
-            switch (saal::choose_algorithm(rows, numbers, k, factored)) {
+        [](std::int64_t rows, std::int64_t width, std::int64_t k, bool factored) {
+            switch (saal::choose_algorithm(rows, width, k, factored)) {
                 case saal::Algorithm::kPlain:
                     return "plain";
                 case saal::Algorithm::kSorted:
@@ -89,7 +88,8 @@ void define_kmeans(py::module_& m) {
                     return "rejection";
             }
         },
-        py::arg("rows"), py::arg("numbers"), py::arg("k"), py::arg("factored"), "What 'auto' stands for.");
-    m.def("built_isas", &saal::built_isas, "Instruction sets compiled in, the fastest last.");
+        py::arg("rows"), py::arg("width"), py::arg("k"), py::arg("factored"),
+        "The algorithm that 'auto' chooses for rows of `width` numbers.");
+    m.def("built_isas", &saal::built_isas, "The instruction sets that are compiled in, the fastest last.");
     m.def("usable_isas", &saal::usable_isas, "Those of them that this CPU runs, the fastest last.");
 }

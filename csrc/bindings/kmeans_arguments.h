@@ -1,4 +1,4 @@
-// What the bindings of the CPU core and of the CUDA module share.
+// Arguments and results of k-means++, for the bindings of the CPU core and of the CUDA module.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -31,7 +31,7 @@ inline Algorithm parse_algorithm(const std::string& algorithm) {
                                 algorithm + "'");
 }
 
-/// Weights of `rows` rows, null for none; they must outlive the search.
+/// The address of `rows` weights, which must outlive the search; null for none.
 inline const double* parse_weights(const std::optional<Doubles>& weights, std::int64_t rows) {
     if (!weights) return nullptr;
     if (weights->ndim() != 1 || weights->shape(0) != rows)
@@ -39,7 +39,7 @@ inline const double* parse_weights(const std::optional<Doubles>& weights, std::i
     return weights->data();
 }
 
-/// The rows, and what was counted.
+/// (rows, counts)
 inline pybind11::tuple as_tuple(const Seeding& seeding) {
     const Info& info = seeding.info;
     return pybind11::make_tuple(pybind11::array_t<std::int64_t>(
@@ -48,8 +48,9 @@ inline pybind11::tuple as_tuple(const Seeding& seeding) {
                                                      info.accepted, info.refreshes, info.distances));
 }
 
-/// A function to call between centres, without the interpreter's lock: raises KeyboardInterrupt after Ctrl-C.
-/// It looks at most every 20 ms, since waiting for the lock can cost 5 ms where other threads run Python.
+/// A function to call between centres, without the interpreter's lock, that raises KeyboardInterrupt after
+/// Ctrl-C. It looks every 20 ms at most, since waiting for the lock costs up to 5 ms where other threads run
+/// Python.
 inline std::function<void()> signal_check() {
     using Clock = std::chrono::steady_clock;
     return [last = Clock::now()]() mutable {

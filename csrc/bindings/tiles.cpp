@@ -1,4 +1,4 @@
-// saal_fast._core's tiles: arrays in, norms and outputs out.
+// Tiles and minimal filtering for Python: arrays in, norms and outputs out.
 #include "conv/tiles.h"
 
 #include <pybind11/numpy.h>
@@ -48,7 +48,7 @@ Images<const T> read(const Array<T>& images, const char* name) {
     return as_images(images.data(), images, name);
 }
 
-/// `outputs` and `inputs`: channels.
+/// `inputs` and `outputs` count channels.
 template <class T>
 Convolution<T> as_layer(const py::array_t<T, py::array::c_style>& weight, const Pair& kernel,
                         const Pair& stride, const Pair& before, const Pair& dilation, std::int64_t groups,
@@ -70,11 +70,11 @@ Rule parse_rule(const std::string& map, double q) {
                                 "'");
 }
 
-/// The address of held gradients, once their size is found to be right.
+/// The address of materialized gradients; throws where their size is wrong.
 template <class T, class To>
-To* held_data(const Array<T>& held, To* data, std::int64_t count, std::int64_t outputs,
-              const py::array_t<T, py::array::c_style>& weight, std::int64_t groups) {
-    const std::int64_t size = count * saal::held_size(outputs, weight.size() / outputs, groups);
+To* materialized_data(const Array<T>& held, To* data, std::int64_t count, std::int64_t outputs,
+                      const py::array_t<T, py::array::c_style>& weight, std::int64_t groups) {
+    const std::int64_t size = count * saal::materialized_size(outputs, weight.size() / outputs, groups);
     if (held.size() != size || !(held.flags() & py::array::c_style))
         throw std::invalid_argument("expected held of " + std::to_string(size) + " contiguous numbers, got " +
                                     std::to_string(held.size()));
@@ -93,12 +93,12 @@ py::array_t<T> norm(const Array<T>& a, const Array<T>& g, const py::array_t<T, p
     const Rule rule = parse_rule(map, q);
     py::array_t<T> norms(static_cast<py::ssize_t>(gradients.count));
     T* const to = norms.mutable_data();
-    T* const kept =
-        held ? held_data(*held, held->mutable_data(), gradients.count, gradients.channels, weight, groups)
-             : nullptr;
+    T* const materialized = held ? materialized_data(*held, held->mutable_data(), gradients.count,
+                                                     gradients.channels, weight, groups)
+                                 : nullptr;
     {
         const py::gil_scoped_release release;
-        saal::tile_norm(inputs, gradients, layer, rule, threads, isa, to, kept);
+        saal::tile_norm(inputs, gradients, layer, rule, threads, isa, to, materialized);
     }
     return norms;
 }
@@ -111,7 +111,7 @@ void apply(const Array<T>& a, const Array<T>& g, const Array<T>& x,
            const std::string& isa) {
     const auto inputs = read(a, "a");
     const auto gradients = read(g, "g");
-    const auto moved = read(x, "x");
+    const auto images = read(x, "x");
     const auto outputs = as_images(out.mutable_data(), out, "out");
     const auto layer =
         as_layer(weight, kernel, stride, before, dilation, groups, inputs.channels, gradients.channels);
@@ -119,24 +119,26 @@ void apply(const Array<T>& a, const Array<T>& g, const Array<T>& x,
     if (scales.size() != gradients.count) throw std::invalid_argument("expected a scale for each sample");
     const saal::Step<T> step{scales.data(), whole};
     const py::gil_scoped_release release;
-    saal::tile_apply(inputs, gradients, moved, layer, rule, step, threads, isa, outputs);
+    saal::tile_apply(inputs, gradients, images, layer, rule, step, threads, isa, outputs);
 }
 
 template <class T>
-void held_apply(const Array<T>& held, const Array<T>& x, const py::array_t<T, py::array::c_style>& weight,
-                const py::array_t<T, py::array::c_style>& scales, Array<T>& out, const Pair& kernel,
-                const Pair& stride, const Pair& before, const Pair& dilation, std::int64_t groups,
-                const std::string& map, double q, bool whole, int threads, const std::string& isa) {
-    const auto moved = read(x, "x");
+void apply_materialized(const Array<T>& held, const Array<T>& x,
+                        const py::array_t<T, py::array::c_style>& weight,
+                        const py::array_t<T, py::array::c_style>& scales, Array<T>& out, const Pair& kernel,
+                        const Pair& stride, const Pair& before, const Pair& dilation, std::int64_t groups,
+                        const std::string& map, double q, bool whole, int threads, const std::string& isa) {
+    const auto images = read(x, "x");
     const auto outputs = as_images(out.mutable_data(), out, "out");
     const auto layer =
-        as_layer(weight, kernel, stride, before, dilation, groups, moved.channels, outputs.channels);
+        as_layer(weight, kernel, stride, before, dilation, groups, images.channels, outputs.channels);
     const Rule rule = parse_rule(map, q);
-    if (scales.size() != moved.count) throw std::invalid_argument("expected a scale for each sample");
-    const T* const kept = held_data(held, held.data(), moved.count, outputs.channels, weight, groups);
+    if (scales.size() != images.count) throw std::invalid_argument("expected a scale for each sample");
+    const T* const materialized =
+        materialized_data(held, held.data(), images.count, outputs.channels, weight, groups);
     const saal::Step<T> step{scales.data(), whole};
     const py::gil_scoped_release release;
-    saal::held_apply(kept, moved, layer, rule, step, threads, isa, outputs);
+    saal::apply_materialized(materialized, images, layer, rule, step, threads, isa, outputs);
 }
 
 template <class T>
@@ -158,35 +160,35 @@ void define(py::module_& m) {
     m.def("winograd_conv", &winograd_conv<T>, py::arg("x").noconvert(), py::arg("weight").noconvert(),
           py::arg("out").noconvert(), py::arg("before"), py::arg("back") = false, py::arg("threads") = 1,
           py::arg("isa") = "",
-          "Fills out with a 3x3 convolution of x, or where back with the gradient at its inputs, of x as the "
-          "one at its "
-          "outputs.");
+          "Fills out with a 3x3 convolution of x; where back, with the gradient at the inputs, of the "
+          "gradient x "
+          "at the outputs.");
     m.def("tile_norm", &norm<T>, py::arg("a").noconvert(), py::arg("g").noconvert(),
           py::arg("weight").noconvert(), py::arg("kernel"), py::arg("stride"), py::arg("before"),
           py::arg("dilation"), py::arg("groups"), py::arg("map"), py::arg("q"), py::arg("held") = py::none(),
           py::arg("threads") = 1, py::arg("isa") = "",
-          "Each sample's sum over its mapped weight gradient, which goes into `held` where there is one; "
-          "images are "
-          "[N, C, H, W].");
-    m.def("tile_apply", &apply<T>, py::arg("a").noconvert(), py::arg("g").noconvert(),
-          py::arg("x").noconvert(), py::arg("weight").noconvert(), py::arg("scales").noconvert(),
-          py::arg("out").noconvert(), py::arg("kernel"), py::arg("stride"), py::arg("before"),
-          py::arg("dilation"), py::arg("groups"), py::arg("map"), py::arg("q"), py::arg("whole") = false,
-          py::arg("threads") = 1, py::arg("isa") = "",
-          "Fills out with each sample's layer of mapped weight gradient, applied to x; on top of the weight "
-          "where whole.");
-    m.def("held_apply", &held_apply<T>, py::arg("held").noconvert(), py::arg("x").noconvert(),
+          "Each sample's norm: the sum over its mapped weight gradient, which is written to `held` where "
+          "given. "
+          "Images are [N, C, H, W].");
+    m.def(
+        "tile_apply", &apply<T>, py::arg("a").noconvert(), py::arg("g").noconvert(), py::arg("x").noconvert(),
+        py::arg("weight").noconvert(), py::arg("scales").noconvert(), py::arg("out").noconvert(),
+        py::arg("kernel"), py::arg("stride"), py::arg("before"), py::arg("dilation"), py::arg("groups"),
+        py::arg("map"), py::arg("q"), py::arg("whole") = false, py::arg("threads") = 1, py::arg("isa") = "",
+        "Fills out with x through the layer that has each sample's scaled and mapped weight gradient for its "
+        "weight, plus the weight itself where whole.");
+    m.def("held_apply", &apply_materialized<T>, py::arg("held").noconvert(), py::arg("x").noconvert(),
           py::arg("weight").noconvert(), py::arg("scales").noconvert(), py::arg("out").noconvert(),
           py::arg("kernel"), py::arg("stride"), py::arg("before"), py::arg("dilation"), py::arg("groups"),
           py::arg("map"), py::arg("q"), py::arg("whole") = false, py::arg("threads") = 1, py::arg("isa") = "",
-          "As tile_apply, with gradients that tile_norm has put into `held`.");
+          "As tile_apply, with the gradients that tile_norm wrote to `held`.");
 }
 
 }  // namespace
 
 void define_tiles(py::module_& m) {
-    m.def("held_size", &saal::held_size, py::arg("outputs"), py::arg("inputs"), py::arg("groups"),
-          "Numbers a sample that tile_norm's `held` takes.");
+    m.def("held_size", &saal::materialized_size, py::arg("outputs"), py::arg("inputs"), py::arg("groups"),
+          "How many numbers one sample takes in tile_norm's `held`.");
     define<float>(m);
     define<double>(m);
 }

@@ -1,39 +1,16 @@
-// Rearranges a layer's tensors for tiles_kernels.h: strips of inputs, panels of outputs.
+// Packs a layer's tensors for tiles_kernels.h: strips of inputs, panels of outputs.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <new>
 #include <vector>
 
 #include "conv/tiles.h"
 
 namespace saal {
 
-/// Memory aligned to cache lines, not initialised.
-template <class T>
-class Buffer {
-  public:
-    Buffer() = default;
-    explicit Buffer(std::int64_t size)
-        : data_(static_cast<T*>(::operator new(static_cast<std::size_t>(size) * sizeof(T), kAlign))) {}
-    Buffer(Buffer&& other) noexcept : data_(other.data_) { other.data_ = nullptr; }
-    Buffer& operator=(Buffer&& other) noexcept {
-        std::swap(data_, other.data_);
-        return *this;
-    }
-    ~Buffer() {
-        if (data_ != nullptr) ::operator delete(data_, kAlign);
-    }
-    T* get() const { return data_; }
-
-  private:
-    static constexpr std::align_val_t kAlign{64};
-    T* data_ = nullptr;
-};
-
-/// How a group's outputs split into panels; the last may be half a panel, or have columns of zeros.
+/// How a group's outputs split into panels. The last may be half a panel, or have columns of zeros.
 struct Panels {
     std::int64_t outputs, width;
 
@@ -43,7 +20,7 @@ struct Panels {
     std::int64_t width_of(std::int64_t panel) const { return half(panel) ? width / 2 : width; }
 };
 
-/// Where an image's rows follow each other without a gap, the image is one long row.
+/// The images as one long row each, where rows follow each other without a gap; else as they are.
 template <class T>
 Images<T> flattened(Images<T> images) {
     if (images.height_stride == images.width * images.width_stride) {
@@ -53,7 +30,6 @@ Images<T> flattened(Images<T> images) {
     return images;
 }
 
-#if defined(__GNUC__) && !defined(SAAL_PLAIN_VECTORS)
 /// to[j][i] = from[i * row_stride + j] for i, j < 4. Every x86-64 and ARM has these registers.
 inline void transpose4(const float* from, std::int64_t row_stride, float* const* to) {
     typedef float V __attribute__((vector_size(16)));
@@ -74,11 +50,6 @@ inline void transpose4(const float* from, std::int64_t row_stride, float* const*
 #undef SAAL_SHUFFLE
     for (int j = 0; j < 4; ++j) std::memcpy(to[j], &columns[j], sizeof(V));
 }
-constexpr bool kHasTranspose4 = true;
-#else
-constexpr bool kHasTranspose4 = false;
-inline void transpose4(const float*, std::int64_t, float* const*) {}
-#endif
 
 /// to[j * to_stride + i] = from[i * row_stride + j * column_stride] for i < rows, j < columns.
 template <class T>
@@ -95,7 +66,7 @@ void transpose(const T* from, std::int64_t row_stride, std::int64_t column_strid
             const std::int64_t below = std::min(rows, i + kLine);
             const std::int64_t right = std::min(columns, j + kLine);
             std::int64_t r = i;
-            if constexpr (kHasTranspose4 && sizeof(T) == 4)
+            if constexpr (sizeof(T) == 4)
                 if (column_stride == 1)
                     for (; r + 4 <= below; r += 4) {
                         std::int64_t c = j;
@@ -142,21 +113,21 @@ class Patches {
 
     std::int64_t positions() const { return static_cast<std::int64_t>(positions_.size()); }
 
-    /// Numbers of scratch memory that a sample needs.
+    /// How many numbers of scratch memory a sample needs.
     std::int64_t scratch() const { return in_place_ ? 0 : rows_ * columns_ * images_.channels; }
 
-    /// Where sample n's pixels are read from, once `prepare` has been there with the same scratch.
+    /// The pixels of sample n that `strip` reads, once `prepare` has filled the same scratch.
     const T* pixels(std::int64_t n, const T* scratch) const {
         return in_place_ ? images_.data + n * images_.count_stride : scratch;
     }
 
-    /// Brings sample n's pixels into the form that `strip` reads: channels side by side, padded with zeros.
+    /// Copies sample n's pixels to the scratch, channels side by side, padded with zeros.
     void prepare(std::int64_t n, T* scratch) const {
         if (in_place_) return;
         const T* image = images_.data + n * images_.count_stride;
         const std::int64_t channels = images_.channels;
         std::fill(scratch, scratch + this->scratch(), T{0});
-        constexpr std::int64_t kChannels = 64 / static_cast<std::int64_t>(sizeof(T));  // streams read at once
+        constexpr std::int64_t kChannels = 64 / static_cast<std::int64_t>(sizeof(T));  // read side by side
         for (std::int64_t c = 0; c < channels; c += kChannels)
             for (std::int64_t h = 0; h < images_.height; ++h)
                 transpose(image + c * images_.channel_stride + h * images_.height_stride,
@@ -164,7 +135,7 @@ class Patches {
                           images_.width, scratch + ((h + top_) * columns_ + left_) * channels + c, channels);
     }
 
-    /// Strip `strip` of a group: [positions, kStrip].
+    /// Writes strip number `strip` of a group: [positions, kStrip].
     void strip(const T* pixels, std::int64_t group, std::int64_t strip, T* to) const {
         const auto inputs = static_cast<std::int64_t>(inputs_.size());
         const std::int64_t first = strip * kStrip;
@@ -186,7 +157,7 @@ class Patches {
     }
 
   private:
-    /// Whether the layer skips pixels on a side for good: those are left out from the start.
+    /// Whether no position reads the pixels between strides: they are left out from the start.
     static bool skips(const Convolution<T>& layer, int side) {
         return layer.kernel[side] == 1 && layer.before[side] == 0;
     }
@@ -215,8 +186,8 @@ class Patches {
     std::vector<std::int64_t> positions_, inputs_;
 };
 
-/// One panel of a sample's output gradient: [positions, width]. `g` are flattened images, `at` points at the
-/// panel's first channel.
+/// Packs one panel of a sample's output gradient: [positions, width]. `g` are flattened images, `at` points
+/// at the panel's first channel.
 template <class T>
 void pack_outputs(const Images<const T>& g, const T* at, std::int64_t used, std::int64_t width, T* to) {
     for (std::int64_t h = 0; h < g.height; ++h)
@@ -227,7 +198,7 @@ void pack_outputs(const Images<const T>& g, const T* at, std::int64_t used, std:
             std::fill(to + t * width + used, to + (t + 1) * width, T{0});
 }
 
-/// The reverse, into images whose channels or columns are side by side.
+/// Unpacks one panel of outputs into images whose channels or columns are side by side.
 template <class T>
 void unpack_outputs(const T* from, const Images<T>& out, T* at, std::int64_t used, std::int64_t width) {
     for (std::int64_t h = 0; h < out.height; ++h, from += out.width * width) {
@@ -239,7 +210,7 @@ void unpack_outputs(const T* from, const Images<T>& out, T* at, std::int64_t use
     }
 }
 
-/// One panel of the weight, `rows` of it: [rows, width] with rows = (down, across, channel) as in `Patches`,
+/// Packs one panel of the weight: [rows, width] with rows = (down, across, channel) as in `Patches`, and
 /// zeros beyond. `weight` points at the panel's first output, [outputs, channels, taps].
 template <class T>
 void pack_weight(const T* weight, std::int64_t channels, std::int64_t taps, std::int64_t used,
@@ -255,7 +226,7 @@ void pack_weight(const T* weight, std::int64_t channels, std::int64_t taps, std:
         return row;
     };
     std::int64_t d = 0;
-    if constexpr (kHasTranspose4 && sizeof(T) == 4) {
+    if constexpr (sizeof(T) == 4) {
         const std::int64_t whole = used / 4 * 4;
         for (; d + 4 <= inputs; d += 4) {
             T* rows[4];

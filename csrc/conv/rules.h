@@ -1,4 +1,5 @@
-// What a rule makes of a register's worth of gradients; see Map. Internal linkage, as tiles_vector.h.
+// A rule's φ and δ (see Map) of a vector of gradients. All functions have internal linkage, as in
+// support/vector.h.
 #pragma once
 
 #include "conv/tiles_kernels.h"
@@ -7,8 +8,29 @@
 namespace saal {
 namespace {
 
+template <Map kMap>
+struct MapTag {
+    static constexpr Map value = kMap;
+};
+
+/// use(MapTag<map>{}): a function with the map known to the compiler.
+template <class Use>
+SAAL_INLINE auto by_map(Map map, const Use& use) {
+    switch (map) {
+        case Map::kSquare:
+            return use(MapTag<Map::kSquare>{});
+        case Map::kAdaptive:
+            return use(MapTag<Map::kAdaptive>{});
+        case Map::kAbsolute:
+            return use(MapTag<Map::kAbsolute>{});
+        default:
+            return use(MapTag<Map::kPower>{});
+    }
+}
+
+/// φ(m)
 template <Map kMap, class T>
-SAAL_INLINE Vector<T> contribution(Vector<T> m, const T* weight, double q) {
+SAAL_INLINE Vector<T> phi(Vector<T> m, const T* weight, double q) {
     if constexpr (kMap == Map::kSquare) {
         return m * m;
     } else if constexpr (kMap == Map::kAdaptive) {
@@ -17,12 +39,13 @@ SAAL_INLINE Vector<T> contribution(Vector<T> m, const T* weight, double q) {
     } else if constexpr (kMap == Map::kAbsolute) {
         return absolute<T>(m);
     } else {
-        return power<T>(absolute<T>(m), q);
+        return power(absolute<T>(m), q);
     }
 }
 
+/// δ(m)
 template <Map kMap, class T>
-SAAL_INLINE Vector<T> mapped(Vector<T> m, const T* weight, double q) {
+SAAL_INLINE Vector<T> delta(Vector<T> m, const T* weight, double q) {
     if constexpr (kMap == Map::kSquare) {
         return m;
     } else if constexpr (kMap == Map::kAdaptive) {
@@ -31,7 +54,7 @@ SAAL_INLINE Vector<T> mapped(Vector<T> m, const T* weight, double q) {
     } else if constexpr (kMap == Map::kAbsolute) {
         return sign<T>(m);
     } else {
-        return sign<T>(m) * power<T>(absolute<T>(m), q - 1);
+        return sign<T>(m) * power(absolute<T>(m), q - 1);
     }
 }
 

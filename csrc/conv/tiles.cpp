@@ -1,13 +1,13 @@
-// The driver: which tile is formed when, so that what it reads is near. A thread takes some samples and some
-// panels of outputs. Samples go in chunks, inputs in blocks of strips:
+// The driver: it orders the tiles so that what they read is in a near cache. A thread takes some samples and
+// some panels of outputs. Samples go in chunks, inputs in blocks of strips:
 //
-//     for chunk of samples:             G in panels
-//         for block of strips:          A (and X') of the chunk's samples in strips
-//             for panel:                a tile of W comes near, and serves all samples of the chunk
-//                 for sample of chunk:  the tile of M: summed, or mapped and multiplied with X'
+//     for chunk of samples:             packs G in panels
+//         for block of strips:          packs A (and X') of the chunk's samples in strips
+//             for panel:                one tile of W serves all samples of the chunk
+//                 for sample of chunk:  forms the tile of M, or reads it where it is materialized;
+//                                       sums it, or maps it and multiplies it with X'
 //
-// A tile of M is formed, and kept where that is asked for; or it is one that was kept.
-// A sample's sums are taken in one order, whatever the threads.
+// The order of a sample's sums does not depend on the threads.
 #include "conv/tiles.h"
 
 #include <optional>
@@ -17,15 +17,16 @@
 #include "conv/pack.h"
 #include "conv/select_kernels.h"
 #include "conv/winograd.h"
+#include "support/buffer.h"
 #include "support/workers.h"
 
 namespace saal {
 namespace {
 
-constexpr std::int64_t kPositions = 256;       // of a chunk of samples, at least, where there are as many
-constexpr std::int64_t kBlockBytes = 3 << 17;  // of a block's strips: with G and the push they fit L2
-constexpr std::int64_t kStrips = 16;           // of a block, at most: its step stays in L1
-constexpr double kWorkPerThread = 1 << 20;     // multiply-adds: below, a thread costs more than it does
+constexpr std::int64_t kChunkPositions = 256;  // a chunk takes samples until it has about so many positions
+constexpr std::int64_t kBlockBytes = 3 << 17;  // of a block's strips: with G and the outputs they fit L2
+constexpr std::int64_t kBlockStrips = 16;      // of a block, at most: its step stays in L1
+constexpr double kWorkPerThread = 1 << 20;     // multiply-adds: a thread with fewer costs more than it saves
 
 void check(bool fits, const char* expected) {
     if (!fits) throw std::invalid_argument(std::string("expected ") + expected);
@@ -42,27 +43,27 @@ void check_layer(const Images<const T>& a, const Images<const T>& g, const Convo
               "kernel, stride and dilation > 0, padding >= 0");
 }
 
-/// What a call is given; what it has no use for is null.
+/// A job's arrays. Those that it does not need are null.
 template <class T>
-struct Given {
-    const Images<const T>*a, *g;  // from which M is formed
-    T* held;                      // kept in a norm; read in a step without a and g
-    const Images<const T>* x;     // a step's
+struct Arrays {
+    const Images<const T>*a, *g;  // M's factors
+    T* materialized;              // M: a norm writes it; a step reads it in place of a and g
+    const Images<const T>* x;     // a step's input
     const Images<T>* out;
     Step<T> step;
 };
 
-/// One call: what its threads read, and how they divide it.
+/// A norm or a step, its packed arrays, and the parts that its threads take.
 template <class T>
-class Call {
+class TileJob {
   public:
-    Call(const Kernels<T>& kernels, const Given<T>& given, const Convolution<T>& layer, const Rule& rule,
-         int threads)
+    TileJob(const TileKernels<T>& kernels, const Arrays<T>& given, const Convolution<T>& layer,
+            const Rule& rule, int threads)
         : kernels_(kernels),
           layer_(layer),
           rule_(rule),
           step_(given.step),
-          held_(given.held),
+          materialized_(given.materialized),
           count_(given.x == nullptr ? given.a->count : given.x->count),
           channels_((given.x == nullptr ? given.a->channels : given.x->channels) / layer.groups),
           inputs_(channels_ * layer.kernel[0] * layer.kernel[1]),
@@ -71,26 +72,26 @@ class Call {
         if (given.a != nullptr) {
             g_ = flattened(*given.g);
             a_patches_.emplace(*given.a, layer, given.g->height, given.g->width);
-            t_ = a_patches_->positions();
+            a_positions_ = a_patches_->positions();
         }
         if (given.x != nullptr) {
             x_patches_.emplace(*given.x, layer, given.out->height, given.out->width);
             out_ = flattened(*given.out);
-            pushed_ = x_patches_->positions();
+            x_positions_ = x_patches_->positions();
         }
         strips_ = (inputs_ + kStrip - 1) / kStrip;
         units_ = layer.groups * panels_.count();
-        const std::int64_t positions = std::max<std::int64_t>(1, t_ + pushed_);
-        chunk_ = std::clamp<std::int64_t>(kPositions / positions, 1, std::max<std::int64_t>(1, count_));
+        const std::int64_t positions = std::max<std::int64_t>(1, a_positions_ + x_positions_);
+        chunk_ = std::clamp<std::int64_t>(kChunkPositions / positions, 1, std::max<std::int64_t>(1, count_));
         const std::int64_t bytes = chunk_ * positions * kStrip * static_cast<std::int64_t>(sizeof(T));
-        block_ = std::clamp<std::int64_t>(kBlockBytes / bytes, 1, std::min(kStrips, strips_));
+        block_ = std::clamp<std::int64_t>(kBlockBytes / bytes, 1, std::min(kBlockStrips, strips_));
         divide(threads);
         for (int i = 0; i < sample_parts_ * unit_parts_; ++i) scratch_.emplace_back(scratch_size());
         if (reads_weight()) weight_ = Buffer<T>(units_ * unit_size());
-        sums_.assign(static_cast<std::size_t>(pushes() ? 0 : count_ * units_), 0.0);
+        sums_.assign(static_cast<std::size_t>(is_step() ? 0 : count_ * units_), 0.0);
     }
 
-    /// The norm's sums, or the step's effect.
+    /// Computes the norm's sums, or the step's outputs.
     void run() {
         Workers workers(sample_parts_ * unit_parts_);
         if (reads_weight())
@@ -109,6 +110,7 @@ class Call {
         });
     }
 
+    /// Sample n's norm.
     double sum(std::int64_t n) const {
         double total = 0.0;
         for (std::int64_t unit = 0; unit < units_; ++unit)
@@ -117,38 +119,37 @@ class Call {
     }
 
   private:
-    /// A thread's scratch. A panel has a place of full width, whether half or not.
-    struct Parts {
-        T *outputs, *push, *a, *x, *step, *a_pixels, *x_pixels;
+    /// A thread's scratch. Half a panel takes the place of a whole one.
+    struct Scratch {
+        T *g, *out, *a, *x, *step, *a_pixels, *x_pixels;
     };
 
-    /// Threads share the samples; few samples' panels too.
+    /// Divides the samples among the threads, and the panels too where samples are fewer than threads.
     void divide(int threads) {
-        const double work = static_cast<double>(count_) * static_cast<double>(t_ + 2 * pushed_) *
-                            static_cast<double>(inputs_) *
-                            static_cast<double>(panels_.outputs * layer_.groups);
+        const double work =
+            static_cast<double>(count_) * static_cast<double>(a_positions_ + 2 * x_positions_) *
+            static_cast<double>(inputs_) * static_cast<double>(panels_.outputs * layer_.groups);
         const auto useful = static_cast<int>(std::min(work / kWorkPerThread, 4096.0));
         const int team = std::clamp(useful, 1, std::max(threads, 1));
         sample_parts_ = static_cast<int>(std::clamp<std::int64_t>(count_, 1, team));
         unit_parts_ = static_cast<int>(std::clamp<std::int64_t>(units_, 1, team / sample_parts_));
     }
 
-    bool forms() const { return a_patches_.has_value(); }
-    bool pushes() const { return x_patches_.has_value(); }
-    bool reads_weight() const { return rule_.map == Map::kAdaptive || step_.whole; }
+    bool forms_gradient() const { return a_patches_.has_value(); }
+    bool is_step() const { return x_patches_.has_value(); }
+    bool reads_weight() const { return rule_.map == Map::kAdaptive || step_.include_weight; }
 
     std::int64_t unit_size() const { return strips_ * kStrip * panels_.width; }
 
-    std::int64_t outputs_size() const { return chunk_ * panels_.count() * t_ * panels_.width; }
-    std::int64_t push_size() const { return chunk_ * panels_.count() * pushed_ * panels_.width; }
-    std::int64_t a_size() const { return chunk_ * block_ * t_ * kStrip; }
-    std::int64_t x_size() const { return chunk_ * block_ * pushed_ * kStrip; }
+    std::int64_t g_size() const { return chunk_ * panels_.count() * a_positions_ * panels_.width; }
+    std::int64_t out_size() const { return chunk_ * panels_.count() * x_positions_ * panels_.width; }
+    std::int64_t a_size() const { return chunk_ * block_ * a_positions_ * kStrip; }
+    std::int64_t x_size() const { return chunk_ * block_ * x_positions_ * kStrip; }
     std::int64_t step_size() const { return block_ * kStrip * panels_.width; }
-    std::int64_t a_pixels() const { return forms() ? a_patches_->scratch() : 0; }
-    std::int64_t x_pixels() const { return pushes() ? x_patches_->scratch() : 0; }
+    std::int64_t a_pixels() const { return forms_gradient() ? a_patches_->scratch() : 0; }
+    std::int64_t x_pixels() const { return is_step() ? x_patches_->scratch() : 0; }
     std::int64_t scratch_size() const {
-        return outputs_size() + push_size() + a_size() + x_size() + step_size() +
-               chunk_ * (a_pixels() + x_pixels());
+        return g_size() + out_size() + a_size() + x_size() + step_size() + chunk_ * (a_pixels() + x_pixels());
     }
 
     T* weight_of(std::int64_t unit) const { return weight_.get() + unit * unit_size(); }
@@ -162,17 +163,17 @@ class Call {
 
     /// Samples [n, n + count), panels [begin, end) of all groups' panels.
     void chunk(T* scratch, std::int64_t n, std::int64_t count, std::int64_t begin, std::int64_t end) {
-        Parts at;
-        at.outputs = scratch;
-        at.push = at.outputs + outputs_size();
-        at.a = at.push + push_size();
+        Scratch at;
+        at.g = scratch;
+        at.out = at.g + g_size();
+        at.a = at.out + out_size();
         at.x = at.a + a_size();
         at.step = at.x + x_size();
         at.a_pixels = at.step + step_size();
         at.x_pixels = at.a_pixels + chunk_ * a_pixels();
         for (std::int64_t s = 0; s < count; ++s) {
-            if (forms()) a_patches_->prepare(n + s, at.a_pixels + s * a_pixels());
-            if (pushes()) x_patches_->prepare(n + s, at.x_pixels + s * x_pixels());
+            if (forms_gradient()) a_patches_->prepare(n + s, at.a_pixels + s * a_pixels());
+            if (is_step()) x_patches_->prepare(n + s, at.x_pixels + s * x_pixels());
         }
         const std::int64_t panels = panels_.count();
         for (std::int64_t group = begin / panels; group * panels < end; ++group)
@@ -181,82 +182,84 @@ class Call {
     }
 
     /// Panels [begin, end) of one group.
-    void of_group(const Parts& at, std::int64_t n, std::int64_t count, std::int64_t group, std::int64_t begin,
-                  std::int64_t end) {
+    void of_group(const Scratch& at, std::int64_t n, std::int64_t count, std::int64_t group,
+                  std::int64_t begin, std::int64_t end) {
         const auto each = [&](const auto& use) {
             for (std::int64_t panel = begin; panel < end; ++panel)
                 for (std::int64_t s = 0; s < count; ++s)
                     use(panel, s, group * panels_.outputs + panel * panels_.width,
                         s * panels_.count() + panel);
         };
-        if (forms())
+        if (forms_gradient())
             each([&](std::int64_t panel, std::int64_t s, std::int64_t channel, std::int64_t place) {
                 pack_outputs(g_, g_.data + (n + s) * g_.count_stride + channel * g_.channel_stride,
                              panels_.used(panel), panels_.width_of(panel),
-                             at.outputs + place * t_ * panels_.width);
+                             at.g + place * a_positions_ * panels_.width);
             });
-        if (pushes()) std::fill(at.push, at.push + push_size(), T{0});
+        if (is_step()) std::fill(at.out, at.out + out_size(), T{0});
         for (std::int64_t first = 0; first < strips_; first += block_) {
             const std::int64_t strips = std::min(block_, strips_ - first);
             for (std::int64_t s = 0; s < count; ++s)
                 for (std::int64_t i = 0; i < strips; ++i) {
-                    if (forms())
+                    if (forms_gradient())
                         a_patches_->strip(a_patches_->pixels(n + s, at.a_pixels + s * a_pixels()), group,
-                                          first + i, at.a + (s * strips + i) * t_ * kStrip);
-                    if (pushes())
+                                          first + i, at.a + (s * strips + i) * a_positions_ * kStrip);
+                    if (is_step())
                         x_patches_->strip(x_patches_->pixels(n + s, at.x_pixels + s * x_pixels()), group,
-                                          first + i, at.x + (s * strips + i) * pushed_ * kStrip);
+                                          first + i, at.x + (s * strips + i) * x_positions_ * kStrip);
                 }
             each([&](std::int64_t panel, std::int64_t s, std::int64_t, std::int64_t place) {
                 const std::int64_t unit = group * panels_.count() + panel;
                 Tile<T> tile;
-                tile.positions = t_;
+                tile.positions = a_positions_;
                 tile.strips = strips;
-                tile.inputs = at.a + s * strips * t_ * kStrip;
-                tile.outputs = at.outputs + place * t_ * panels_.width;
+                tile.inputs = at.a + s * strips * a_positions_ * kStrip;
+                tile.outputs = at.g + place * a_positions_ * panels_.width;
                 const std::int64_t within = first * kStrip * panels_.width_of(panel);
                 tile.weight = weight_of(unit) + within;
-                tile.held =
-                    held_ == nullptr ? nullptr : held_ + ((n + s) * units_ + unit) * unit_size() + within;
+                tile.materialized = materialized_ == nullptr
+                                        ? nullptr
+                                        : materialized_ + ((n + s) * units_ + unit) * unit_size() + within;
                 tile.map = rule_.map;
                 tile.q = rule_.q;
                 tile.half = panels_.half(panel);
-                if (!pushes()) {
+                if (!is_step()) {
                     sums_[static_cast<std::size_t>((n + s) * units_ + unit)] += kernels_.norm(tile);
                     return;
                 }
-                kernels_.step(tile, step_.scales[n + s], step_.whole, at.step);
-                kernels_.push(pushed_, strips, tile.half, at.x + s * strips * pushed_ * kStrip, at.step,
-                              at.push + place * pushed_ * panels_.width);
+                kernels_.step(tile, step_.scales[n + s], step_.include_weight, at.step);
+                kernels_.multiply(x_positions_, strips, tile.half, at.x + s * strips * x_positions_ * kStrip,
+                                  at.step, at.out + place * x_positions_ * panels_.width);
             });
         }
-        if (!pushes()) return;
+        if (!is_step()) return;
         each([&](std::int64_t panel, std::int64_t s, std::int64_t channel, std::int64_t place) {
-            unpack_outputs(at.push + place * pushed_ * panels_.width, out_,
+            unpack_outputs(at.out + place * x_positions_ * panels_.width, out_,
                            out_.data + (n + s) * out_.count_stride + channel * out_.channel_stride,
                            panels_.used(panel), panels_.width_of(panel));
         });
     }
 
-    const Kernels<T>& kernels_;
+    const TileKernels<T>& kernels_;
     Convolution<T> layer_;
     Rule rule_;
     Step<T> step_;
-    T* held_;
+    T* materialized_;
     Images<const T> g_{};
     Images<T> out_{};
-    std::optional<Patches<T>> a_patches_;     // none where M was kept
-    std::optional<Patches<T>> x_patches_;     // none for a norm
-    std::int64_t count_, channels_, inputs_;  // samples; of a group, its inputs being channels times kernel
-    Panels panels_;                           // of a group
-    std::int64_t strips_, units_, t_ = 0, pushed_ = 0, chunk_, block_;
+    std::optional<Patches<T>> a_patches_;  // none where a step reads M
+    std::optional<Patches<T>> x_patches_;  // none for a norm
+    std::int64_t count_;                   // samples
+    std::int64_t channels_, inputs_;       // of a group: inputs = channels × kernel
+    Panels panels_;                        // of a group
+    std::int64_t strips_, units_, a_positions_ = 0, x_positions_ = 0, chunk_, block_;
     int sample_parts_ = 1, unit_parts_ = 1;
     std::vector<Buffer<T>> scratch_;
     Buffer<T> weight_;
     std::vector<double> sums_;
 };
 
-constexpr std::int64_t kHeldWidth = 32;  // the widest panel there is: every width divides it
+constexpr std::int64_t kWidestPanel = 32;  // of any instruction set: every panel's width divides it
 
 template <class T>
 void check_step(const Images<const T>& x, const Convolution<T>& layer, const Images<T>& out) {
@@ -268,22 +271,22 @@ void check_step(const Images<const T>& x, const Convolution<T>& layer, const Ima
 
 }  // namespace
 
-std::int64_t held_size(std::int64_t outputs, std::int64_t inputs, std::int64_t groups) {
-    const std::int64_t columns = (outputs / groups + kHeldWidth - 1) / kHeldWidth * kHeldWidth;
+std::int64_t materialized_size(std::int64_t outputs, std::int64_t inputs, std::int64_t groups) {
+    const std::int64_t columns = (outputs / groups + kWidestPanel - 1) / kWidestPanel * kWidestPanel;
     return groups * columns * ((inputs + kStrip - 1) / kStrip * kStrip);
 }
 
 template <class T>
 void tile_norm(const Images<const T>& a, const Images<const T>& g, const Convolution<T>& layer,
-               const Rule& rule, int threads, const std::string& isa, T* norms, T* held) {
+               const Rule& rule, int threads, const std::string& isa, T* norms, T* materialized) {
     check_layer(a, g, layer);
     if (channels_last(a) && channels_last(g) && winograd_fits(layer, a.channels, g.channels) &&
         winograd_gains(g.height, g.width))
-        return winograd_norm(a, g, layer, rule, threads, isa, norms, held);
-    Call<T> call(kernels_of<T>(isa), {&a, &g, held, nullptr, nullptr, {nullptr, false}}, layer, rule,
-                 threads);
-    call.run();
-    for (std::int64_t n = 0; n < g.count; ++n) norms[n] = static_cast<T>(call.sum(n));
+        return winograd_norm(a, g, layer, rule, threads, isa, norms, materialized);
+    TileJob<T> job(tile_kernels<T>(isa), {&a, &g, materialized, nullptr, nullptr, {nullptr, false}}, layer,
+                   rule, threads);
+    job.run();
+    for (std::int64_t n = 0; n < g.count; ++n) norms[n] = static_cast<T>(job.sum(n));
 }
 
 template <class T>
@@ -294,18 +297,20 @@ void tile_apply(const Images<const T>& a, const Images<const T>& g, const Images
     check_step(x, layer, out);
     check(x.count == a.count && x.channels == a.channels, "x of as many samples and channels as a");
     check(out.channels == g.channels, "out of as many channels as g");
-    Call<T>(kernels_of<T>(isa), {&a, &g, nullptr, &x, &out, step}, layer, rule, threads).run();
+    TileJob<T>(tile_kernels<T>(isa), {&a, &g, nullptr, &x, &out, step}, layer, rule, threads).run();
 }
 
 template <class T>
-void held_apply(const T* held, const Images<const T>& x, const Convolution<T>& layer, const Rule& rule,
-                const Step<T>& step, int threads, const std::string& isa, const Images<T>& out) {
+void apply_materialized(const T* materialized, const Images<const T>& x, const Convolution<T>& layer,
+                        const Rule& rule, const Step<T>& step, int threads, const std::string& isa,
+                        const Images<T>& out) {
     check_step(x, layer, out);
-    if (channels_last(x) && channels_last(out) && step.whole &&
+    if (channels_last(x) && channels_last(out) && step.include_weight &&
         winograd_fits(layer, x.channels, out.channels) && winograd_gains(out.height, out.width))
-        return winograd_apply(held, x, layer, rule, step, threads, isa, out);
-    T* const kept = const_cast<T*>(held);  // a step only reads it
-    Call<T>(kernels_of<T>(isa), {nullptr, nullptr, kept, &x, &out, step}, layer, rule, threads).run();
+        return winograd_apply(materialized, x, layer, rule, step, threads, isa, out);
+    T* const gradients = const_cast<T*>(materialized);  // a step only reads them
+    TileJob<T>(tile_kernels<T>(isa), {nullptr, nullptr, gradients, &x, &out, step}, layer, rule, threads)
+        .run();
 }
 
 #define SAAL_INSTANTIATE(T)                                                                                  \
@@ -314,8 +319,9 @@ void held_apply(const T* held, const Images<const T>& x, const Convolution<T>& l
     template void tile_apply<T>(const Images<const T>&, const Images<const T>&, const Images<const T>&,      \
                                 const Convolution<T>&, const Rule&, const Step<T>&, int, const std::string&, \
                                 const Images<T>&);                                                           \
-    template void held_apply<T>(const T*, const Images<const T>&, const Convolution<T>&, const Rule&,        \
-                                const Step<T>&, int, const std::string&, const Images<T>&);
+    template void apply_materialized<T>(const T*, const Images<const T>&, const Convolution<T>&,             \
+                                        const Rule&, const Step<T>&, int, const std::string&,                \
+                                        const Images<T>&);
 SAAL_INSTANTIATE(float)
 SAAL_INSTANTIATE(double)
 

@@ -1,9 +1,9 @@
 // The driver: tiles go in chunks whose transformed inputs fit L2, outputs in panels.
 //
 //     for chunk of tiles:           Bᵀ d B of its tiles
-//         for panel of outputs:     16 products of matrices; then the panel's outputs, or its share of M
+//         for panel of outputs:     16 matrix products; then the panel's outputs, or the chunk's share of M
 //
-// Each number is summed in one order, whatever the threads.
+// The order of the sums does not depend on the threads.
 #include "conv/winograd.h"
 
 #include <array>
@@ -11,19 +11,19 @@
 
 #include "conv/pack.h"
 #include "conv/select_kernels.h"
+#include "support/buffer.h"
 #include "support/workers.h"
 
 namespace saal {
 namespace {
 
 constexpr std::int64_t kPlaces = 16, kTaps = 9;
-constexpr std::int64_t kGap =
-    32;  // numbers between places, which else would all lie on one set of a cache's lines
-constexpr std::int64_t kChunkNumbers = 8192;       // tiles times channels of a chunk, about
-constexpr std::int64_t kFewest = 64, kMost = 128;  // tiles of a chunk
-constexpr std::int64_t kChannels = 16;             // they come in registers, of any instruction set
-constexpr std::int64_t kFewestTiles = 8;           // of an image: below, the transform costs what it saves
-constexpr double kWorkPerThread = 1 << 20;         // multiply-adds: below, a thread costs more than it does
+constexpr std::int64_t kPlaceGap = 32;  // numbers between places: without it, all use one set of the cache
+constexpr std::int64_t kChunkNumbers = 8192;  // tiles × channels of a chunk, about
+constexpr std::int64_t kMinChunkTiles = 64, kMaxChunkTiles = 128;
+constexpr std::int64_t kChannelMultiple = 16;  // channels fill vectors of any instruction set
+constexpr std::int64_t kMinImageTiles = 8;     // for fewer, the transform costs what it saves
+constexpr double kWorkPerThread = 1 << 20;     // multiply-adds: a thread with fewer costs more than it saves
 
 /// The tiles of images of `height` × `width` outputs, numbered through all samples.
 template <class T>
@@ -58,7 +58,8 @@ class Tiling {
         return pixels;
     }
 
-    /// A tile's 2×2 pixels of its outputs, from `channel` on; `beyond` for those that are none.
+    /// The 2×2 pixels of a tile's outputs, from `channel` on; `beyond` in place of those outside of the
+    /// image.
     template <class U>
     std::array<U*, 4> outputs(const Images<U>& out, std::int64_t tile, std::int64_t channel,
                               U* beyond) const {
@@ -81,23 +82,23 @@ class Tiling {
     std::vector<T> zeros_;
 };
 
-/// What the three calls share: kernels, the tiles of x, the panels of the outputs.
+/// The kernels, the tiles of x and the panels of the outputs, which all three functions use.
 template <class T>
 class Chunks {
   public:
     Chunks(const std::string& isa, const Images<const T>& x, const Convolution<T>& layer,
            std::int64_t outputs, std::int64_t height, std::int64_t width)
-        : transforms(winograd_kernels_of<T>(isa)),
-          kernels(kernels_of<T>(isa)),
+        : transforms(winograd_kernels<T>(isa)),
+          kernels(tile_kernels<T>(isa)),
           tiling(x, layer.before, height, width),
           channels(x.channels),
           panels{outputs, kernels.width},
-          most(std::clamp(kChunkNumbers / channels, kFewest, kMost)) {}
+          most(std::clamp(kChunkNumbers / channels, kMinChunkTiles, kMaxChunkTiles)) {}
 
-    /// From one of the 16 places to the next, or of 9 taps.
-    std::int64_t inputs_place(std::int64_t tiles) const { return tiles * channels + kGap; }
-    std::int64_t outputs_place(std::int64_t tiles) const { return tiles * panels.width + kGap; }
-    std::int64_t weights_place() const { return channels * panels.width + kGap; }
+    /// The steps from one of the 16 places to the next.
+    std::int64_t inputs_place(std::int64_t tiles) const { return tiles * channels + kPlaceGap; }
+    std::int64_t outputs_place(std::int64_t tiles) const { return tiles * panels.width + kPlaceGap; }
+    std::int64_t weights_place() const { return channels * panels.width + kPlaceGap; }
 
     std::int64_t inputs_size() const { return kPlaces * inputs_place(most); }
     std::int64_t outputs_size() const { return kPlaces * outputs_place(most); }
@@ -119,8 +120,8 @@ class Chunks {
         for (std::int64_t i = 0; i < kPlaces; ++i) {
             T* const to = scratch + i * outputs_place(count);
             std::fill(to, to + count * width, T{0});
-            kernels.push(count, channels / kStrip, half, inputs + i * inputs_place(count),
-                         weights + i * weights_place(), to);
+            kernels.multiply(count, channels / kStrip, half, inputs + i * inputs_place(count),
+                             weights + i * weights_place(), to);
         }
         for (std::int64_t t = 0; t < count; ++t)
             transforms.outputs(
@@ -128,23 +129,23 @@ class Chunks {
                 tiling.outputs(out, first + t, panel * panels.width, static_cast<T*>(nullptr)).data());
     }
 
-    /// G w Gᵀ of a panel, given plain: W, or W + scale δ(M) where `held` is M.
-    void transform(std::int64_t panel, const T* weight, const T* held, const Rule& rule, T scale,
+    /// G w Gᵀ of a panel of W, or of W + scale δ(M) where `materialized`, M, is not null.
+    void transform(std::int64_t panel, const T* weight, const T* materialized, const Rule& rule, T scale,
                    T* to) const {
-        T* const kept = const_cast<T*>(held);  // it is only read
-        transforms.weights({channels, panels.half(panel), weight, kept, rule.map, rule.q}, scale,
+        T* const gradient = const_cast<T*>(materialized);  // it is only read
+        transforms.weights({channels, panels.half(panel), weight, gradient, rule.map, rule.q}, scale,
                            weights_place(), to);
     }
 
     const WinogradKernels<T>& transforms;
-    const Kernels<T>& kernels;
+    const TileKernels<T>& kernels;
     Tiling<T> tiling;
     std::int64_t channels;
     Panels panels;
     std::int64_t most;  // tiles of a chunk
 };
 
-/// W, or where `back` the weight of the way back, one panel of it: 9 × [channels, width].
+/// One panel of W, or where `back`, of the weight that maps gradients back: 9 × [channels, width].
 template <class T>
 void pack_panel(const Convolution<T>& layer, const Chunks<T>& chunks, bool back, std::int64_t panel, T* to) {
     const std::int64_t channels = chunks.channels, outputs = chunks.panels.outputs;
@@ -190,24 +191,24 @@ class Norm {
           gradients_(chunks.outputs_size()),
           products_(chunks.panels.count() * chunks.weights_size()) {}
 
-    /// Σ φ(M) of sample n; M goes to `held`, where that isn't null.
-    double of(std::int64_t n, const T* weight, T* held) {
+    /// Σ φ(M) of sample n. Writes M to `materialized`, unless that is null.
+    double of(std::int64_t n, const T* weight, T* materialized) {
         const std::int64_t each = chunks_.tiling.each();
         for (std::int64_t begin = 0; begin < each; begin += chunks_.most)
             add(n * each + begin, std::min(chunks_.most, each - begin), begin > 0);
         double total = 0.0;
         for (std::int64_t panel = 0; panel < chunks_.panels.count(); ++panel) {
             const std::int64_t at = panel * chunks_.plain_size();
-            total += chunks_.transforms.norm(products_.get() + panel * chunks_.weights_size(),
-                                             chunks_.weights_place(),
-                                             {chunks_.channels, chunks_.panels.half(panel), weight + at,
-                                              held == nullptr ? nullptr : held + at, rule_.map, rule_.q});
+            total += chunks_.transforms.norm(
+                products_.get() + panel * chunks_.weights_size(), chunks_.weights_place(),
+                {chunks_.channels, chunks_.panels.half(panel), weight + at,
+                 materialized == nullptr ? nullptr : materialized + at, rule_.map, rule_.q});
         }
         return total;
     }
 
   private:
-    /// The products of a chunk of tiles, on top of those of earlier chunks or not.
+    /// The products of a chunk of tiles, added to those of earlier chunks where `on_top`.
     void add(std::int64_t first, std::int64_t count, bool on_top) {
         chunks_.read(first, count, inputs_.get());
         for (std::int64_t panel = 0; panel < chunks_.panels.count(); ++panel) {
@@ -244,12 +245,12 @@ template <class T>
 bool winograd_fits(const Convolution<T>& layer, std::int64_t inputs, std::int64_t outputs) {
     for (int side = 0; side < 2; ++side)
         if (layer.kernel[side] != 3 || layer.stride[side] != 1 || layer.dilation[side] != 1) return false;
-    return layer.groups == 1 && inputs > 0 && outputs > 0 && inputs % kChannels == 0 &&
-           outputs % kChannels == 0;
+    return layer.groups == 1 && inputs > 0 && outputs > 0 && inputs % kChannelMultiple == 0 &&
+           outputs % kChannelMultiple == 0;
 }
 
 bool winograd_gains(std::int64_t height, std::int64_t width) {
-    return (height + 1) / 2 * ((width + 1) / 2) >= kFewestTiles;
+    return (height + 1) / 2 * ((width + 1) / 2) >= kMinImageTiles;
 }
 
 template <class T>
@@ -280,7 +281,7 @@ void winograd_conv(const Images<const T>& x, const Convolution<T>& layer, bool b
 
 template <class T>
 void winograd_norm(const Images<const T>& a, const Images<const T>& g, const Convolution<T>& layer,
-                   const Rule& rule, int threads, const std::string& isa, T* norms, T* held) {
+                   const Rule& rule, int threads, const std::string& isa, T* norms, T* materialized) {
     const Chunks<T> chunks(isa, a, layer, g.channels, g.height, g.width);
     const std::int64_t of_sample = chunks.panels.count() * chunks.plain_size();
     Workers workers(useful_threads(g.count * chunks.tiling.each(), a.channels, g.channels, threads));
@@ -288,30 +289,32 @@ void winograd_norm(const Images<const T>& a, const Images<const T>& g, const Con
     workers.run(g.count, [&](std::int64_t begin, std::int64_t end) {
         Norm<T> norm(chunks, g, rule);
         for (std::int64_t n = begin; n < end; ++n)
-            norms[n] =
-                static_cast<T>(norm.of(n, weight.get(), held == nullptr ? nullptr : held + n * of_sample));
+            norms[n] = static_cast<T>(
+                norm.of(n, weight.get(), materialized == nullptr ? nullptr : materialized + n * of_sample));
     });
 }
 
 template <class T>
-void winograd_apply(const T* held, const Images<const T>& x, const Convolution<T>& layer, const Rule& rule,
-                    const Step<T>& step, int threads, const std::string& isa, const Images<T>& out) {
+void winograd_apply(const T* materialized, const Images<const T>& x, const Convolution<T>& layer,
+                    const Rule& rule, const Step<T>& step, int threads, const std::string& isa,
+                    const Images<T>& out) {
     const Chunks<T> chunks(isa, x, layer, out.channels, out.height, out.width);
     const std::int64_t panels = chunks.panels.count(), each = chunks.tiling.each();
-    const std::int64_t of_sample = (each + chunks.most - 1) / chunks.most;  // chunks
+    const std::int64_t chunks_each = (each + chunks.most - 1) / chunks.most;
     Workers workers(useful_threads(x.count * each, x.channels, out.channels, threads));
     const Buffer<T> weight = packed(workers, layer, chunks);
-    workers.run(x.count * of_sample, [&](std::int64_t begin, std::int64_t end) {
+    workers.run(x.count * chunks_each, [&](std::int64_t begin, std::int64_t end) {
         const Buffer<T> inputs(chunks.inputs_size()), scratch(chunks.outputs_size()),
             weights(chunks.weights_size());
         for (std::int64_t chunk = begin; chunk < end; ++chunk) {
-            const std::int64_t n = chunk / of_sample, from = chunk % of_sample * chunks.most;
+            const std::int64_t n = chunk / chunks_each, from = chunk % chunks_each * chunks.most;
             const std::int64_t count = std::min(chunks.most, each - from), first = n * each + from;
             chunks.read(first, count, inputs.get());
             for (std::int64_t panel = 0; panel < panels; ++panel) {
                 const std::int64_t at = panel * chunks.plain_size();
-                chunks.transform(panel, weight.get() + at, held + n * panels * chunks.plain_size() + at, rule,
-                                 step.scales[n], weights.get());
+                chunks.transform(panel, weight.get() + at,
+                                 materialized + n * panels * chunks.plain_size() + at, rule, step.scales[n],
+                                 weights.get());
                 chunks.write(first, count, panel, inputs.get(), weights.get(), scratch.get(), out);
             }
         }

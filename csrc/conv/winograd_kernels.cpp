@@ -1,18 +1,14 @@
-// See winograd_kernels.h. CMake compiles this file once per instruction set, as tiles_kernels.cpp.
+// See winograd_kernels.h. CMake compiles this file once per instruction set; tiles_kernels.cpp says what that
+// forbids.
 #include "conv/winograd_kernels.h"
 
 #include "conv/rules.h"
 #include "support/vector.h"
 
-#define SAAL_JOIN_(a, b) a##b
-#define SAAL_JOIN(a, b) SAAL_JOIN_(a, b)
-#define SAAL_TEXT_(a) #a
-#define SAAL_TEXT(a) SAAL_TEXT_(a)
-
 namespace saal {
 namespace {
 
-/// A register's worth of inputs to where strips keep them: of strips before `at`, and within one.
+/// Stores a vector of inputs in strips, `strip_size` apart.
 template <class T>
 SAAL_INLINE void store_strips(T* to, std::int64_t strip_size, const Vector<T>& v) {
     constexpr int kLanes = kLanesOf<T>;
@@ -80,7 +76,7 @@ SAAL_INLINE void filter_rows(const Vector<T> (&w)[3], Vector<T> (&to)[4]) {
     to[3] = w[2];
 }
 
-template <bool kMoved, Map kMap, class T, int kVectors>
+template <bool kStepped, Map kMap, class T, int kVectors>
 SAAL_INLINE void weights_of(const Filters<T>& filters, T scale, std::int64_t place, T* to) {
     constexpr int kLanes = kLanesOf<T>;
     const std::int64_t size = filters.channels * kVectors * kLanes;  // of a tap
@@ -93,10 +89,10 @@ SAAL_INLINE void weights_of(const Filters<T>& filters, T scale, std::int64_t pla
             for (int i = 0; i < 3; ++i) {
                 const std::int64_t from = (i * 3 + j) * size + at;
                 taps[i] = load<T>(filters.weight + from);
-                if constexpr (kMoved)
-                    taps[i] +=
-                        mapped<kMap, T>(load<T>(filters.held + from), filters.weight + from, filters.q) *
-                        scale;
+                if constexpr (kStepped)
+                    taps[i] += delta<kMap, T>(load<T>(filters.materialized + from), filters.weight + from,
+                                              filters.q) *
+                               scale;
             }
             filter_rows<T>(taps, columns[j]);
         }
@@ -110,27 +106,15 @@ SAAL_INLINE void weights_of(const Filters<T>& filters, T scale, std::int64_t pla
     }
 }
 
-template <Map kMap, class T>
-void weights_by_map(const Filters<T>& filters, T scale, std::int64_t place, T* to) {
-    filters.half ? weights_of<true, kMap, T, 1>(filters, scale, place, to)
-                 : weights_of<true, kMap, T, 2>(filters, scale, place, to);
-}
-
 template <class T>
 void weights(const Filters<T>& filters, T scale, std::int64_t place, T* to) {
-    if (filters.held == nullptr)
+    if (filters.materialized == nullptr)
         return filters.half ? weights_of<false, Map::kSquare, T, 1>(filters, scale, place, to)
                             : weights_of<false, Map::kSquare, T, 2>(filters, scale, place, to);
-    switch (filters.map) {
-        case Map::kSquare:
-            return weights_by_map<Map::kSquare, T>(filters, scale, place, to);
-        case Map::kAdaptive:
-            return weights_by_map<Map::kAdaptive, T>(filters, scale, place, to);
-        case Map::kAbsolute:
-            return weights_by_map<Map::kAbsolute, T>(filters, scale, place, to);
-        default:
-            return weights_by_map<Map::kPower, T>(filters, scale, place, to);
-    }
+    by_map(filters.map, [&](auto map) {
+        filters.half ? weights_of<true, map.value, T, 1>(filters, scale, place, to)
+                     : weights_of<true, map.value, T, 2>(filters, scale, place, to);
+    });
 }
 
 template <class T>
@@ -181,8 +165,8 @@ double norm_of(const T* from, std::int64_t place, const Filters<T>& filters) {
             gradient_rows<T>(columns[0][i], columns[1][i], columns[2][i], columns[3][i], done);
             for (int j = 0; j < 3; ++j) {
                 const std::int64_t to = (i * 3 + j) * size + at;
-                sum += contribution<kMap, T>(done[j], filters.weight + to, filters.q);
-                if (filters.held != nullptr) store<T>(filters.held + to, done[j]);
+                sum += phi<kMap, T>(done[j], filters.weight + to, filters.q);
+                if (filters.materialized != nullptr) store<T>(filters.materialized + to, done[j]);
             }
         }
     }
@@ -191,24 +175,12 @@ double norm_of(const T* from, std::int64_t place, const Filters<T>& filters) {
     return total;
 }
 
-template <Map kMap, class T>
-double norm_by_map(const T* from, std::int64_t place, const Filters<T>& filters) {
-    return filters.half ? norm_of<kMap, T, 1>(from, place, filters)
-                        : norm_of<kMap, T, 2>(from, place, filters);
-}
-
 template <class T>
 double norm(const T* from, std::int64_t place, const Filters<T>& filters) {
-    switch (filters.map) {
-        case Map::kSquare:
-            return norm_by_map<Map::kSquare, T>(from, place, filters);
-        case Map::kAdaptive:
-            return norm_by_map<Map::kAdaptive, T>(from, place, filters);
-        case Map::kAbsolute:
-            return norm_by_map<Map::kAbsolute, T>(from, place, filters);
-        default:
-            return norm_by_map<Map::kPower, T>(from, place, filters);
-    }
+    return by_map(filters.map, [&](auto map) {
+        return filters.half ? norm_of<map.value, T, 1>(from, place, filters)
+                            : norm_of<map.value, T, 2>(from, place, filters);
+    });
 }
 
 template <class T>
@@ -216,7 +188,6 @@ constexpr WinogradKernels<T> kKernels{inputs<T>, gradients<T>, weights<T>, outpu
 
 }  // namespace
 
-extern const WinogradTable SAAL_JOIN(winograd_table_, SAAL_ISA) = {SAAL_TEXT(SAAL_ISA), kKernels<float>,
-                                                                   kKernels<double>};
+SAAL_DEFINE_TABLE(WinogradTable, winograd_table, kKernels<float>, kKernels<double>);
 
 }  // namespace saal

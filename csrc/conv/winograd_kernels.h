@@ -1,15 +1,13 @@
 // The transforms of 3×3 convolutions by minimal filtering F(2×2, 3×3) (Winograd; Lavin & Gray,
 // arXiv:1509.09308): 16 multiplications do for the 36 of a tile of 2×2 outputs,
 //
-//     Y = Aᵀ [(G w Gᵀ) ⊙ (Bᵀ d B)] A        d: the tile's 4×4 window of inputs, summed over channels inside [
-//     ]
+//     Y = Aᵀ [Σ_channels (G w Gᵀ) ⊙ (Bᵀ d B)] A        d: the tile's 4×4 window of inputs
 //
-// and by its adjoint a weight's gradient is Gᵀ [Σ_tiles (A dY Aᵀ) ⊙ (Bᵀ d B)] G. The sums are products of
-// matrices, one for each of the 16 places, and the kernels of tiles_kernels.h do them; the layouts are
-// theirs:
+// and by its adjoint a weight's gradient is Gᵀ [Σ_tiles (A dY Aᵀ) ⊙ (Bᵀ d B)] G. The sums are matrix
+// products, one for each of the 16 places, which the kernels of tiles_kernels.h compute, in their layouts:
 //
 //     inputs    16 × [channels / kStrip, tiles, kStrip]
-//     weights   16 × [channels, width]       plain: 9 × [channels, width], as a tile of M is kept
+//     weights   16 × [channels, width]       before the transform: 9 × [channels, width], as tiles of M
 //     outputs   16 × [tiles, width]
 //
 // `place` is the step from one of the 16 (or 9) to the next. Compiled once per instruction set.
@@ -18,16 +16,17 @@
 #include <cstdint>
 
 #include "conv/tiles_kernels.h"
+#include "support/isa_tables.h"
 
 namespace saal {
 
-/// A panel of a weight, or of its gradient: 9 × [channels, width], plain.
+/// A panel of a weight and of its gradient, neither transformed: 9 × [channels, width].
 template <class T>
 struct Filters {
     std::int64_t channels;
     bool half;        // the panel is half as wide
     const T* weight;  // W
-    T* held;          // M: read by a step, kept by a norm; null: none
+    T* materialized;  // M, which `norm` writes and `weights` reads; null: neither
     Map map;
     double q;
 };
@@ -39,11 +38,11 @@ struct WinogradKernels {
                    T* to);
     /// A dY Aᵀ of one tile, one panel of it; `pixels` points at 2×2.
     void (*gradients)(const T* const* pixels, bool half, std::int64_t place, T* to);
-    /// G w Gᵀ of W, or of W + scale δ(M) where there is an M.
+    /// G w Gᵀ of W, or of W + scale δ(M) where `materialized` is not null.
     void (*weights)(const Filters<T>& filters, T scale, std::int64_t place, T* to);
     /// Aᵀ m A of one tile, one panel of it, to 2×2 pixels; null: no such pixel.
     void (*outputs)(const T* from, bool half, std::int64_t place, T* const* pixels);
-    /// M = Gᵀ m G, kept where there is room for it; Σ φ(M).
+    /// Σ φ(M) of M = Gᵀ m G, which it writes to `materialized`, unless that is null.
     double (*norm)(const T* from, std::int64_t place, const Filters<T>& filters);
 };
 
@@ -53,8 +52,6 @@ struct WinogradTable {
     WinogradKernels<double> f64;
 };
 
-extern const WinogradTable winograd_table_baseline;
-extern const WinogradTable winograd_table_avx2;    // linked only where built: SAAL_HAVE_AVX2
-extern const WinogradTable winograd_table_avx512;  // SAAL_HAVE_AVX512
+SAAL_DECLARE_TABLES(WinogradTable, winograd_table);
 
 }  // namespace saal

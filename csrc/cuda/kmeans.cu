@@ -13,7 +13,7 @@ void check(cudaError_t error, const char* what) {
         throw std::runtime_error(std::string("CUDA error in ") + what + ": " + cudaGetErrorString(error));
 }
 
-/// Makes `device` current, and the one before it again at the end.
+/// Makes `device` the current one for its lifetime.
 class DeviceGuard {
   public:
     explicit DeviceGuard(int device) {
@@ -28,7 +28,7 @@ class DeviceGuard {
     int before_ = 0;
 };
 
-/// What throws between launches must not leave work behind on memory that its owner then frees.
+/// Waits for the stream at its end: after an exception between launches, the caller frees the workspace.
 class FinishStream {
   public:
     explicit FinishStream(cudaStream_t stream) : stream_(stream) {}
@@ -40,7 +40,7 @@ class FinishStream {
     cudaStream_t stream_;
 };
 
-/// What `DeviceSearch` asks of a device.
+/// The device of a `DeviceSearch`.
 class Stream {
   public:
     explicit Stream(cudaStream_t stream) : stream_(stream) {}
@@ -59,14 +59,13 @@ class Stream {
         copy(here, there, count, cudaMemcpyDeviceToHost);
     }
     template <class V>
-    void download_rows(V* here, const V* there, std::int64_t rows, std::int64_t numbers,
-                       std::int64_t stride) {
-        // An array of one row may have any stride, and one of equal rows 0, which 2-D copies refuse.
+    void download_rows(V* here, const V* there, std::int64_t rows, std::int64_t width, std::int64_t stride) {
+        // 2-D copies refuse strides that an array may have: any with one row, 0 with equal rows.
         for (std::int64_t row = 0; row < rows; ++row)
-            check(cudaMemcpyAsync(here + row * numbers, there + row * stride,
-                                  static_cast<std::size_t>(numbers) * sizeof(V), cudaMemcpyDeviceToHost,
-                                  stream_),
-                  "cudaMemcpyAsync");
+            check(
+                cudaMemcpyAsync(here + row * width, there + row * stride,
+                                static_cast<std::size_t>(width) * sizeof(V), cudaMemcpyDeviceToHost, stream_),
+                "cudaMemcpyAsync");
         check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
     }
 
@@ -103,7 +102,6 @@ template <class T>
 Seeding cuda_kmeans_plusplus(const Rows<T>& x, const Options& options, int device, std::uintptr_t stream,
                              void* workspace) {
     const DeviceGuard guard(device);
-    // A stream is what crosses the language border.
     auto* const queue = reinterpret_cast<cudaStream_t>(stream);  // NOLINT(performance-no-int-to-ptr)
     const FinishStream finish(queue);
     Stream there(queue);

@@ -1,4 +1,4 @@
-// The ways to draw, each with its whole search in its own file.
+// The algorithms, each with its whole search in its own file.
 #pragma once
 
 #include "kmeans/filter.h"
@@ -6,15 +6,15 @@
 
 namespace saal {
 
-/// All weights follow each row (kmeans.cpp).
+/// Updates all weights after each row (kmeans.cpp).
 template <class T>
 void draw_plain(State<T>& state);
 
-/// Stale weights and rejection (kmeans_rejection.cpp).
+/// Draws by stale weights and rejects (rejection.cpp).
 template <class T>
 void draw_rejection(State<T>& state, const FilterTable& filter);
 
-/// Rows of one number, sorted (kmeans_sorted.cpp).
+/// Sorts rows of one number (sorted.cpp).
 template <class T>
 Seeding draw_sorted(const Rows<T>& x, const Options& options, const PassTable& table);
 

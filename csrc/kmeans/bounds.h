@@ -1,5 +1,5 @@
-// Lower bounds of squared distances between rows and pending centres, from products in float, derived in
-// kmeans_frame.h.
+// Lower bounds of squared distances between rows and pending centres, from products in float; normalization.h
+// derives them.
 #pragma once
 
 #include <algorithm>
@@ -15,11 +15,11 @@ namespace saal {
 template <class T>
 class Bounds {
   public:
-    /// Some rows, as floats.
+    /// Some rows, normalized.
     struct Packed {
         std::vector<float> x, left, norms;
     };
-    /// The numbers a thread works with.
+    /// A thread's scratch.
     struct Scratch {
         Packed rows;
         std::vector<float> dots, left_dots;
@@ -32,7 +32,10 @@ class Bounds {
     };
 
     Bounds(const Rows<T>& x, const FilterTable& table)
-        : x_(x), table_(table), frame_(frame_of(x)), zeros_(static_cast<std::size_t>(x.left.dim), T{0}) {}
+        : x_(x),
+          table_(table),
+          normalization_(fit_normalization(x)),
+          zeros_(static_cast<std::size_t>(x.left.dim), T{0}) {}
 
     std::int64_t pad_rows(std::int64_t count) const {
         return (count + table_.strip - 1) / table_.strip * table_.strip;
@@ -41,7 +44,7 @@ class Bounds {
         return (count + table_.width - 1) / table_.width * table_.width;
     }
 
-    /// Packs `count` rows; `row_of(r)` is the r-th one's number.
+    /// Packs the rows row_of(0), ..., row_of(count - 1).
     template <class RowOf>
     void pack(std::int64_t count, const RowOf& row_of, Packed& out) const {
         const auto padded = static_cast<std::size_t>(pad_rows(count));
@@ -50,11 +53,12 @@ class Bounds {
         out.norms.resize(padded);
         for (std::int64_t r = 0; r < count; ++r) {
             const std::int64_t row = row_of(r);
-            double norm = pack_row(x_.x.row(row), frame_.shift, frame_.scale, out.x.data() + r * x_.x.dim);
+            double norm = pack_row(x_.x.row(row), normalization_.shift, normalization_.scale,
+                                   out.x.data() + r * x_.x.dim);
             if (x_.factored()) {
-                const double left =
-                    pack_row(x_.left.row(row), zeros_, frame_.left_scale, out.left.data() + r * x_.left.dim);
-                // An outlier could lift what underflowed in the other factor.
+                const double left = pack_row(x_.left.row(row), zeros_, normalization_.left_scale,
+                                             out.left.data() + r * x_.left.dim);
+                // The norm of an outlier could lift terms that underflowed in the other factor.
                 norm =
                     norm < 0x1p40 && left < 0x1p40 ? norm * left : std::numeric_limits<double>::quiet_NaN();
             }
@@ -62,7 +66,7 @@ class Bounds {
         }
     }
 
-    /// Adds row r of those packed to the panels.
+    /// Adds packed row r to the panels, as a centre.
     void add(const Packed& packed, std::int64_t r, Panels& panels) const {
         if (panels.count % table_.width == 0) {
             panels.x.resize(panels.x.size() + static_cast<std::size_t>(table_.width * x_.x.dim), 0.0F);
@@ -83,7 +87,8 @@ class Bounds {
     }
 
     /// dots[r * stride + c − first] <- the inner product of packed row r in [begin, end) and centre c in
-    /// [first, last), for the outer products where rows are such. `first` begins a panel; `begin` a strip.
+    /// [first, last); of outer products, the product of both factors'. `first` begins a panel, `begin` a
+    /// strip.
     void dots(const Packed& packed, std::int64_t begin, std::int64_t end, const Panels& panels,
               std::int64_t first, std::int64_t last, float* dots, std::int64_t stride,
               std::vector<float>& left_dots) const {
@@ -99,19 +104,21 @@ class Bounds {
             table_.multiply(dots + (begin + r) * stride, left_dots.data() + r * stride, last - first);
     }
 
-    /// The centres of `count` whose squared distance to a row may lie below `squared`; how many.
+    /// Writes those of `count` centres to `hits` whose squared distance to a row may lie below `squared`;
+    /// returns how many.
     std::int64_t below(const float* dots, const float* norms, std::int64_t count, float norm, double squared,
                        std::int32_t* hits) const {
-        return table_.below(dots, norms, count, norm, frame_.keep, kUnderflow, frame_.bound(squared), hits);
+        return table_.below(dots, norms, count, norm, normalization_.keep, kUnderflow,
+                            normalization_.bound(squared), hits);
     }
 
-    /// A lower bound of a squared distance; 0 where nothing is known.
-    double lower(float dot, float other, float norm) const {
-        const float bound = (norm + other) * frame_.keep - 2.0F * dot - kUnderflow;
-        return bound > 0.0F ? static_cast<double>(bound) / frame_.unit() * (1.0 - 1e-6) : 0.0;
+    /// A lower bound of a squared distance; 0 where there is none.
+    double lower_bound(float dot, float other, float norm) const {
+        const float bound = (norm + other) * normalization_.keep - 2.0F * dot - kUnderflow;
+        return bound > 0.0F ? static_cast<double>(bound) / normalization_.unit() * (1.0 - 1e-6) : 0.0;
     }
 
-    /// Moves packed row `from` to `to`; of plain rows.
+    /// Moves packed row `from` to `to`. Only for rows that are no outer products.
     void move(Packed& packed, std::int64_t from, std::int64_t to) const {
         const float* row = packed.x.data() + from * x_.x.dim;
         std::copy(row, row + x_.x.dim, packed.x.data() + to * x_.x.dim);
@@ -134,7 +141,7 @@ class Bounds {
 
     const Rows<T> x_;
     const FilterTable& table_;
-    const Frame<T> frame_;
+    const Normalization<T> normalization_;
     const std::vector<T> zeros_;
 };
 

@@ -1,13 +1,8 @@
-// See kmeans_filter.h. Include no header with inline code here but tiles_vector.h, whose functions have
-// internal linkage: the linker could else choose a copy that only newer CPUs can run.
+// See filter.h. CMake compiles this file once per instruction set. Include no header with inline code here
+// but those with internal linkage: the linker could choose a copy of it that only newer CPUs can run.
 #include "kmeans/filter.h"
 
 #include "support/vector.h"
-
-#define SAAL_JOIN_(a, b) a##b
-#define SAAL_JOIN(a, b) SAAL_JOIN_(a, b)
-#define SAAL_TEXT_(a) #a
-#define SAAL_TEXT(a) SAAL_TEXT_(a)
 
 namespace saal {
 namespace {
@@ -17,7 +12,7 @@ constexpr int kStrip = kVectorRegisters == 32 ? 8 : 4;
 constexpr int kWidth = 2 * kLanes;
 constexpr int kChunk = 16;
 
-/// Σ out², in kChunk sums of floats.
+/// Σ out², in kChunk partial sums of floats.
 double squares(const float* out, std::int64_t dim) {
     float sums[kChunk] = {};
     std::int64_t j = 0;
@@ -73,7 +68,7 @@ void multiply(float* dots, const float* others, std::int64_t count) {
 std::int64_t below(const float* dots, const float* norms, std::int64_t count, float norm, float keep,
                    float absolute, float bound, std::int32_t* hits) {
     std::int64_t found = 0;
-    const auto spared = [=](std::int64_t p) {  // false of NaN
+    const auto spared = [=](std::int64_t p) {  // false for NaN
         return (norm + norms[p]) * keep - 2.0F * dots[p] - absolute >= bound;
     };
     std::int64_t p = 0;
@@ -91,8 +86,7 @@ std::int64_t below(const float* dots, const float* norms, std::int64_t count, fl
 
 }  // namespace
 
-extern const FilterTable SAAL_JOIN(filter_table_, SAAL_ISA) = {
-    SAAL_TEXT(SAAL_ISA), kStrip, kWidth, pack<float>, pack<double>, dots, multiply, below,
-};
+SAAL_DEFINE_TABLE(FilterTable, filter_table, kStrip, kWidth, pack<float>, pack<double>, dots, multiply,
+                  below);
 
 }  // namespace saal

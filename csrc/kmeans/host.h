@@ -1,5 +1,5 @@
-// What the CPU core and the CUDA driver both do on the host: check arguments, explain bad rows, choose the
-// first row, and choose uniformly once no weight is left.
+// The parts of a search that the CPU core and the CUDA driver both do on the host: they check arguments,
+// explain bad rows, choose the first row, and choose uniformly once no weight is left.
 #pragma once
 
 #include <algorithm>
@@ -14,7 +14,7 @@
 
 namespace saal {
 
-/// Checks weights and initial rows; throws where fewer than k rows are left to choose.
+/// Throws for bad weights and initial rows, and where fewer than k rows are left to choose.
 inline void check_choice(std::int64_t rows, const Options& options) {
     using std::to_string;
     std::vector<std::int64_t> initial = options.initial;
@@ -87,8 +87,8 @@ void check(const Rows<T>& x, const Options& options) {
                                 std::to_string(row));
 }
 
-/// Throws for the first row with NaN or inf, or, where all are finite, for a norm that overflows.
-/// `fetch(row)`: that row's numbers.
+/// Throws for the first row with NaN or inf, and where all are finite, for a norm that overflows.
+/// `fetch(row)` returns the row's numbers.
 template <class Fetch>
 void check_norms(const std::vector<double>& norms, const Fetch& fetch) {
     bool overflow = false;
@@ -101,7 +101,7 @@ void check_norms(const std::vector<double>& norms, const Fetch& fetch) {
     if (overflow) throw_overflow();
 }
 
-/// The row of positive weight of largest weighted squared norm, the first of equals.
+/// The row of largest weighted squared norm among those of positive weight, the first of equals.
 inline std::int64_t largest_norm(const std::vector<double>& norms, const double* weights) {
     std::int64_t largest = -1;
     double most = -1.0;
@@ -115,7 +115,8 @@ inline std::int64_t largest_norm(const std::vector<double>& norms, const double*
     return largest;
 }
 
-/// Rows that are not chosen yet, counted in a tree of sums (Fenwick 1994), to find the n-th and take it out.
+/// The rows that are not chosen yet, counted in a tree of sums (Fenwick 1994) that finds the n-th and removes
+/// it.
 class Unchosen {
   public:
     Unchosen(std::int64_t rows, const std::vector<std::int64_t>& taken)
@@ -128,7 +129,7 @@ class Unchosen {
         while (2 * top_ < counts_.size()) top_ *= 2;
     }
 
-    /// The floor(u * left)-th of the rows left, which is one no more.
+    /// Removes the floor(u * left)-th of the rows left, and returns it.
     std::int64_t take(double u) {
         std::int64_t before = uniform_index(u, left_);
         std::size_t at = 0;
@@ -148,8 +149,8 @@ class Unchosen {
     std::size_t top_ = 1;
 };
 
-/// Once no weight is left: fills `chosen` up to k, uniformly among the rows of positive weight not chosen,
-/// with uniforms from number `from` on.
+/// Fills `chosen` up to k once no weight is left: uniformly among the rows of positive weight that are not
+/// chosen, with the uniforms from number `from` on.
 inline void fill(std::vector<std::int64_t>& chosen, std::int64_t rows, const Options& options,
                  std::int64_t from) {
     std::vector<std::int64_t> taken = options.initial;

@@ -12,27 +12,7 @@ namespace saal {
 namespace {
 
 std::vector<const PassTable*> pass_tables() {
-    return {
-        &pass_table_baseline,
-#if defined(SAAL_HAVE_AVX2)
-        &pass_table_avx2,
-#endif
-#if defined(SAAL_HAVE_AVX512)
-        &pass_table_avx512,
-#endif
-    };
-}
-
-std::vector<const FilterTable*> filter_tables() {
-    return {
-        &filter_table_baseline,
-#if defined(SAAL_HAVE_AVX2)
-        &filter_table_avx2,
-#endif
-#if defined(SAAL_HAVE_AVX512)
-        &filter_table_avx512,
-#endif
-    };
+    return SAAL_BUILT_TABLES(pass_table);
 }
 
 }  // namespace
@@ -57,7 +37,7 @@ Seeding kmeans_plusplus(const Rows<T>& x, const Options& options) {
     check(x, options);
     Algorithm algorithm = options.algorithm;
     if (algorithm == Algorithm::kAuto)
-        algorithm = choose_algorithm(x.count(), x.numbers(), options.k, x.factored());
+        algorithm = choose_algorithm(x.count(), x.width(), options.k, x.factored());
     const PassTable& table = find_table(pass_tables(), options.isa);
     if (algorithm == Algorithm::kSorted) {
         Seeding seeding = draw_sorted(x, options, table);
@@ -75,7 +55,7 @@ Seeding kmeans_plusplus(const Rows<T>& x, const Options& options) {
         draw_plain(state);
         state.info.algorithm = "plain";
     } else {
-        draw_rejection(state, find_table(filter_tables(), options.isa));
+        draw_rejection(state, find_table<FilterTable>(SAAL_BUILT_TABLES(filter_table), options.isa));
         state.info.algorithm = "rejection";
     }
     if (options.potential) state.info.potential = state.tree.total();
@@ -85,9 +65,9 @@ Seeding kmeans_plusplus(const Rows<T>& x, const Options& options) {
 template Seeding kmeans_plusplus<float>(const Rows<float>&, const Options&);
 template Seeding kmeans_plusplus<double>(const Rows<double>&, const Options&);
 
-Algorithm choose_algorithm(std::int64_t rows, std::int64_t numbers, std::int64_t k, bool factored) {
-    if (numbers == 1 && !factored) return k < 64 ? Algorithm::kPlain : Algorithm::kSorted;
-    const double work = static_cast<double>(rows) * static_cast<double>(k) * static_cast<double>(numbers);
+Algorithm choose_algorithm(std::int64_t rows, std::int64_t width, std::int64_t k, bool factored) {
+    if (width == 1 && !factored) return k < 64 ? Algorithm::kPlain : Algorithm::kSorted;
+    const double work = static_cast<double>(rows) * static_cast<double>(k) * static_cast<double>(width);
     return work < 65536.0 || k < 4 ? Algorithm::kPlain : Algorithm::kRejection;
 }
 

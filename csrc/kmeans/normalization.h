@@ -1,11 +1,12 @@
-// The frame that rows are brought to before products in float give lower bounds of their distances; what the
-// CPU (kmeans_bounds.h) and CUDA (cuda/kmeans_rejection.cuh) share of it.
+// How rows are centred and scaled to floats, whose products give lower bounds of distances. The CPU
+// (bounds.h) and CUDA (cuda/kmeans_rejection.cuh) share it.
 //
 // With x' and c' the rows as floats, centred and scaled, ‖x − c‖² differs from ‖x'‖² + ‖c'‖² − 2⟨x', c'⟩ by
 // no more than (D + 32) 2⁻²⁴ (‖x'‖² + ‖c'‖²): rounding x' and c' costs 4 · 2⁻²⁴, the product D · 2⁻²⁴ in any
 // order of its terms (Higham, Accuracy and Stability of Numerical Algorithms, 2002, Section 3.1), the sums
-// the rest. For outer products both factors' products count, and nothing can be centred. What underflows is
-// below 2⁻⁹⁰ in units of the scale; a row that could overflow has NaN for its norm, and is computed exactly.
+// the rest. Outer products cannot be centred, and the errors of both factors' products add up. Terms that
+// underflow are below 2⁻⁹⁰ in units of the scale. A row that could overflow has NaN for its norm, and its
+// distances are computed exactly.
 #pragma once
 
 #include <algorithm>
@@ -18,24 +19,23 @@
 
 namespace saal {
 
-/// What a bound loses to underflow, in units of the frame.
+/// The most that a bound loses to underflow, in normalized units.
 constexpr float kUnderflow = 0x1p-90F;
 
-/// A row's squared norm as bounds take it: NaN, of which no bound comes, where a product with it could
-/// overflow.
+/// A row's squared norm for bounds: NaN, which gives no bound, where a product with it could overflow.
 SAAL_HOST_DEVICE static inline float bounded(double norm) {
     return norm < 0x1p120 ? static_cast<float>(norm) : std::numeric_limits<float>::quiet_NaN();
 }
 
-/// A squared distance, in units of the frame (`unit`: the square of its scales), rounded up. A pair whose
-/// lower bound (norm + other) keep − 2 dot − kUnderflow reaches it needs no exact distance.
+/// A squared distance in normalized units, rounded up; `unit`: the square of the scales. A pair needs no
+/// exact distance if its lower bound (norm + other) keep − 2 dot − kUnderflow reaches it.
 SAAL_HOST_DEVICE static inline float float_bound(double squared, double unit) {
     return static_cast<float>(squared * unit * (1.0 + 1e-6)) + 0x1p-126F;
 }
 
 /// x' = scale (x − shift), a' = left_scale a.
 template <class T>
-struct Frame {
+struct Normalization {
     std::vector<T> shift;
     double scale = 1.0, left_scale = 1.0;
     float keep = -1.0F;
@@ -44,9 +44,9 @@ struct Frame {
     float bound(double squared) const { return float_bound(squared, unit()); }
 };
 
-/// The power of two that brings the largest of some rows' norms to about 1.
+/// The power of two that scales the largest norm, of every `step`-th row, to about 1.
 template <class T>
-double frame_scale(const Matrix<T>& part, const std::vector<T>& shift, std::int64_t step) {
+double fit_scale(const Matrix<T>& part, const std::vector<T>& shift, std::int64_t step) {
     double most = 0.0;
     for (std::int64_t i = 0; i < part.rows && part.dim > 0; i += step) {
         double norm = 0.0;
@@ -63,31 +63,31 @@ double frame_scale(const Matrix<T>& part, const std::vector<T>& shift, std::int6
     return std::ldexp(1.0, -std::clamp(exponent / 2, -120, 120));
 }
 
-/// Every so many rows, some 256 in all, are enough to take the frame from.
-inline std::int64_t frame_step(std::int64_t rows) {
+/// Every so many rows, some 256 in all, are enough to fit a normalization.
+inline std::int64_t sample_step(std::int64_t rows) {
     return std::max<std::int64_t>(rows / 256, 1);
 }
 
 template <class T>
-Frame<T> frame_of(const Rows<T>& x) {
-    Frame<T> frame;
-    // ‖x'‖² itself is a sum of floats, in 16 parts
-    const auto terms = static_cast<double>(x.numbers() + x.numbers() / 16 + 32);
-    // Beyond this many terms the bound is worth nothing: below 0, so that all is computed.
-    if (terms < 0x1p16) frame.keep = static_cast<float>(1.0 - 1.02 * terms * 0x1p-24);
-    const std::int64_t step = frame_step(x.count());
-    frame.shift.assign(static_cast<std::size_t>(x.x.dim), T{0});
+Normalization<T> fit_normalization(const Rows<T>& x) {
+    Normalization<T> fitted;
+    // ‖x'‖² is itself a sum of floats, in 16 parts
+    const auto terms = static_cast<double>(x.width() + x.width() / 16 + 32);
+    // With more terms than these, bounds stay below 0, so that every distance is computed.
+    if (terms < 0x1p16) fitted.keep = static_cast<float>(1.0 - 1.02 * terms * 0x1p-24);
+    const std::int64_t step = sample_step(x.count());
+    fitted.shift.assign(static_cast<std::size_t>(x.x.dim), T{0});
     if (!x.factored()) {
         double taken = 0.0;
-        std::vector<double> mean(frame.shift.size(), 0.0);
+        std::vector<double> mean(fitted.shift.size(), 0.0);
         for (std::int64_t i = 0; i < x.count(); i += step, taken += 1.0)
             for (std::int64_t j = 0; j < x.x.dim; ++j)
                 mean[static_cast<std::size_t>(j)] += static_cast<double>(x.x.row(i)[j]);
-        for (std::size_t j = 0; j < mean.size(); ++j) frame.shift[j] = static_cast<T>(mean[j] / taken);
+        for (std::size_t j = 0; j < mean.size(); ++j) fitted.shift[j] = static_cast<T>(mean[j] / taken);
     }
-    frame.scale = frame_scale(x.x, frame.shift, step);
-    frame.left_scale = frame_scale(x.left, std::vector<T>(static_cast<std::size_t>(x.left.dim), T{0}), step);
-    return frame;
+    fitted.scale = fit_scale(x.x, fitted.shift, step);
+    fitted.left_scale = fit_scale(x.left, std::vector<T>(static_cast<std::size_t>(x.left.dim), T{0}), step);
+    return fitted;
 }
 
 }  // namespace saal

@@ -1,14 +1,9 @@
-// The inner loops, plain C++ for the compiler to vectorise: kLanes independent sums are what lets it, with no
-// licence to reorder. CMake compiles this file once per instruction set and names the table by SAAL_ISA.
-// Include no header with inline code here: the linker could then choose a copy that only newer CPUs can run.
+// See pass.h. Plain loops over kLanes independent sums, which the compiler vectorises without reordering a
+// sum. CMake compiles this file once per instruction set. Include no header with inline code here but those
+// with internal linkage: the linker could choose a copy of it that only newer CPUs can run.
 #include "kmeans/pass.h"
 
 #include "kmeans/policy.h"
-
-#define SAAL_JOIN_(a, b) a##b
-#define SAAL_JOIN(a, b) SAAL_JOIN_(a, b)
-#define SAAL_TEXT_(a) #a
-#define SAAL_TEXT(a) SAAL_TEXT_(a)
 
 namespace saal {
 namespace {
@@ -92,7 +87,7 @@ void fold_block(const Rows<T>& x, const double* sample, const double* centre, do
         weights[i] = squared[i - begin] < weights[i] ? squared[i - begin] : weights[i];
 }
 
-/// A block of rows of one number: vectorised over rows. Returns its sum.
+/// A block of rows of one number, vectorised over rows. Returns the sum of its weights.
 template <class T>
 double fold_line(const T* values, const double* sample, double centre, std::int64_t count, double* weights) {
     double squared[kFan];
@@ -100,7 +95,7 @@ double fold_line(const T* values, const double* sample, double centre, std::int6
     if (sample != nullptr)
         for (std::int64_t i = 0; i < count; ++i) squared[i] *= sample[i];
     for (std::int64_t i = 0; i < count; ++i) weights[i] = squared[i] < weights[i] ? squared[i] : weights[i];
-    return lane_sum(weights, count);  // apart: its lanes stay in registers
+    return lane_sum(weights, count);  // in a loop of its own, its lanes stay in registers
 }
 
 template <class T>
@@ -143,12 +138,7 @@ void sums(const double* values, std::int64_t count, double* out) {
 
 }  // namespace
 
-extern const PassTable SAAL_JOIN(pass_table_, SAAL_ISA) = {
-    SAAL_TEXT(SAAL_ISA),
-    {distance<float>, norms<float>, fold_blocks<float>},
-    {distance<double>, norms<double>, fold_blocks<double>},
-    sums,
-    nearest,
-};
+SAAL_DEFINE_TABLE(PassTable, pass_table, {distance<float>, norms<float>, fold_blocks<float>},
+                  {distance<double>, norms<double>, fold_blocks<double>}, sums, nearest);
 
 }  // namespace saal

@@ -1,12 +1,12 @@
 // D² sampling by rejection. A weight is exact for the centres folded into it and, since D² only falls, an
-// upper bound with the pending ones: a row drawn by the stale weights w and accepted with probability D²/w is
-// drawn in proportion to D². Kin: RS-k-means++ (arXiv:2502.02085), whose proposal stays fixed; Cohen-Addad et
-// al., "Fast and accurate k-means++ via rejection sampling" (NeurIPS 2020); Raff, "Exact acceleration of
-// k-means++ and k-means||" (IJCAI 2021).
+// upper bound with the pending ones. So a row drawn by the stale weights w and accepted with probability D²/w
+// is drawn in proportion to D². Related work: RS-k-means++ (arXiv:2502.02085), whose proposal stays fixed;
+// Cohen-Addad et al., "Fast and accurate k-means++ via rejection sampling" (NeurIPS 2020); Raff, "Exact
+// acceleration of k-means++ and k-means||" (IJCAI 2021).
 //
-// Candidates are drawn ahead in batches and compared with the pending centres by bounds (kmeans_bounds.h):
-// only a pair whose bound leaves the answer open is computed exactly, for the test as for the refresh. What
-// is decided is therefore what one candidate after the other, computed in double, would decide.
+// Candidates are drawn ahead in batches and compared with the pending centres by bounds (bounds.h). Only a
+// pair whose bound leaves the answer open is computed exactly, in tests of candidates and in refreshes. So
+// every decision is the one of a sampler that tests one candidate after the other in double.
 #include <algorithm>
 #include <vector>
 
@@ -17,8 +17,8 @@
 namespace saal {
 namespace {
 
-constexpr std::int64_t kBatch = 64;                  // candidates
-constexpr std::int64_t kProductsTogether = 1 << 25;  // fewer multiply-adds are over before a thread wakes up
+constexpr std::int64_t kBatchCandidates = 64;
+constexpr std::int64_t kProductsTogether = 1 << 25;  // fewer multiply-adds end before another thread wakes up
 
 template <class T>
 class Rejection {
@@ -28,8 +28,8 @@ class Rejection {
           line_(!state.x.factored() && state.x.x.dim == 1),
           bounds_(state.x, filter),
           scratch_(static_cast<std::size_t>(state.team.size())),
-          refresh_{state.x.count(), state.x.numbers(), state.options.refresh_every},
-          reach_(bounds_, state.x.count(), !line_ && !state.x.factored()),
+          refresh_{state.x.count(), state.x.width(), state.options.refresh_every},
+          filter_(bounds_, state.x.count(), !line_ && !state.x.factored()),
           tile_(bounds_.pad_centres(1)) {}
 
     void run() {
@@ -62,7 +62,7 @@ class Rejection {
     /// Draws candidates, and scans them in order until one makes a refresh due.
     void batch() {
         const auto done = static_cast<std::int64_t>(state_.chosen.size());
-        const std::int64_t count = std::min({kBatch, 2 * done + 1, 2 * state_.remaining() + 6});
+        const std::int64_t count = std::min({kBatchCandidates, 2 * done + 1, 2 * state_.remaining() + 6});
         rows_.resize(static_cast<std::size_t>(count));
         for (std::int64_t b = 0; b < count; ++b)
             rows_[static_cast<std::size_t>(b)] =
@@ -89,7 +89,7 @@ class Rejection {
         }
     }
 
-    /// The candidates' products with the pending centres and with each other.
+    /// Computes the candidates' products with the pending centres and with each other.
     void compare() {
         const auto count = static_cast<std::int64_t>(rows_.size());
         bounds_.pack(count, [this](std::int64_t b) { return rows_[static_cast<std::size_t>(b)]; }, packed_);
@@ -111,7 +111,7 @@ class Rejection {
             bounds_.dots(packed_, begin * strip, end * strip, mutual_, 0, count, mutual_dots_.data(),
                          mutual_stride_, left_dots);
         };
-        if ((before_ + count) * count * state_.x.numbers() < kProductsTogether)
+        if ((before_ + count) * count * state_.x.width() < kProductsTogether)
             work(0, 0, padded / strip);
         else
             state_.by_member(padded / strip, work);
@@ -160,17 +160,17 @@ class Rejection {
 
     /// Folds the pending centres into the weights.
     void refresh() {
-        reach_.find(centres_, panels_, tile_, scratch_,
-                    [this](std::int64_t count, std::int64_t numbers, const auto& work) {
-                        state_.over(count, numbers * state_.x.numbers(), work);
-                    });
-        state_.over_blocks(state_.x.numbers() * refresh_.pending,
+        filter_.prepare(centres_, panels_, tile_, scratch_,
+                        [this](std::int64_t count, std::int64_t numbers, const auto& work) {
+                            state_.over(count, numbers * state_.x.width(), work);
+                        });
+        state_.over_blocks(state_.x.width() * refresh_.pending,
                            [&](std::int64_t member, std::int64_t begin, std::int64_t end) {
                                for (std::int64_t block = begin; block < end; ++block)
                                    if (line_)
-                                       lower_line(block);
+                                       update_line_block(block);
                                    else
-                                       lower(block, scratch_[static_cast<std::size_t>(member)]);
+                                       update_block(block, scratch_[static_cast<std::size_t>(member)]);
                            });
         state_.info.distances += state_.x.count() * refresh_.pending;
         ++state_.info.refreshes;
@@ -182,37 +182,37 @@ class Rejection {
         refresh_.done();
     }
 
-    /// Lowers the weights of one block of rows by all pending centres, on a line.
-    void lower_line(std::int64_t block) {
+    /// Folds the pending centres into one block's weights; for rows of one number.
+    void update_line_block(std::int64_t block) {
         for (const double& value : values_)
             state_.pass.fold(state_.x, state_.options.weights, &value, 0.0, block, block + 1,
                              state_.tree.rows(), state_.tree.block_sums());
     }
 
-    /// The same in general, for the rows that a pending centre may have come nearer to.
-    void lower(std::int64_t block, Scratch& scratch) {
+    /// The same for other rows, of which the triangle filter spares some.
+    void update_block(std::int64_t block, Scratch& scratch) {
         std::int64_t within[kFan];
         std::int64_t open = 0;
         const std::int64_t end = std::min((block + 1) * kFan, state_.x.count());
         for (std::int64_t row = block * kFan; row < end; ++row)
             if (is_open(row, 0)) within[open++] = row;
         const std::int64_t strip = bounds_.pad_rows(1);
-        const std::int64_t fit = (1 << 15) / state_.x.numbers() / strip * strip;  // rows of 128 KiB
+        const std::int64_t fit = (1 << 15) / state_.x.width() / strip * strip;  // rows of 128 KiB
         const std::int64_t step = std::clamp<std::int64_t>(fit, strip, 64);
         for (std::int64_t first = 0; first < open; first += step)
-            lower_some(within + first, std::min(step, open - first),
-                       std::max(open - first - step, std::int64_t{0}), scratch);
+            update_rows(within + first, std::min(step, open - first),
+                        std::max(open - first - step, std::int64_t{0}), scratch);
         if (open > 0) state_.tree.sum_blocks(block, block + 1);
     }
 
-    /// Whether a pending centre of `tile` or after it may have come nearer to a row.
+    /// Whether a pending centre of `tile` or of a later one may be nearest to a row.
     bool is_open(std::int64_t row, std::int64_t tile) {
         const double weight = state_.tree.rows()[row];
-        return weight > 0.0 && !reach_.spares(row, tile, weight / state_.sample(row));
+        return weight > 0.0 && !filter_.spares(row, tile, weight / state_.sample(row));
     }
 
-    /// Some rows, whose numbers it may reorder; `more` follow, and are fetched meanwhile.
-    void lower_some(std::int64_t* rows, std::int64_t count, std::int64_t more, Scratch& scratch) {
+    /// Updates some rows, whose order it may change, and prefetches `more` that follow.
+    void update_rows(std::int64_t* rows, std::int64_t count, std::int64_t more, Scratch& scratch) {
         const std::int64_t* next = rows + count;
         more = std::min(more, count);
         bounds_.pack(count, [rows](std::int64_t r) { return rows[r]; }, scratch.rows);
@@ -224,8 +224,8 @@ class Rejection {
                          scratch.left_dots);
             for (std::int64_t r = 0; r < count; ++r) {
                 if (c == 0 && r < more) prefetch(next[r]);
-                lower_row(rows[r], scratch.rows.norms[static_cast<std::size_t>(r)],
-                          scratch.dots.data() + r * tile_, c, last, scratch.hits.data());
+                update_row(rows[r], scratch.rows.norms[static_cast<std::size_t>(r)],
+                           scratch.dots.data() + r * tile_, c, last, scratch.hits.data());
             }
             if (last == panels_.count || state_.x.factored()) continue;
             std::int64_t kept = 0;
@@ -238,14 +238,14 @@ class Rejection {
         }
     }
 
-    void lower_row(std::int64_t row, float norm, const float* dots, std::int64_t first, std::int64_t last,
-                   std::int32_t* hits) {
+    void update_row(std::int64_t row, float norm, const float* dots, std::int64_t first, std::int64_t last,
+                    std::int32_t* hits) {
         double& weight = state_.tree.rows()[row];
         if (weight == 0.0) return;
         const double sample = state_.sample(row);
         const float* norms = panels_.norms.data() + first;
         std::int64_t found = bounds_.below(dots, norms, last - first, norm, weight / sample, hits);
-        // The nearest one first: it most often spares the others.
+        // The nearest centre first: it most often spares the others.
         std::int64_t nearest = 0;
         for (std::int64_t h = 1; h < found; ++h)
             if (norms[hits[h]] - 2.0F * dots[hits[h]] < norms[hits[nearest]] - 2.0F * dots[hits[nearest]])
@@ -260,16 +260,14 @@ class Rejection {
             const double lowered = sample * state_.pass.distance(state_.x, row, pending(centre));
             if (!(lowered < weight)) continue;
             weight = lowered;
-            reach_.set(row, static_cast<std::int64_t>(folded_) + centre);
+            filter_.set_nearest(row, static_cast<std::int64_t>(folded_) + centre);
         }
     }
 
-    void prefetch([[maybe_unused]] std::int64_t row) const {
-#if defined(__GNUC__)
+    void prefetch(std::int64_t row) const {
         constexpr std::int64_t kLine = 64 / sizeof(T);
         const T* numbers = state_.x.x.row(row);
         for (std::int64_t j = 0; j < state_.x.x.dim; j += kLine) __builtin_prefetch(numbers + j);
-#endif
     }
 
     std::int64_t pending(std::int64_t number) const {
@@ -277,21 +275,21 @@ class Rejection {
     }
 
     State<T>& state_;
-    const bool line_;  // rows of one number: computed exactly at once
+    const bool line_;  // rows are single numbers, which need no bounds
     Bounds<T> bounds_;
-    std::vector<Scratch> scratch_;  // one a thread
+    std::vector<Scratch> scratch_;  // one for each thread
     Refresh refresh_;
-    Reach<T> reach_;
-    const std::int64_t tile_;            // centres whose products a refresh holds at once
-    std::int64_t number_ = 0;            // of the next candidate
-    std::vector<std::int64_t> centres_;  // those in the weights, then those pending
-    std::size_t folded_ = 0;             // how many are in the weights
-    std::vector<double> values_;         // the pending ones' numbers, on a line
+    TriangleFilter<T> filter_;
+    const std::int64_t tile_;            // how many centres a refresh multiplies at once
+    std::int64_t number_ = 0;            // the next candidate's
+    std::vector<std::int64_t> centres_;  // the folded ones, then the pending ones
+    std::size_t folded_ = 0;             // how many are folded into the weights
+    std::vector<double> values_;         // the pending centres' numbers, if line_
     typename Bounds<T>::Panels panels_;
-    // a batch
+    // the batch
     std::vector<std::int64_t> rows_;
     std::vector<std::int64_t> fresh_;  // candidates accepted from it
-    std::int64_t before_ = 0;          // centres pending at its begin
+    std::int64_t before_ = 0;          // centres that were pending when it began
     std::int64_t stride_ = 0, mutual_stride_ = 0;
     typename Bounds<T>::Packed packed_;
     typename Bounds<T>::Panels mutual_;

@@ -1,6 +1,6 @@
-// Rows of one number, sorted: a new row changes the weights of its own Voronoi cell only, which is a run of
-// neighbours. All runs together are some N (1 + 2 ln k) rows, whatever is chosen. The weights are the exact
-// ones, not differences of prefix sums, which cancel where a cell is narrow.
+// Sorts rows of one number, so that a new row changes only the weights of its own Voronoi cell, a run of
+// neighbours. All runs together have some N (1 + 2 ln k) rows, whichever are chosen. The weights are exact,
+// not differences of prefix sums, which cancel where a cell is narrow.
 #include <algorithm>
 #include <cstring>
 #include <vector>
@@ -10,12 +10,12 @@
 namespace saal {
 namespace {
 
-/// Folds a row into the blocks around it, outwards until a block's outer row has a nearer one.
+/// Folds a row into the blocks around it, outwards, up to a block whose outer row has a nearer centre.
 template <class T>
 void fold_cell(State<T>& state, std::int64_t row) {
     const auto value = static_cast<double>(state.x.x.data[row]);
     double* weights = state.tree.rows();
-    const auto nearer = [&](std::int64_t outer) {  // exactly as `fold` rounds it
+    const auto nearer = [&](std::int64_t outer) {  // with the rounding of `fold`
         const double difference = static_cast<double>(state.x.x.data[outer]) - value;
         return state.sample(outer) > 0.0 && weights[outer] < state.sample(outer) * (difference * difference);
     };
@@ -36,7 +36,7 @@ void fold_cell(State<T>& state, std::int64_t row) {
     state.tree.sum_groups(begin + 1, end);
 }
 
-/// A number's bits as a whole number that sorts alike; of −0 as of 0.
+/// A number's bits as an unsigned integer of the same order; those of 0 for −0.
 std::uint32_t sortable(float value) {
     value += 0.0F;
     std::uint32_t bits = 0;
@@ -50,8 +50,7 @@ std::uint64_t sortable(double value) {
     return (bits >> 63) != 0 ? ~bits : bits | 0x8000000000000000u;
 }
 
-/// The rows in the order of their numbers, of equals the lower row first: a radix sort, a byte and a half a
-/// pass.
+/// The rows in the order of their numbers, of equals the lower row first. A radix sort by 11 bits a pass.
 template <class T>
 std::vector<std::int64_t> sorted_order(const Matrix<T>& x) {
     using Key = decltype(sortable(T{}));

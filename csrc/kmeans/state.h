@@ -1,32 +1,24 @@
-// What the ways to draw share: the data, the exact weights, the threads, the rows chosen so far.
+// The state that all algorithms share: the data, the exact weights, the threads, the rows chosen so far.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
-#include <type_traits>
 #include <vector>
 
 #include "kmeans/host.h"
 #include "kmeans/kmeans.h"
 #include "kmeans/tree.h"
+#include "support/isa.h"
 #include "support/team.h"
 
 namespace saal {
 
-/// A thread for each so many numbers, and one alone for a pass over fewer than kNumbersTogether: it is over
-/// before a second thread has woken up.
+/// A thread takes at least so many numbers. A pass over fewer than kNumbersTogether takes one thread: it ends
+/// before another has woken up.
 constexpr std::int64_t kNumbersPerThread = 1 << 17;
 constexpr std::int64_t kNumbersTogether = 1 << 20;
-/// After this many multiplications `between` is called: some 50 ms.
+/// `between` is called after so many multiplications, some 50 ms.
 constexpr std::int64_t kNumbersBetween = 1 << 27;
-
-template <class T>
-const Passes<T>& passes_of(const PassTable& table) {
-    if constexpr (std::is_same_v<T, float>)
-        return table.f32;
-    else
-        return table.f64;
-}
 
 template <class T>
 struct State {
@@ -34,15 +26,15 @@ struct State {
         : x(data),
           options(given),
           table(passes),
-          pass(passes_of<T>(passes)),
+          pass(of_type<T>(passes)),
           tree(data.count(), passes),
-          centre_(static_cast<std::size_t>(data.numbers())),
+          centre_(static_cast<std::size_t>(data.width())),
           team(team_size(data, given.threads)) {}
 
     std::int64_t remaining() const { return options.k - static_cast<std::int64_t>(chosen.size()); }
     double sample(std::int64_t row) const { return options.weights == nullptr ? 1.0 : options.weights[row]; }
 
-    /// work(member, begin, end) on a part of [0, count) for each thread.
+    /// Calls work(member, begin, end) on each thread, for its part of [0, count).
     template <class Work>
     void by_member(std::int64_t count, const Work& work) {
         const std::int64_t members = team.size();
@@ -54,7 +46,8 @@ struct State {
         });
     }
 
-    /// The same of things of so many multiplications each, in slices that let `between` be called.
+    /// The same for things of so many multiplications each, in slices, with `between` called before each
+    /// slice.
     template <class Work>
     void over(std::int64_t count, std::int64_t numbers, const Work& work) {
         const std::int64_t each = std::max<std::int64_t>(numbers, 1);
@@ -72,27 +65,27 @@ struct State {
         }
     }
 
-    /// The same over all blocks of rows.
+    /// The same for all blocks of rows.
     template <class Work>
     void over_blocks(std::int64_t numbers_per_row, const Work& work) {
         over(tree.blocks(), kFan * numbers_per_row, work);
     }
 
-    /// Lowers each weight to the weighted squared distance from a row.
+    /// Lowers each weight to the weighted squared distance from a chosen row, where that is less.
     void fold(std::int64_t row) {
         const T* left = x.left.row(row);
         const T* right = x.x.row(row);
         std::copy(left, left + x.left.dim, centre_.begin());
         std::copy(right, right + x.x.dim, centre_.begin() + x.left.dim);
         const double norm = x.factored() ? x.norms[row] : 0.0;
-        over_blocks(x.numbers(), [&](std::int64_t, std::int64_t begin, std::int64_t end) {
+        over_blocks(x.width(), [&](std::int64_t, std::int64_t begin, std::int64_t end) {
             pass.fold(x, options.weights, centre_.data(), norm, begin, end, tree.rows(), tree.block_sums());
         });
         info.distances += x.count();
         ++info.refreshes;
     }
 
-    /// The sums after folds; throws where they aren't finite.
+    /// Sums the weights after folds. Throws where the total is not finite.
     void sum_up() {
         tree.sum_groups(0, tree.blocks());
         if (!std::isfinite(tree.total())) {
@@ -104,13 +97,13 @@ struct State {
     /// All rows' squared norms.
     std::vector<double> norms() {
         std::vector<double> out(static_cast<std::size_t>(x.count()));
-        over_blocks(x.numbers(), [&](std::int64_t, std::int64_t begin, std::int64_t end) {
+        over_blocks(x.width(), [&](std::int64_t, std::int64_t begin, std::int64_t end) {
             pass.norms(x, begin * kFan, std::min(end * kFan, x.count()), out.data());
         });
         return out;
     }
 
-    /// Throws for rows that aren't finite, and for norms that overflow.
+    /// Throws for rows that are not finite, and for norms that overflow.
     void check_norms(const std::vector<double>& norms) const {
         saal::check_norms(norms, [this](std::int64_t row) {
             std::vector<T> values(x.left.row(row), x.left.row(row) + x.left.dim);
@@ -119,7 +112,7 @@ struct State {
         });
     }
 
-    /// Chooses the first row where none was given, and folds it, or those given, into the weights.
+    /// Folds the initial rows into the weights; without any, chooses the first row and folds that.
     void start() {
         for (const auto row : options.initial) fold(row);
         if (options.initial.empty()) {
@@ -142,7 +135,7 @@ struct State {
   private:
     static int team_size(const Rows<T>& x, int threads) {
         const std::int64_t useful =
-            std::min(parts(x.count(), kFan), x.count() * x.numbers() / kNumbersPerThread);
+            std::min(parts(x.count(), kFan), x.count() * x.width() / kNumbersPerThread);
         return static_cast<int>(std::clamp<std::int64_t>(useful, 1, std::max(threads, 1)));
     }
 
@@ -162,7 +155,7 @@ struct State {
     std::vector<double> centre_;
 
   public:
-    Team team;  // last: its threads end before what they use does
+    Team team;  // the last member: its threads end before the members that they use
 };
 
 }  // namespace saal

@@ -13,10 +13,10 @@ void keep_freed_memory([[maybe_unused]] bool keep) {
 #if defined(__GLIBC__)
     for (const char* name : {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"})
         if (std::getenv(name) != nullptr) return;
-    constexpr int kMmap = 32 << 20;  // where glibc's own moving threshold ends; trimming starts at twice that
-    constexpr int kKept = 1 << 30;
-    mallopt(M_MMAP_THRESHOLD, keep ? kKept : kMmap);
-    mallopt(M_TRIM_THRESHOLD, keep ? kKept : 2 * kMmap);
+    constexpr int kDefaultMmap = 32 << 20;  // the end of glibc's own moving threshold; it trims at twice that
+    constexpr int kKeptBytes = 1 << 30;
+    mallopt(M_MMAP_THRESHOLD, keep ? kKeptBytes : kDefaultMmap);
+    mallopt(M_TRIM_THRESHOLD, keep ? kKeptBytes : 2 * kDefaultMmap);
 #endif
 }
 

@@ -1,11 +1,11 @@
-// What becomes of memory that is freed.
+// Whether the C library keeps freed memory.
 #pragma once
 
 namespace saal {
 
-/// While `keep`, the C library keeps freed memory for the next allocation instead of giving it back to the
-/// system; else it does as glibc by itself comes to do once large blocks have been freed. Nothing happens
-/// where the library is another, or the user has tuned it by the environment.
+/// With `keep`, glibc keeps freed memory for the next allocation. Without, it gives freed memory back to the
+/// system, as it does by default once a program has freed large blocks. Does nothing with other C libraries,
+/// nor where the user has tuned glibc by the environment.
 void keep_freed_memory(bool keep);
 
 }  // namespace saal

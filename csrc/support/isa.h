@@ -1,11 +1,13 @@
-// Which of the instruction sets that were compiled in runs here. Tables of functions carry the set's name as
-// `isa`.
+// Chooses among the tables of functions (isa_tables.h) by the instruction sets that this CPU runs.
 #pragma once
 
 #include <cstring>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <vector>
+
+#include "support/isa_tables.h"
 
 namespace saal {
 
@@ -20,8 +22,8 @@ inline bool cpu_runs([[maybe_unused]] const char* isa) {
     return true;
 }
 
-/// The last of the tables, slowest first, that runs here and is called `isa`, or of any name where that is
-/// empty.
+/// The table of instruction set `isa`, or where that is empty, the fastest that this CPU runs. `tables`: the
+/// slowest first. Throws std::invalid_argument where there is none.
 template <class Table>
 const Table& find_table(const std::vector<const Table*>& tables, const std::string& isa) {
     const Table* found = nullptr;
@@ -31,6 +33,15 @@ const Table& find_table(const std::vector<const Table*>& tables, const std::stri
         throw std::invalid_argument("expected an instruction set that is built and runs here, got '" + isa +
                                     "'");
     return *found;
+}
+
+/// A table's functions for one type.
+template <class T, class Table>
+const auto& of_type(const Table& table) {
+    if constexpr (std::is_same_v<T, float>)
+        return table.f32;
+    else
+        return table.f64;
 }
 
 }  // namespace saal

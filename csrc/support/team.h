@@ -1,5 +1,4 @@
-// A few threads that run the same function over parts of a range, again and again, without being created
-// anew.
+// A few threads that call functions over parts of a range, without being created anew for each.
 #pragma once
 
 #include <condition_variable>
@@ -12,7 +11,7 @@
 
 namespace saal {
 
-/// `size` threads, the caller among them. They live as long as the object, so a fork between calls is safe.
+/// `size` threads, the caller among them. They live as long as the object.
 class Team {
   public:
     explicit Team(int size) {
@@ -20,7 +19,7 @@ class Team {
             for (int member = 1; member < size; ++member)
                 threads_.emplace_back([this, member] { serve(member); });
         } catch (const std::system_error&) {
-            // The system gives no more threads: those at hand do the work, and the result is the same.
+            // The system gives no more threads: those at hand do the work, with the same result.
         }
     }
     Team(const Team&) = delete;

@@ -1,19 +1,14 @@
-// A register's worth of numbers for tiles_kernels.cpp, by the vector extensions of GCC and Clang, or as a
-// plain array that a compiler without them may vectorise. Internal linkage throughout: each instruction set
-// has its own.
+// Vectors of as many numbers as a register holds, by the vector extensions of GCC and Clang. All functions
+// have internal linkage: each instruction set has its own.
 #pragma once
 
 #include <cstdint>
 
-#if defined(__GNUC__) && !defined(SAAL_PLAIN_VECTORS)
-#define SAAL_HAS_VECTORS
+#if !defined(__GNUC__)
+#error "expected GCC or Clang: saal_fast needs their vector extensions"
+#endif
 #define SAAL_INLINE static inline __attribute__((always_inline))
 #define SAAL_UNROLL _Pragma("GCC unroll 8")
-#else
-#include <math.h>
-#define SAAL_INLINE static inline
-#define SAAL_UNROLL
-#endif
 
 namespace saal {
 namespace {
@@ -33,8 +28,6 @@ constexpr int kVectorRegisters = 16;
 
 template <class T>
 constexpr int kLanesOf = kVectorBytes / static_cast<int>(sizeof(T));
-
-#if defined(SAAL_HAS_VECTORS)
 
 template <class T>
 struct VectorOf;
@@ -81,9 +74,9 @@ SAAL_INLINE Vector<T> sign(Vector<T> m) {
     return m > T{0} ? one : (m < T{0} ? -one : zero<T>());
 }
 
-/// x^q for x >= 0, q > 0, to about 3e-7 relative: 2^(q log2 x), the exponent's whole part kept apart.
-template <class T>
-SAAL_INLINE Vector<float> power(Vector<float> x, double q, float /*of*/) {
+/// x^q for x >= 0, q > 0, to about 3e-7 relative, as 2^(q log2 x): the exponent's whole part goes into the
+/// bits.
+SAAL_INLINE Vector<float> power(Vector<float> x, double q) {
     using V = Vector<float>;
     using B = Bits<float>;
     constexpr float kSmallest = 1.17549435e-38F;  // of the normal numbers
@@ -114,85 +107,20 @@ SAAL_INLINE Vector<float> power(Vector<float> x, double q, float /*of*/) {
     const B power_of_two =
         __builtin_convertvector(y + (y < 0.0F ? zero<float>() - 0.5F : zero<float>() + 0.5F), B);
     V f = (exact - __builtin_convertvector(power_of_two, V)) + rest;
-    f = f > 1.0F ? zero<float>() + 1.0F : (f < -1.0F ? zero<float>() - 1.0F : f);  // y was cut
+    f = f > 1.0F ? zero<float>() + 1.0F : (f < -1.0F ? zero<float>() - 1.0F : f);  // y was clamped
     f *= 0.693147181F;
     constexpr float k3 = 1.0F / 6, k4 = 1.0F / 24, k5 = 1.0F / 120, k6 = 1.0F / 720, k7 = 1.0F / 5040;
     const V exponential = 1.0F + f * (1.0F + f * (0.5F + f * (k3 + f * (k4 + f * (k5 + f * (k6 + f * k7))))));
     const B half = power_of_two >> 1;
     const V result = exponential * (V)((half + 127) << 23) * (V)((power_of_two - half + 127) << 23);
-    return x > 0.0F && x < __builtin_inff() ? result : x;  // 0, inf and NaN stay
+    return x > 0.0F && x < __builtin_inff() ? result : x;  // 0, inf and NaN as they are
 }
 
 /// x^q for x >= 0, q > 0.
-template <class T>
-SAAL_INLINE Vector<double> power(Vector<double> x, double q, double /*of*/) {
+SAAL_INLINE Vector<double> power(Vector<double> x, double q) {
     for (int lane = 0; lane < kLanesOf<double>; ++lane) x[lane] = __builtin_pow(x[lane], q);
     return x;
 }
-
-template <class T>
-SAAL_INLINE Vector<T> power(Vector<T> x, double q) {
-    return power<T>(x, q, T{});
-}
-
-#else
-
-template <class T>
-struct Vector {
-    T lanes[kLanesOf<T>];
-    T& operator[](int lane) { return lanes[lane]; }
-    T operator[](int lane) const { return lanes[lane]; }
-    Vector& operator+=(const Vector& other) { return *this = *this + other; }
-};
-
-#define SAAL_LANES(value)                                                     \
-    Vector<T> out;                                                            \
-    for (int lane = 0; lane < kLanesOf<T>; ++lane) out.lanes[lane] = (value); \
-    return out
-
-template <class T>
-SAAL_INLINE Vector<T> operator+(const Vector<T>& a, const Vector<T>& b) {
-    SAAL_LANES(a[lane] + b[lane]);
-}
-template <class T>
-SAAL_INLINE Vector<T> operator-(const Vector<T>& a, const Vector<T>& b) {
-    SAAL_LANES(a[lane] - b[lane]);
-}
-template <class T>
-SAAL_INLINE Vector<T> operator*(const Vector<T>& a, const Vector<T>& b) {
-    SAAL_LANES(a[lane] * b[lane]);
-}
-template <class T>
-SAAL_INLINE Vector<T> operator*(const Vector<T>& a, T b) {
-    SAAL_LANES(a[lane] * b);
-}
-template <class T>
-SAAL_INLINE Vector<T> load(const T* from) {
-    SAAL_LANES(from[lane]);
-}
-template <class T>
-SAAL_INLINE void store(T* to, const Vector<T>& v) {
-    for (int lane = 0; lane < kLanesOf<T>; ++lane) to[lane] = v[lane];
-}
-template <class T>
-SAAL_INLINE Vector<T> zero() {
-    SAAL_LANES(T{0});
-}
-template <class T>
-SAAL_INLINE Vector<T> absolute(const Vector<T>& m) {
-    SAAL_LANES(m[lane] < T{0} ? -m[lane] : m[lane]);
-}
-template <class T>
-SAAL_INLINE Vector<T> sign(const Vector<T>& m) {
-    SAAL_LANES(static_cast<T>((m[lane] > T{0}) - (m[lane] < T{0})));
-}
-template <class T>
-SAAL_INLINE Vector<T> power(const Vector<T>& x, double q) {
-    SAAL_LANES(static_cast<T>(pow(static_cast<double>(x[lane]), q)));
-}
-#undef SAAL_LANES
-
-#endif
 
 }  // namespace
 }  // namespace saal
