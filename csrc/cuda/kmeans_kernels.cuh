@@ -1,11 +1,11 @@
-// The kernels that start a search, and those of the plain passes.
+// The kernels that start a search, and those of the plain algorithm.
 #pragma once
 
-#include "kmeans_problem.cuh"
+#include "cuda/kmeans_problem.cuh"
 
 namespace saal {
 
-/// out[i] <- ‖x_i‖², of an outer product ‖a_i‖² ‖h_i‖²; a thread block a block of rows.
+/// out[i] <- ‖x_i‖², or of an outer product ‖left_i‖² ‖x_i‖². One thread block per block of rows.
 template <class T>
 __global__ void __launch_bounds__(kThreads) norms_kernel(Problem<T> problem, double* out) {
     const std::int64_t begin = static_cast<std::int64_t>(blockIdx.x) * kFan;
@@ -20,7 +20,7 @@ __global__ void __launch_bounds__(kThreads) norms_kernel(Problem<T> problem, dou
     }
 }
 
-/// Where a refresh is due: the sums of blocks; a team each.
+/// Sums the blocks where a refresh is due. One team per block.
 template <class T>
 __global__ void __launch_bounds__(kThreads) block_sums_kernel(Problem<T> problem) {
     if (not_due(*problem.control)) return;
@@ -29,8 +29,8 @@ __global__ void __launch_bounds__(kThreads) block_sums_kernel(Problem<T> problem
               static_cast<std::int64_t>(blockIdx.x) * kTeams + team_number(), teams);
 }
 
-/// The first row, in proportion to the weights given, which `weights` and `block_sums` hold meanwhile; one
-/// thread block.
+/// Draws the first row in proportion to the given weights, which are in `weights` and `block_sums` for now.
+/// One thread block.
 template <class T>
 __global__ void __launch_bounds__(kThreads) first_kernel(Problem<T> problem) {
     __shared__ double shared;
@@ -44,8 +44,8 @@ __global__ void __launch_bounds__(kThreads) first_kernel(Problem<T> problem) {
     }
 }
 
-/// Where it is due: weights[i] <- the least of itself and the weighted squared distances from the centres
-/// that aren't in it, all computed exactly, and each block's sum; a thread block a block of rows.
+/// Refreshes where it is due: weights[i] <- the least of itself and the weighted squared distances from the
+/// pending centres, all computed exactly; and each block's sum. One thread block per block of rows.
 template <class T>
 __global__ void __launch_bounds__(kThreads) fold_kernel(Problem<T> problem) {
     __shared__ double tile[kFan];
@@ -57,7 +57,7 @@ __global__ void __launch_bounds__(kThreads) fold_kernel(Problem<T> problem) {
     const std::int64_t own = begin + thread;
 
     double weight = own < problem.rows ? weight_before(problem, own) : 0.0;
-    if (problem.line()) {  // a row is one number: a thread a row
+    if (problem.line()) {  // a row is one number: one thread per row
         if (own < problem.rows) {
             const auto value = static_cast<double>(problem.x[own * problem.row_stride]);
             for (std::int64_t c = control.folded; c < end; ++c) {
@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(kThreads) fold_kernel(Problem<T> problem) {
     }
 }
 
-/// The end of a refresh, where one is due: the sums above the blocks; one thread block.
+/// Ends a refresh where one is due, with the sums of groups and the total. One thread block.
 template <class T>
 __global__ void __launch_bounds__(kThreads) sum_kernel(Problem<T> problem) {
     Control& control = *problem.control;
@@ -95,7 +95,7 @@ __global__ void __launch_bounds__(kThreads) sum_kernel(Problem<T> problem) {
     if (thread_number() == 0) refreshed(problem, control, total);
 }
 
-/// The end of a refresh and the next row by plain passes; one thread block.
+/// Ends a refresh and draws the next row of the plain algorithm. One thread block.
 template <class T>
 __global__ void __launch_bounds__(kThreads) select_kernel(Problem<T> problem) {
     __shared__ double shared;

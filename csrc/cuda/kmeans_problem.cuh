@@ -1,17 +1,18 @@
-// What the kernels of k-means++ share: the data, the workspace, and what a team of threads computes.
+// The parts that the kernels of k-means++ share: the data, the workspace, and the functions of a team of
+// threads.
 //
-// No CUDA header is included and no launch is written in the .cuh files, so that the tests compile the same
-// text with a host compiler and run it on std::threads (tests/csrc/cuda_on_host.h).
+// The .cuh files include no CUDA header and launch nothing, so that the tests can compile them with a host
+// compiler and run them on std::threads (tests/csrc/cuda_on_host.h).
 //
-// Sixteen threads, a team, work on a row: thread l is lane l of the lane sum in kmeans_policy.h, and a
-// shuffle over distances 8, 4, 2, 1 folds the lanes as the host does. nvcc runs with -fmad=false: no product
-// is fused into an addition but where it says fmaf.
+// Sixteen threads, a team, work on a row. Thread l is lane l of a lane sum (kmeans/policy.h); a shuffle over
+// distances 8, 4, 2, 1 folds the lanes as the host does. With -fmad=false, nvcc fuses a product into an
+// addition only for fmaf.
 #pragma once
 
 #include <cstdint>
 #include <limits>
 
-#include "../kmeans_policy.h"
+#include "kmeans/policy.h"
 
 #if !defined(SAAL_CANDIDATES)
 #define SAAL_CANDIDATES 64  // the tests have fewer: host threads are slow
@@ -24,7 +25,7 @@
 
 namespace saal {
 
-constexpr int kThreads = kFan;                // one thread a row where a block's weights are written
+constexpr int kThreads = kFan;                // one per row of a block
 constexpr int kTeams = kThreads / kLanes;     // teams of kLanes threads in a thread block
 constexpr int kCandidates = SAAL_CANDIDATES;  // drawn at once
 constexpr int kSplits = 4;                    // thread blocks that compare one candidate
@@ -32,23 +33,23 @@ constexpr int kSplits = 4;                    // thread blocks that compare one 
 /// Where a search stands; on the device.
 struct Control {
     Refresh refresh;
-    std::int64_t chosen;      // rows chosen, the given ones not counted
-    std::int64_t folded;      // centres in the weights
-    std::int64_t candidates;  // scanned
+    std::int64_t chosen;      // rows chosen, without the given ones
+    std::int64_t folded;      // centres folded into the weights
+    std::int64_t candidates;  // scanned so far
     std::int64_t accepted;
     std::int64_t refreshes;
     std::int64_t distances;
     std::int64_t stopped;  // kNoWeightLeft or kOverflow; 0 while it goes on
     double total;          // of the weights
-    bool due;              // a refresh is
+    bool due;              // whether a refresh is due
 };
 
-/// The data and the workspace, all on the device.
+/// The data and the workspace. All arrays are on the device.
 template <class T>
 struct Problem {
     const T* x;  // [rows, dim]
     std::int64_t rows, dim, row_stride;
-    const T* left;  // [rows, left_dim], null where rows are no outer products
+    const T* left;  // [rows, left_dim]; null unless rows are outer products
     std::int64_t left_dim, left_stride;
     std::int64_t k;
     std::int64_t given;  // centres chosen before
@@ -56,16 +57,16 @@ struct Problem {
 
     Control* control;
     std::int64_t* centres;     // [given + k]
-    double* sample;            // [rows], what multiplies D²; null for ones
+    double* sample;            // [rows], factors of D²; null for ones
     double* weights;           // [rows]
     double* block_sums;        // [blocks]
     double* group_sums;        // [groups]
-    double* norms;             // [rows] of outer products
+    double* norms;             // [rows], for outer products
     std::int64_t* candidates;  // [kCandidates]
-    double* least;             // [kSplits, kCandidates], their squared distances from the pending centres
-    double* mutual;            // [kCandidates, kCandidates], from earlier candidates
-    float* lengths;            // [rows], squared norms in the frame (kmeans_frame.h)
-    T* shift;                  // [dim], the frame's
+    double* least;   // [kSplits, kCandidates], their least squared distances from the pending centres
+    double* mutual;  // [kCandidates, kCandidates], their squared distances from earlier candidates
+    float* normalized_norms;  // [rows], squared norms of the normalized rows (kmeans/normalization.h)
+    T* shift;                 // [dim], the normalization's, with the numbers below
     double scale, left_scale;
     float keep;
 
@@ -87,7 +88,7 @@ __device__ inline unsigned team_mask() {
     return 0xffffu << (thread_number() % 32 / kLanes * kLanes);
 }
 
-/// The sum over a team's lanes, in every one of its threads.
+/// The sum over a team's lanes, in each of its threads.
 __device__ inline double fold_team(double lane) {
     for (int distance = kLanes / 2; distance > 0; distance /= 2)
         lane += __shfl_xor_sync(team_mask(), lane, distance, kLanes);
@@ -119,26 +120,26 @@ __device__ double team_distance(const Problem<T>& problem, std::int64_t row, std
     return fold_team(sum);
 }
 
-/// The squared distance as a weight, where it is less than one.
+/// The lesser of a weight and a weighted squared distance.
 template <class T>
 __device__ double lowered(const Problem<T>& problem, std::int64_t row, double squared, double weight) {
     if (problem.sample != nullptr) squared *= problem.sample[row];
     return squared < weight ? squared : weight;
 }
 
-/// What a row weighs before a refresh.
+/// A row's weight before a refresh.
 template <class T>
 __device__ double weight_before(const Problem<T>& problem, std::int64_t row) {
     constexpr double kInfinity = std::numeric_limits<double>::infinity();
     return problem.control->folded > 0 ? problem.weights[row] : kInfinity;
 }
 
-/// Whether there is nothing to refresh.
+/// Whether no refresh is due.
 __device__ inline bool not_due(const Control& control) {
     return !control.due || control.stopped != 0;
 }
 
-/// out[p] <- the lane sum of the kFan values of part p, for part `team` and every `step` after it.
+/// out[p] <- the lane sum of the kFan values of part p, for p = team, team + step, ...
 __device__ inline void sum_parts(const double* values, std::int64_t count, double* out, std::int64_t team,
                                  std::int64_t step) {
     for (std::int64_t part = team; part < parts(count, kFan); part += step) {
@@ -150,7 +151,7 @@ __device__ inline void sum_parts(const double* values, std::int64_t count, doubl
     }
 }
 
-/// The sums above the blocks, and the total, which thread 0 alone returns; one thread block.
+/// Sums the groups. Thread 0 returns the total, others 0. One thread block.
 template <class T>
 __device__ double sum_groups(const Problem<T>& problem) {
     sum_parts(problem.block_sums, problem.blocks(), problem.group_sums, team_number(), kTeams);
@@ -161,7 +162,7 @@ __device__ double sum_groups(const Problem<T>& problem) {
     return total;
 }
 
-/// What thread 0 notes after a refresh.
+/// Updates `control` after a refresh; for thread 0.
 template <class T>
 __device__ void refreshed(const Problem<T>& problem, Control& control, double total) {
     const std::int64_t centres = problem.given + control.chosen;
@@ -177,7 +178,7 @@ __device__ void refreshed(const Problem<T>& problem, Control& control, double to
         control.stopped = kNoWeightLeft;
 }
 
-/// Copies up to kFan values to shared memory, all threads, and lets thread 0 choose among them.
+/// `descend` over at most kFan values, by thread 0 after all threads have copied them to shared memory.
 __device__ inline Pick descend_together(const double* values, std::int64_t count, double target, double* tile,
                                         Pick* shared) {
     const int thread = thread_number();
@@ -185,10 +186,10 @@ __device__ inline Pick descend_together(const double* values, std::int64_t count
     __syncthreads();
     if (thread == 0) *shared = descend(tile, count, target);
     __syncthreads();
-    return *shared;  // written again after a barrier only
+    return *shared;  // stays until after the next barrier
 }
 
-/// The row that `u` aims at, in every thread of a block; needs a finite total above 0.
+/// The row that `u` draws, in every thread of a block. Needs a finite total above 0.
 template <class T>
 __device__ std::int64_t draw_together(const Problem<T>& problem, double total, double u) {
     __shared__ double tile[kFan];

@@ -1,20 +1,20 @@
-// The kernels of rejection (kmeans_rejection.cpp says why it is exact). A round draws some candidates,
+// The kernels of the rejection sampler (kmeans/rejection.cpp says why it is exact). A round draws candidates,
 // compares each with the pending centres and with the candidates before it, and scans them in order by the
-// policy that the CPU follows too; a refresh follows where that says so. The host launches rounds without
-// looking: what has nothing to do returns at once.
+// policy of the CPU; a refresh follows where the policy says so. The host launches rounds ahead, and a kernel
+// without work returns at once.
 #pragma once
 
 #include <limits>
 
-#include "../kmeans_frame.h"
-#include "kmeans_problem.cuh"
+#include "cuda/kmeans_problem.cuh"
+#include "kmeans/normalization.h"
 
 namespace saal {
 
-constexpr int kStrip = 64;  // rows whose weights a thread block lowers
+constexpr int kStrip = 64;  // rows whose weights a thread block updates
 constexpr int kTile = 64;   // centres at once
 constexpr int kDepth = 16;  // columns at once
-constexpr int kEach = 4;    // rows, and centres, whose products a thread forms
+constexpr int kEach = 4;    // a thread multiplies so many rows with so many centres
 
 /// Whether a search has ended.
 template <class T>
@@ -22,7 +22,7 @@ __device__ bool idle(const Problem<T>& problem) {
     return problem.control->stopped != 0 || problem.control->chosen >= problem.k;
 }
 
-/// Draws the next candidates; a thread block each.
+/// Draws the next candidates. One thread block per candidate.
 template <class T>
 __global__ void __launch_bounds__(kThreads) draw_kernel(Problem<T> problem) {
     if (idle(problem)) return;
@@ -32,8 +32,8 @@ __global__ void __launch_bounds__(kThreads) draw_kernel(Problem<T> problem) {
     if (thread_number() == 0) problem.candidates[b] = row;
 }
 
-/// Squared distances of candidates from the pending centres, the least, and from candidates before them;
-/// kSplits thread blocks each.
+/// Computes each candidate's least squared distance from the pending centres, and its squared distances from
+/// earlier candidates. kSplits thread blocks per candidate.
 template <class T>
 __global__ void __launch_bounds__(kThreads, 2) compare_kernel(Problem<T> problem) {
     __shared__ double found[kTeams];
@@ -60,8 +60,8 @@ __global__ void __launch_bounds__(kThreads, 2) compare_kernel(Problem<T> problem
     }
 }
 
-/// Scans the candidates in order until one makes a refresh due; one thread block of kCandidates threads, one
-/// a candidate. Each follows the policy for itself.
+/// Scans the candidates in order until one makes a refresh due. One thread block, one thread per candidate;
+/// each thread follows the policy for itself.
 template <class T>
 __global__ void __launch_bounds__(kCandidates) scan_kernel(Problem<T> problem) {
     __shared__ bool verdicts[kCandidates];
@@ -101,46 +101,45 @@ __global__ void __launch_bounds__(kCandidates) scan_kernel(Problem<T> problem) {
     if (thread == 0) *problem.control = control;
 }
 
-/// A number in the frame.
+/// A normalized number.
 template <class T>
-__device__ float in_frame(T value, T shift, double scale) {
+__device__ float normalized(T value, T shift, double scale) {
     return static_cast<float>((value - shift) * static_cast<T>(scale));
 }
 
-/// lengths[i] <- ‖x'_i‖², of outer products the factors' product; a thread block a block of rows.
+/// normalized_norms[i] <- ‖x'_i‖², or of outer products ‖left'_i‖² ‖x'_i‖². One thread block per block of
+/// rows.
 template <class T>
-__global__ void __launch_bounds__(kThreads) lengths_kernel(Problem<T> problem) {
+__global__ void __launch_bounds__(kThreads) normalized_norms_kernel(Problem<T> problem) {
     const std::int64_t begin = static_cast<std::int64_t>(blockIdx.x) * kFan;
     for (std::int64_t i = begin + team_number(); i < begin + kFan && i < problem.rows; i += kTeams) {
         double sum = 0.0;
         for (std::int64_t j = lane_number(); j < problem.dim; j += kLanes) {
             const T value = problem.x[i * problem.row_stride + j];
-            const auto framed = static_cast<double>(in_frame(value, problem.shift[j], problem.scale));
-            sum = add_square(sum, framed);
+            sum = add_square(sum, static_cast<double>(normalized(value, problem.shift[j], problem.scale)));
         }
-        double length = fold_team(sum);
+        double norm = fold_team(sum);
         if (problem.left != nullptr) {
             sum = 0.0;
             for (std::int64_t j = lane_number(); j < problem.left_dim; j += kLanes) {
                 const T value = problem.left[i * problem.left_stride + j];
-                sum = add_square(sum, static_cast<double>(in_frame(value, T{0}, problem.left_scale)));
+                sum = add_square(sum, static_cast<double>(normalized(value, T{0}, problem.left_scale)));
             }
             const double left = fold_team(sum);
-            // An outlier could lift what underflowed in the other factor: then no bound holds.
-            length =
-                length < 0x1p40 && left < 0x1p40 ? length * left : std::numeric_limits<double>::quiet_NaN();
+            // The norm of an outlier could lift terms that underflowed in the other factor.
+            norm = norm < 0x1p40 && left < 0x1p40 ? norm * left : std::numeric_limits<double>::quiet_NaN();
         }
-        if (lane_number() == 0) problem.lengths[i] = bounded(length);
+        if (lane_number() == 0) problem.normalized_norms[i] = bounded(norm);
     }
 }
 
-/// Tiles of rows and centres, a few columns of them.
+/// A few columns of a tile of rows and of a tile of centres.
 struct Columns {
     float rows[kDepth][kStrip + 1];
     float centres[kDepth][kTile + 1];
 };
 
-/// dots[a][b] <- ⟨row a, centre b⟩ in float and in the frame, of the kEach rows and centres of this thread.
+/// dots[a][b] <- ⟨row a, centre b⟩ in float, of the kEach rows and centres of this thread, normalized.
 /// `shift` is null for zeros. Begins with a barrier.
 template <class T>
 __device__ void multiply(const T* x, std::int64_t stride, std::int64_t dim, const T* shift, double scale,
@@ -154,13 +153,13 @@ __device__ void multiply(const T* x, std::int64_t stride, std::int64_t dim, cons
         __syncthreads();  // the columns before have been read
         const std::int64_t column = base + thread_number() % kDepth;
         const T origin = shift == nullptr || column >= dim ? T{0} : shift[column];
-        const auto framed = [&](std::int64_t i) {
-            return column < dim ? in_frame(x[i * stride + column], origin, scale) : 0.0F;
+        const auto at = [&](std::int64_t i) {
+            return column < dim ? normalized(x[i * stride + column], origin, scale) : 0.0F;
         };
         for (int r = thread_number() / kDepth; r < kStrip; r += kThreads / kDepth)
-            columns.rows[thread_number() % kDepth][r] = begin + r < rows ? framed(begin + r) : 0.0F;
+            columns.rows[thread_number() % kDepth][r] = begin + r < rows ? at(begin + r) : 0.0F;
         for (int c = thread_number() / kDepth; c < kTile; c += kThreads / kDepth)
-            columns.centres[thread_number() % kDepth][c] = c < count ? framed(centres[c]) : 0.0F;
+            columns.centres[thread_number() % kDepth][c] = c < count ? at(centres[c]) : 0.0F;
         __syncthreads();
         for (int j = 0; j < kDepth; ++j) {
             float values[kEach];
@@ -173,14 +172,14 @@ __device__ void multiply(const T* x, std::int64_t stride, std::int64_t dim, cons
     }
 }
 
-/// A centre and a lower bound of its squared distance.
+/// A centre, and a lower bound of its squared distance.
 struct Nearest {
     float bound;
     int centre;  // kTile for none
 };
 
-/// The nearest by its bound of those whose bound lies below `limit`, of all lanes' centres; the same in every
-/// thread of the team. `tried`: a bit for each of this lane's centres.
+/// The centre of least bound among those of all lanes, if that is below `limit`, in every thread of the team.
+/// `tried` has a bit for each of this lane's centres, which is set for those to leave out.
 __device__ inline Nearest nearest_open(const float* bounds, int count, float limit, unsigned tried) {
     Nearest nearest{0.0F, kTile};
     for (int c = lane_number(), bit = 0; c < count; c += kLanes, ++bit)
@@ -199,10 +198,10 @@ __device__ inline Nearest nearest_open(const float* bounds, int count, float lim
     return nearest;
 }
 
-/// Where it is due: lowers the weights by the pending centres, computing exactly what bounds leave open; a
-/// thread block a strip of rows. block_sums_kernel follows.
+/// Folds the pending centres into the weights where a refresh is due. It computes only those distances
+/// exactly that bounds leave open. One thread block per strip of rows. block_sums_kernel follows.
 template <class T>
-__global__ void __launch_bounds__(kThreads, 2) lower_kernel(Problem<T> problem) {
+__global__ void __launch_bounds__(kThreads, 2) update_block_kernel(Problem<T> problem) {
     __shared__ Columns columns;
     __shared__ float bounds[kStrip][kTile + 1];
     __shared__ std::int64_t centres[kTile];
@@ -237,8 +236,9 @@ __global__ void __launch_bounds__(kThreads, 2) lower_kernel(Problem<T> problem) 
                 const int r = team_number() * kEach + a;
                 const int c = lane_number() * kEach + b;
                 if (begin + r >= problem.rows || c >= count) continue;
-                const float length = problem.lengths[begin + r] + problem.lengths[centres[c]];
-                const float bound = length * problem.keep - 2.0F * dots[a][b] - kUnderflow;
+                const float norms =
+                    problem.normalized_norms[begin + r] + problem.normalized_norms[centres[c]];
+                const float bound = norms * problem.keep - 2.0F * dots[a][b] - kUnderflow;
                 bounds[r][c] = bound == bound ? bound : -std::numeric_limits<float>::infinity();
             }
         __syncthreads();

@@ -1,19 +1,18 @@
-// A search on a device, as the host drives it: `kmeans_cuda.cu` gives it a CUDA stream, the tests host
-// threads.
+// The host's driver of a search on a device: a CUDA stream (kmeans.cu), or host threads in the tests.
 //
 // A device has
 //   launch(kernel, thread blocks, threads, arguments...)
 //   upload(there, here, count), download(here, there, count): done on return
-//   download_rows(here, there, rows, numbers, stride): the same of rows `stride` elements apart
+//   download_rows(here, there, rows, width, stride): the same for rows `stride` elements apart
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
-#include "../kmeans_host.h"
-#include "kmeans_kernels.cuh"
-#include "kmeans_rejection.cuh"
+#include "cuda/kmeans_kernels.cuh"
+#include "cuda/kmeans_rejection.cuh"
+#include "kmeans/host.h"
 
 namespace saal {
 
@@ -35,7 +34,7 @@ class Parts {
     std::int64_t used_ = 0;
 };
 
-/// Lays a problem's workspace out at `begin`, null to ask for the size; returns its bytes.
+/// Places a problem's workspace at `begin`, and returns its size in bytes; null asks for the size only.
 template <class T>
 std::int64_t place(Problem<T>& problem, void* begin, bool weighted) {
     Parts memory(begin);
@@ -47,7 +46,7 @@ std::int64_t place(Problem<T>& problem, void* begin, bool weighted) {
     problem.candidates = memory.take<std::int64_t>(kCandidates);
     problem.least = memory.take<double>(std::int64_t{kSplits} * kCandidates);
     problem.mutual = memory.take<double>(std::int64_t{kCandidates} * kCandidates);
-    problem.lengths = memory.take<float>(problem.rows);
+    problem.normalized_norms = memory.take<float>(problem.rows);
     problem.shift = memory.take<T>(problem.dim);
     problem.norms = memory.take<double>(problem.left_dim > 0 ? problem.rows : 0);
     problem.sample = memory.take<double>(weighted ? problem.rows : 0);
@@ -78,7 +77,7 @@ std::int64_t workspace_bytes(const Rows<T>& x, std::int64_t k, std::int64_t init
     return place(problem, nullptr, weighted);
 }
 
-/// Chooses rows of `x`, which lies on the device as does `workspace`; everything in `options` is the host's.
+/// Chooses rows of `x`. `x` and `workspace` are on the device, the arrays of `options` on the host.
 template <class T, class Device>
 class DeviceSearch {
   public:
@@ -90,7 +89,7 @@ class DeviceSearch {
         problem_ = problem_of(x, options.k, static_cast<std::int64_t>(options.initial.size()));
         problem_.uniforms = options.uniforms;
         place(problem_, workspace, options.weights != nullptr);
-        control_.refresh = {x.count(), x.numbers(), options.refresh_every};
+        control_.refresh = {x.count(), x.width(), options.refresh_every};
         by_bounds_ = options.algorithm == Algorithm::kRejection && !problem_.line();
     }
 
@@ -121,13 +120,13 @@ class DeviceSearch {
     }
 
   private:
-    /// Enqueued before the host looks at signals again, in numbers read: some tenths of a second.
+    /// The host looks at signals after it has enqueued reads of so many numbers, some tenths of a second.
     static constexpr std::int64_t kNumbersBetween = std::int64_t{1} << 36;
 
     void start() {
         if (options_.weights != nullptr) device_.upload(problem_.sample, options_.weights, x_.count());
         if (x_.factored()) check_norms(norms(problem_.norms), fetch());
-        if (by_bounds_) frame();
+        if (by_bounds_) normalize();
         control_.due = true;
         if (options_.initial.empty()) {
             first();
@@ -139,7 +138,7 @@ class DeviceSearch {
         read();
     }
 
-    /// Squared norms, which stay at `there`, too.
+    /// Squared norms, which also stay at `there`.
     std::vector<double> norms(double* there) {
         launch(norms_kernel<T>, problem_.blocks(), kThreads, there);
         std::vector<double> out(static_cast<std::size_t>(x_.count()));
@@ -149,7 +148,7 @@ class DeviceSearch {
 
     auto fetch() {
         return [this](std::int64_t row) {
-            std::vector<T> values(static_cast<std::size_t>(x_.numbers()));
+            std::vector<T> values(static_cast<std::size_t>(x_.width()));
             device_.download(values.data(), x_.x.data + row * x_.x.row_stride, x_.x.dim);
             if (x_.factored())
                 device_.download(values.data() + x_.x.dim, x_.left.data + row * x_.left.row_stride,
@@ -158,9 +157,9 @@ class DeviceSearch {
         };
     }
 
-    /// The frame, from some rows.
-    void frame() {
-        const std::int64_t step = frame_step(x_.count());
+    /// Fits the normalization to some rows, and computes all rows' normalized norms.
+    void normalize() {
+        const std::int64_t step = sample_step(x_.count());
         const auto some = [&](const Matrix<T>& part, std::vector<T>& values) {
             const Matrix<T> rows{nullptr, parts(x_.count(), step), part.dim, part.dim};
             values.resize(static_cast<std::size_t>(rows.rows * rows.dim));
@@ -170,12 +169,12 @@ class DeviceSearch {
         };
         std::vector<T> x, left;
         const Matrix<T> rows = some(x_.x, x);
-        const Frame<T> found = frame_of(Rows<T>{rows, some(x_.left, left), nullptr});
-        device_.upload(problem_.shift, found.shift.data(), problem_.dim);
-        problem_.scale = found.scale;
-        problem_.left_scale = found.left_scale;
-        problem_.keep = found.keep;
-        launch(lengths_kernel<T>, problem_.blocks(), kThreads);
+        const auto fitted = fit_normalization(Rows<T>{rows, some(x_.left, left), nullptr});
+        device_.upload(problem_.shift, fitted.shift.data(), problem_.dim);
+        problem_.scale = fitted.scale;
+        problem_.left_scale = fitted.left_scale;
+        problem_.keep = fitted.keep;
+        launch(normalized_norms_kernel<T>, problem_.blocks(), kThreads);
     }
 
     void first() {
@@ -200,7 +199,7 @@ class DeviceSearch {
     }
 
     void plain() {
-        const std::int64_t draws = between(x_.numbers());
+        const std::int64_t draws = between(x_.width());
         while (control_.chosen < options_.k && control_.stopped == 0) {
             options_.between();
             const std::int64_t end = std::min(options_.k, control_.chosen + draws);
@@ -213,7 +212,7 @@ class DeviceSearch {
     }
 
     void rejection() {
-        const std::int64_t rounds = std::min<std::int64_t>(between(64 * x_.numbers()), 8);
+        const std::int64_t rounds = std::min<std::int64_t>(between(64 * x_.width()), 8);
         while (control_.chosen < options_.k && control_.stopped == 0) {
             options_.between();
             for (std::int64_t round = 0; round < rounds; ++round) {
@@ -226,7 +225,7 @@ class DeviceSearch {
         }
     }
 
-    /// How many passes of so many numbers a row to enqueue at once.
+    /// How many passes to enqueue at once, if each reads so many numbers per row.
     std::int64_t between(std::int64_t numbers_per_row) const {
         return std::clamp<std::int64_t>(kNumbersBetween / (x_.count() * numbers_per_row), 1, 256);
     }
@@ -234,7 +233,7 @@ class DeviceSearch {
     /// A refresh, where one is due.
     void refresh() {
         if (by_bounds_) {
-            launch(lower_kernel<T>, parts(x_.count(), kStrip), kThreads);
+            launch(update_block_kernel<T>, parts(x_.count(), kStrip), kThreads);
             sum_blocks();
         } else {
             fold();
@@ -252,7 +251,7 @@ class DeviceSearch {
 
     void upload_control() { device_.upload(problem_.control, &control_, 1); }
 
-    /// Waits for the device; throws where the weights overflow.
+    /// Waits for the device. Throws where the weights overflow.
     void read() {
         device_.download(&control_, problem_.control, 1);
         if (control_.stopped != kOverflow) return;

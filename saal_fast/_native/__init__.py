@@ -23,7 +23,7 @@ def core() -> ModuleType:
             f"saal_fast's C++ core doesn't load ({error}). Build it from a checkout with `pip install .`, or "
             "`pip install -e .` to import the package from the checkout itself; both need a C++17 compiler."
         ) from error
-    _core.use_openmp_of(str(Path(torch.__file__).parent))
+    _core.use_torch_threads(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
     return _core
 
 

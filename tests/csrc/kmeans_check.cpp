@@ -11,7 +11,7 @@
 #include <string>
 
 #include "cuda/kmeans_search.h"
-#include "kmeans.h"
+#include "kmeans/kmeans.h"
 
 namespace {
 
@@ -37,12 +37,12 @@ struct HostThreads {
     }
 };
 
-/// What kmeans_cuda.cu does, on host memory.
+/// The search of cuda/kmeans.cu, on host memory.
 template <class T>
 saal::Seeding with_kernels(const saal::Rows<T>& x, const saal::Options& options) {
     const std::int64_t bytes = saal::workspace_bytes(
         x, options.k, static_cast<std::int64_t>(options.initial.size()), options.weights != nullptr);
-    // NaN: whoever reads it before writing is caught
+    // of NaN, which shows in the result where a kernel reads before it writes
     std::vector<double> workspace(static_cast<std::size_t>(bytes) / sizeof(double),
                                   std::numeric_limits<double>::quiet_NaN());
     HostThreads device;

@@ -29,7 +29,7 @@ def test_there_are_cuda_sources() -> None:
 
 
 NEEDS_NVCC = pytest.mark.skipif(NVCC is None, reason="needs nvcc on the PATH")
-FLAGS = ["-std=c++17", "-fmad=false", "--expt-relaxed-constexpr"]  # as in CMakeLists.txt
+FLAGS = ["-std=c++17", "-fmad=false", "--expt-relaxed-constexpr", f"-I{ROOT / 'csrc'}"]  # as in CMakeLists.txt
 
 # A kernel's most registers a thread and bytes of shared memory a thread block, on any of GENERATIONS.
 BUDGET = {
@@ -42,17 +42,17 @@ BUDGET = {
     "draw_kernel": (40, 2100),
     "compare_kernel": (128, 128),
     "scan_kernel": (72, 64),
-    "lengths_kernel": (64, 0),
-    "lower_kernel": (128, 25_600),
+    "normalized_norms_kernel": (64, 0),
+    "update_block_kernel": (128, 25_600),
 }
 
 
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What ptxas says of the kernels, compiled for every generation with warnings as errors."""
-    if missing := {f"sm_{generation}" for generation in GENERATIONS} - built_architectures():
-        pytest.skip(f"this nvcc has no {', '.join(sorted(missing))}")
-    targets = [f"-gencode=arch=compute_{g},code=sm_{g}" for g in GENERATIONS]
+@pytest.fixture(scope="module", params=[pytest.param(g, marks=[] if g == 90 else pytest.mark.slow) for g in GENERATIONS])
+def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The report of ptxas on the kernels, compiled for one generation with warnings as errors."""
+    if f"sm_{request.param}" not in built_architectures():
+        pytest.skip(f"this nvcc has no sm_{request.param}")
+    targets = [f"-gencode=arch=compute_{request.param},code=sm_{request.param}"]
     said = ""
     for source in SOURCES:
         command = [NVCC, *FLAGS, *targets, "-Xptxas", "-v,-warn-spills", "-Werror", "all-warnings"]
@@ -66,9 +66,8 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> str:
 @NEEDS_NVCC
 def test_kernels_compile_without_warnings_or_spills(compiled: str) -> None:
     spills = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", compiled)
-    kernels = re.findall(r"Compiling entry function '(\w+)' for '(sm_\d+)'", compiled)
-    assert {architecture for _, architecture in kernels} == {f"sm_{g}" for g in GENERATIONS}
-    assert len(spills) >= len(kernels)
+    kernels = re.findall(r"Compiling entry function '\w+' for 'sm_\d+'", compiled)
+    assert len(spills) >= len(kernels) > 0
     assert set(spills) == {("0", "0", "0")}, compiled
 
 
@@ -87,7 +86,7 @@ def test_no_product_in_double_is_fused_into_an_addition(tmp_path: Path) -> None:
     # The rows are those of the CPU and of the reference only so.
     def fused(*flags: str) -> int:
         code = tmp_path / "kernels.ptx"
-        command = [NVCC, *flags, "-arch=compute_90", "--ptx", ROOT / "csrc" / "cuda" / "kmeans_cuda.cu", "-o", code]
+        command = [NVCC, *flags, "-arch=compute_90", "--ptx", ROOT / "csrc" / "cuda" / "kmeans.cu", "-o", code]
         subprocess.run(command, capture_output=True, check=True)
         text = code.read_text()
         assert len(re.findall(r"\bfma\.rn\.f32", text)) > 16  # the products of bounds are meant to be
@@ -101,7 +100,7 @@ def test_no_product_in_double_is_fused_into_an_addition(tmp_path: Path) -> None:
 @NEEDS_NVCC
 def test_the_build_has_these_flags() -> None:
     listed = (ROOT / "CMakeLists.txt").read_text()
-    assert all(flag in listed for flag in FLAGS[1:])
+    assert all(flag in listed for flag in FLAGS[1:3])
 
 
 @pytest.fixture

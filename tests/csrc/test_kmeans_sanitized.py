@@ -22,7 +22,10 @@ HERE = Path(__file__).parent
 CSRC = HERE.parent.parent / "csrc"
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs a host C++ compiler on the PATH")
+pytestmark = [
+    pytest.mark.slow,  # a sanitizer makes the compiler take minutes
+    pytest.mark.skipif(COMPILER is None, reason="needs a host C++ compiler on the PATH"),
+]
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,10 @@ class Case:
     refresh_every: int = -1
 
     def encoded(self) -> bytes:
-        way = ["auto", "plain", "rejection", "sorted"].index(self.algorithm)
+        algorithm = ["auto", "plain", "rejection", "sorted"].index(self.algorithm)
         left = np.empty((len(self.x), 0), self.x.dtype) if self.left is None else self.left
         weights = np.empty(0) if self.weights is None else self.weights
-        head = [self.x.dtype == np.float64, *self.x.shape, self.k, self.first == "argmax", way, left.shape[1]]
+        head = [self.x.dtype == np.float64, *self.x.shape, self.k, self.first == "argmax", algorithm, left.shape[1]]
         head += [self.refresh_every, len(self.uniforms), len(weights), len(self.initial)]
         parts = [np.array(head, np.int64), self.uniforms, weights, np.array(self.initial, np.int64), left, self.x]
         return b"".join(part.tobytes() for part in parts)
@@ -115,7 +118,7 @@ SMALL = [
     case(9, 4, 5, "argmax", distinct=1),
 ]
 THREADED = [case(1000, 200, 5), case(300_000, 1, 3, "argmax", dtype="float64")]  # large enough for several threads
-WAYS = [
+ALGORITHMS = [
     case(1, 1, 1, algorithm="rejection"),
     case(7, 3, 7, algorithm="rejection", dtype="float64"),
     case(258, 33, 50, "argmax", algorithm="rejection", dtype="float64"),
@@ -152,7 +155,7 @@ def build(folder: Path, sanitizer: str, candidates: int = 8) -> Path:
     can = subprocess.run([COMPILER, *flags, probe, "-o", program], capture_output=True, text=True, check=False)
     if can.returncode != 0 or subprocess.run([program], capture_output=True, check=False).returncode != 0:
         pytest.skip(f"{COMPILER} builds nothing that runs with C++20's <barrier> and -fsanitize={sanitizer}")
-    sources = [HERE / "kmeans_check.cpp", *sorted(CSRC.glob("kmeans*.cpp"))]
+    sources = [HERE / "kmeans_check.cpp", *sorted(CSRC.glob("kmeans/*.cpp"))]
     built = subprocess.run(
         [COMPILER, *flags, f"-I{CSRC}", "-DSAAL_ISA=baseline", *sources, "-o", program],
         capture_output=True,
@@ -194,16 +197,16 @@ def races(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_core_under_address_and_undefined_behaviour_sanitizers(addresses: Path) -> None:
-    check(addresses, "core", SMALL + THREADED + GROUPS + WAYS + GIVEN + WIDE)
+    check(addresses, "core", SMALL + THREADED + GROUPS + ALGORITHMS + GIVEN + WIDE)
 
 
 def test_core_under_the_thread_sanitizer(races: Path) -> None:
-    check(races, "core", SMALL + THREADED + WAYS + GIVEN + WIDE)
+    check(races, "core", SMALL + THREADED + ALGORITHMS + GIVEN + WIDE)
 
 
 # ---- the kernels
 
-KERNELS = [c for c in WAYS if c.algorithm != "sorted"]
+KERNELS = [c for c in ALGORITHMS if c.algorithm != "sorted"]
 FEW = [
     case(19, 17, 3),
     case(300, 1, 4, "argmax", dtype="float64", distinct=2),
@@ -222,17 +225,14 @@ def test_kernels_on_a_few_shapes_under_address_and_undefined_behaviour_sanitizer
     check(addresses, "kernels", FEW)
 
 
-@pytest.mark.slow
 def test_kernels_under_address_and_undefined_behaviour_sanitizers(addresses: Path) -> None:
     check(addresses, "kernels", SMALL + GROUPS + KERNELS + GIVEN)
 
 
-@pytest.mark.slow
 def test_kernels_with_as_many_candidates_as_on_a_device(tmp_path: Path) -> None:
     check(build(tmp_path, "address,undefined", 64), "kernels", [*FEW, case(400, 20, 90, algorithm="rejection")])
 
 
-@pytest.mark.slow
 def test_kernels_under_the_thread_sanitizer(races: Path) -> None:
     check(races, "kernels", RACES)
 
@@ -245,7 +245,6 @@ BARRIERS = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "line"), BARRIERS)
 def test_control_the_thread_sanitizer_finds_each_removed_barrier(races: Path, name: str, line: int) -> None:
     ran = run(races, "kernels", RACES, name, str(line))

@@ -1,9 +1,16 @@
-"""The threads that the C++ operations borrow from torch."""
+"""The threads that torch lends to the C++ operations, and those that stand in for them."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+COMPILER = shutil.which("gcc") or shutil.which("clang")
 
 FORKS = """
 import os, torch
@@ -37,17 +44,60 @@ threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
 assert all(torch.equal(one, want) for one in got)
 """
 
+LENDERS = """
+import ctypes, sys, torch
+from saal_fast import _native
+core = _native.core()
+fake, torchs = sys.argv[1:]
+ctypes.CDLL(fake)
+x = torch.randn(5, 64, 32, 32).contiguous(memory_format=torch.channels_last).numpy()
+weight = torch.randn(64, 64, 3, 3).numpy()
+outs = []
+for library, threads in [("/nowhere.so", 1), ("/nowhere.so", 3), (fake, 3), (torchs, 3)]:
+    lent = core.use_torch_threads(library)
+    assert lent == (library == fake or library == torchs and torch.__version__ >= (2, 10)), library
+    outs.append(torch.empty(5, 32, 32, 64).permute(0, 3, 1, 2))
+    core.winograd_conv(x, weight, outs[-1].numpy(), (1, 1), False, threads)
+assert all(torch.equal(out, outs[0]) for out in outs)
+core.use_torch_threads(fake)
+ctypes.c_int.in_dll(ctypes.CDLL(fake), "status").value = 1
+try:
+    core.winograd_conv(x, weight, outs[0].numpy(), (1, 1), False, 3)
+except RuntimeError as error:
+    assert str(error) == "torch_parallel_for failed"
+else:
+    raise AssertionError("a failure of torch_parallel_for went unseen")
+"""
 
-def run(program):
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+# Calls the function once for all, as torch does within a parallel region.
+FAKE = """
+#include <stdint.h>
+int status = 0;
+int32_t torch_parallel_for(int64_t begin, int64_t end, int64_t grain, void (*f)(int64_t, int64_t, void*), void* context) {
+    f(begin, end, context);
+    return status;
+}
+"""
 
 
-def test_a_forked_child_has_threads_of_its_own():
-    """OpenMP's don't follow into a fork: a child that waited for them would hang."""
-    ran = run(FORKS)
+def run(program: str, *arguments: object) -> None:
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert ran.returncode == 0, ran.stderr
 
 
-def test_several_python_threads_at_once():
-    ran = run(NESTED)
-    assert ran.returncode == 0, ran.stderr
+def test_a_forked_child_has_threads_of_its_own() -> None:
+    """Torch's don't follow into a fork: a child that waited for them would hang."""
+    run(FORKS)
+
+
+def test_several_python_threads_at_once() -> None:
+    run(NESTED)
+
+
+@pytest.mark.skipif(COMPILER is None or sys.platform != "linux", reason="needs a C compiler on the PATH, and Linux")
+def test_results_do_not_depend_on_who_lends_threads(tmp_path: Path) -> None:
+    source, library = tmp_path / "fake.c", tmp_path / "fake.so"
+    source.write_text(FAKE)
+    subprocess.run([str(COMPILER), "-shared", "-fPIC", source, "-o", library], check=True)
+    run(LENDERS, library, Path(torch.__file__).parent / "lib" / "libtorch_cpu.so")

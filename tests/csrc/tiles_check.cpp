@@ -1,11 +1,12 @@
-// Runs the tiles over layers of odd shapes, in memory of exactly the right size, against plain loops. The
-// tests build it with sanitizers. Prints each layer whose numbers are wrong; the exit status counts them.
+// Compares tiles and minimal filtering with plain loops, over layers of odd shapes in memory of exactly the
+// right size. The tests build it with sanitizers. It prints each layer whose numbers are wrong, and returns
+// their count.
 #include <cmath>
 #include <cstdio>
 #include <vector>
 
-#include "tiles.h"
-#include "winograd.h"
+#include "conv/tiles.h"
+#include "conv/winograd.h"
 
 namespace {
 
@@ -72,13 +73,14 @@ bool right(const Shape& s, Map map, double q, int threads) {
     saal::tile_norm<T>(a.read(), g.read(), layer, {map, q}, threads, "", norms.data());
     saal::tile_apply<T>(a.read(), g.read(), x.read(), layer, {map, q}, {scales.numbers.data(), false},
                         threads, "", out.images);
-    std::vector<T> held_norms(norms.size());
-    std::vector<T> held(static_cast<std::size_t>(
-        s.samples * saal::held_size(outputs, s.channels * s.kernel[0] * s.kernel[1], s.groups)));
-    Filled<T> moved(s.samples, outputs, h2, w2, s.channels_last, 6);
-    saal::tile_norm<T>(a.read(), g.read(), layer, {map, q}, threads, "", held_norms.data(), held.data());
-    saal::held_apply<T>(held.data(), x.read(), layer, {map, q}, {scales.numbers.data(), true}, threads, "",
-                        moved.images);
+    std::vector<T> second_norms(norms.size());
+    std::vector<T> materialized(static_cast<std::size_t>(
+        s.samples * saal::materialized_size(outputs, s.channels * s.kernel[0] * s.kernel[1], s.groups)));
+    Filled<T> stepped(s.samples, outputs, h2, w2, s.channels_last, 6);
+    saal::tile_norm<T>(a.read(), g.read(), layer, {map, q}, threads, "", second_norms.data(),
+                       materialized.data());
+    saal::apply_materialized<T>(materialized.data(), x.read(), layer, {map, q}, {scales.numbers.data(), true},
+                                threads, "", stepped.images);
 
     double worst = 0.0;
     const auto compare = [&](double got, double expected) {
@@ -89,7 +91,7 @@ bool right(const Shape& s, Map map, double q, int threads) {
     for (std::int64_t n = 0; n < s.samples; ++n) {
         double norm = 0.0;
         std::vector<double> expected(static_cast<std::size_t>(outputs * h2 * w2), 0.0);
-        std::vector<double> unmoved(expected.size(), 0.0);
+        std::vector<double> layer_alone(expected.size(), 0.0);
         for (std::int64_t o = 0; o < outputs; ++o)
             for (std::int64_t c = 0; c < s.channels; ++c)
                 for (std::int64_t i = 0; i < s.kernel[0]; ++i)
@@ -109,19 +111,19 @@ bool right(const Shape& s, Map map, double q, int threads) {
                         for (std::int64_t y = 0; y < h2; ++y)
                             for (std::int64_t z = 0; z < w2; ++z) {
                                 const auto to = static_cast<std::size_t>((o * h2 + y) * w2 + z);
-                                unmoved[to] += weight.at(o, c, i, j) * pixel(x, y, z);
+                                layer_alone[to] += weight.at(o, c, i, j) * pixel(x, y, z);
                                 if (m != 0.0) expected[to] += step * pixel(x, y, z);
                             }
                     }
         compare(static_cast<double>(norms[static_cast<std::size_t>(n)]), norm);
-        compare(static_cast<double>(held_norms[static_cast<std::size_t>(n)]), norm);
+        compare(static_cast<double>(second_norms[static_cast<std::size_t>(n)]), norm);
         const double scale = scales.at(n, 0, 0, 0);
         for (std::int64_t o = 0; o < outputs; ++o)
             for (std::int64_t y = 0; y < h2; ++y)
                 for (std::int64_t z = 0; z < w2; ++z) {
                     const auto from = static_cast<std::size_t>((o * h2 + y) * w2 + z);
                     compare(out.at(n, o, y, z), scale * expected[from]);
-                    compare(moved.at(n, o, y, z), unmoved[from] + scale * expected[from]);
+                    compare(stepped.at(n, o, y, z), layer_alone[from] + scale * expected[from]);
                 }
     }
     return worst < (sizeof(T) == 4 ? 2e-3 : 1e-9);  // sums may cancel

@@ -1,8 +1,0 @@
-// What each bindings_*.cpp adds to saal_fast._core.
-#pragma once
-
-#include <pybind11/pybind11.h>
-
-void define_kmeans(pybind11::module_& m);
-void define_diagonal_sums(pybind11::module_& m);
-void define_tiles(pybind11::module_& m);

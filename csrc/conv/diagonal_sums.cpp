@@ -1,0 +1,31 @@
+#include "conv/diagonal_sums.h"
+
+#include "support/isa.h"
+#include "support/workers.h"
+
+namespace saal {
+namespace {
+
+/// A thread with fewer additions than these would wake up after the others have done its part.
+constexpr std::int64_t kAdditionsPerThread = 1 << 20;
+
+}  // namespace
+
+template <class T>
+void diagonal_sums(const T* pixels, T* out, std::int64_t batch, const Window& window, int threads,
+                   const std::string& isa) {
+    const auto& table = find_table<DiagonalTable>(SAAL_BUILT_TABLES(diagonal_table), isa);
+    const DiagonalSums<T> sums = of_type<T>(table);
+    const std::int64_t positions = window.out_height * window.out_width, rows = batch * positions;
+    const std::int64_t additions = rows * positions * window.kernel_y * window.kernel_x;
+    const std::int64_t useful = additions / kAdditionsPerThread + 1;
+    Workers workers(static_cast<int>(useful < threads ? useful : threads));
+    workers.run(rows, [&](std::int64_t begin, std::int64_t end) { sums(pixels, out, window, begin, end); });
+}
+
+template void diagonal_sums<float>(const float*, float*, std::int64_t, const Window&, int,
+                                   const std::string&);
+template void diagonal_sums<double>(const double*, double*, std::int64_t, const Window&, int,
+                                    const std::string&);
+
+}  // namespace saal

@@ -1,0 +1,32 @@
+// Memory for vector registers.
+#pragma once
+
+#include <cstdint>
+#include <new>
+#include <utility>
+
+namespace saal {
+
+/// Memory aligned to cache lines, not initialised.
+template <class T>
+class Buffer {
+  public:
+    Buffer() = default;
+    explicit Buffer(std::int64_t size)
+        : data_(static_cast<T*>(::operator new(static_cast<std::size_t>(size) * sizeof(T), kAlign))) {}
+    Buffer(Buffer&& other) noexcept : data_(other.data_) { other.data_ = nullptr; }
+    Buffer& operator=(Buffer&& other) noexcept {
+        std::swap(data_, other.data_);
+        return *this;
+    }
+    ~Buffer() {
+        if (data_ != nullptr) ::operator delete(data_, kAlign);
+    }
+    T* get() const { return data_; }
+
+  private:
+    static constexpr std::align_val_t kAlign{64};
+    T* data_ = nullptr;
+};
+
+}  // namespace saal
