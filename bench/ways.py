@@ -2,7 +2,7 @@
 
 python bench/ways.py [adaptive]
 
-A network of one convolution is scored as a batch, its weight taken each way in turn; medians, the ways taking turns. Costs
+A network of one convolution is scored as a batch, in each way by turns; the times are medians. Costs
 are those of `ways_of`, in millions of multiply-adds a sample; `*` marks its pick.
 """
 
@@ -47,7 +47,7 @@ class One(nn.Module):
 
 
 def seconds(model: nn.Module, pool: Tensor, rule: perturbation.Perturbation) -> tuple[dict[str, float], dict[str, float]]:
-    """Of a batch by each way, and what the cost model holds each to cost."""
+    """Seconds of a batch by each way, and each way's cost by the cost model."""
     problem = Problem.of(model, rule, Classification())
     batch = Batch((pool,), {}, len(pool), 0)
     calls = next(iter(plan.watched(problem, (pool[:1],), {}).uses().values()))
