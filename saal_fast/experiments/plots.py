@@ -1,39 +1,37 @@
-"""What the figures share. They are made without pyplot, which leaves the caller's backend and open figures alone."""
+"""The style that all figures share. No figure uses pyplot, so the caller's backend and open figures stay as they are."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from matplotlib.figure import Figure
 
-from .protocol import STRATEGIES
-
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from pathlib import Path
 
 DPI = 150
-INK, GREY = "#222222", "#5f5f5f"
-PALETTE = (
-    "#8a8a8a", "#4c78a8", "#72b7b2", "#88d27a", "#bab0ac", "#b279a2", "#9d755d", "#ff9da6", "#54a24b", "#e4572e", "#f58518",
-    "#eeca3b", "#83bcb6",
-)  # fmt: skip
+INK, GREY, LIGHT_GREY, BLUE, ORANGE = "#222222", "#5f5f5f", "#e6e6e6", "#4c78a8", "#e4572e"
 
 
-def figure(width: float, height: float) -> Figure:
-    """An empty figure of that size in inches."""
-    return Figure(figsize=(width, height), dpi=DPI, facecolor="white", layout="constrained")
+def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
+    """An empty white figure, `width` by `height` inches."""
+    return Figure(figsize=(width, height), dpi=DPI, facecolor="white", layout=layout)
 
 
-def colours(strategies: Sequence[str]) -> list[str]:
-    """A colour for each, the same in all figures."""
-    known = list(STRATEGIES)
-    return [PALETTE[known.index(name)] if name in known else INK for name in strategies]
-
-
-def tidy(ax: Any, grid: str = "y") -> None:
-    """Takes away what is not needed of a plot's frame, and adds a light grid."""
+def style_axes(ax: Any, title: str, *, grid: str = "y") -> None:
+    """Sets the title, hides the upper and right spines, and draws a light grid along the axis `grid`."""
+    ax.set_title(title, fontsize=12, color=INK, loc="left")
     ax.tick_params(colors=GREY)
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(GREY)
-    ax.grid(axis=grid, color="#e6e6e6", linewidth=0.8)
+    ax.grid(axis=grid, color=LIGHT_GREY, linewidth=0.8)
     ax.set_axisbelow(True)
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """Writes the figure as a PNG.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    figure.savefig(path, dpi=DPI, format="png")
