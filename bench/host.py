@@ -2,7 +2,7 @@
 
 OMP_NUM_THREADS=1 python bench/host.py
 
-Every batch runs right after a plain forward pass of the same samples; told is the median of the ratios.
+Every batch runs right after a plain forward pass of the same samples; the result is the median of the ratios.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ROUNDS = 60
 
 
 def ratio(work: Callable[[], object], beside: Callable[[], object]) -> tuple[float, float]:
-    """Seconds, and how often the time of what runs beside."""
+    """Median seconds of `work`, and the median of its ratio to `beside`, which runs right before it."""
     times = []
     for _ in range(ROUNDS):
         start = time.perf_counter()

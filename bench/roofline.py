@@ -56,7 +56,7 @@ GPUS = (
 
 @dataclass(frozen=True)
 class Precision:
-    """How numbers are kept, and at which rates PyTorch's products and those of our Triton kernels run."""
+    """The type of all numbers, and the rates of PyTorch's products and of our Triton kernels' products."""
 
     name: str
     dtype: torch.dtype
@@ -73,7 +73,7 @@ PRECISIONS = (
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one operation. `ours` tells our kernels, whose products run at other rates."""
+    """The cost of one operation. `ours` marks our kernels, whose products run at other rates."""
 
     kind: str
     flops: float
@@ -112,7 +112,7 @@ def tensors(nest: Any) -> Iterator[Tensor]:
 
 
 def size_of(t: Tensor) -> float:
-    """Bytes; what is expanded counts once."""
+    """Bytes of a tensor; expanded elements count once."""
     numbers = 1
     for length, stride in zip(t.shape, t.stride(), strict=True):
         numbers *= length if stride else 1
@@ -132,12 +132,12 @@ def convolution_backward(args: Any, out: Any) -> float:
 
 
 def product(left: int) -> Callable[[Any, Tensor], float]:
-    """Of a matrix product whose left factor is that argument."""
+    """FLOPs of a matrix product whose left factor is the argument at that position."""
     return lambda args, out: 2.0 * out.numel() * args[left].shape[-1]
 
 
 def conv_window(kernel: list[int], groups: int, a: Tensor, g: Tensor) -> tuple[int, int, int, int]:
-    """N · groups, T, and a group's D and O."""
+    """N · groups, T, and D and O of a group."""
     return a.shape[0] * groups, g[0, 0].numel(), a.shape[1] // groups * kernel[0] * kernel[1], g.shape[1] // groups
 
 

@@ -1,8 +1,8 @@
-"""Whether the cost model picks the fastest way for a layer: every way that is open, timed.
+"""Whether the cost model picks the fastest mode for a layer: every mode that is open, timed.
 
-python bench/ways.py [adaptive]
+python bench/modes.py [adaptive]
 
-A network of one convolution is scored as a batch, its weight taken each way in turn; medians, the ways taking turns. Costs
+A network of one convolution is scored as a batch, in each mode by turns; the times are medians. Costs
 are those of `mode_costs`, in millions of multiply-adds a sample; `*` marks its pick.
 """
 
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from saal_fast import perturbation
 from saal_fast.engines import Problem
-from saal_fast.engines.ghost import engine as ghost
-from saal_fast.engines.ghost import plan
+from saal_fast.engines.ghost import Ghost
+from saal_fast.engines.ghost.plan import mode_costs, record_usage
 from saal_fast.models import memory
 from saal_fast.pools import Batch
 from saal_fast.tasks import Classification
@@ -47,26 +47,21 @@ class One(nn.Module):
 
 
 def seconds(model: nn.Module, pool: Tensor, rule: perturbation.Perturbation) -> tuple[dict[str, float], dict[str, float]]:
-    """Of a batch by each way, and what the cost model holds each to cost."""
+    """Seconds of a batch by each mode, and each mode's cost by the cost model."""
     problem = Problem.of(model, rule, Classification())
-    batch = Batch((pool,), {}, len(pool), 0)
-    calls = next(iter(plan.record_usage(problem, (pool[:1],), {}).uses().values()))
-    costs, pick = plan.mode_costs(calls, rule.linear), plan.cheapest_mode
-    engines = {}
-    try:
-        for way in costs:
-            plan.cheapest_mode = lambda calls, linear, way=way: way
-            engines[way] = ghost.Ghost(problem)
-            engines[way](batch, None)  # plans and allocates
-    finally:
-        plan.cheapest_mode = pick
-    times = {way: [] for way in engines}
+    batch = Batch((pool,), {}, len(pool))
+    calls = next(iter(record_usage(problem, batch.slice(0, 1)).uses().values()))
+    costs = mode_costs(calls, rule.linear)
+    engines = {mode: Ghost(problem, choose=lambda calls, linear, mode=mode: mode) for mode in costs}
+    times = {mode: [] for mode in engines}
+    for engine in engines.values():
+        engine(batch)  # plans and allocates
     for _ in range(ROUNDS):
-        for way, engine in engines.items():
+        for mode, engine in engines.items():
             start = time.perf_counter()
-            engine(batch, None)
-            times[way].append(time.perf_counter() - start)
-    return {way: statistics.median(of_way) for way, of_way in times.items()}, costs
+            engine(batch)
+            times[mode].append(time.perf_counter() - start)
+    return {mode: statistics.median(of_mode) for mode, of_mode in times.items()}, costs
 
 
 def main(*options: str) -> None:
@@ -78,8 +73,8 @@ def main(*options: str) -> None:
             found, costs = seconds(model, pool, rule)
             picked = min(costs, key=costs.get)
             cells = [
-                f"{way}{'*' if way == picked else ''} {1e3 * found[way]:.1f} ms ({costs[way] / 1e6:.0f} M)"
-                for way in sorted(found, key=found.get)
+                f"{mode}{'*' if mode == picked else ''} {1e3 * found[mode]:.1f} ms ({costs[mode] / 1e6:.0f} M)"
+                for mode in sorted(found, key=found.get)
             ]
             print(f"{name:22}", "   ".join(cells))
 

@@ -23,7 +23,7 @@ ROUNDS, LINES = 4, 30
 
 
 class Clock(TorchDispatchMode):
-    """Adds up seconds and calls by operation and shapes."""
+    """Sums seconds and calls for each operation and its shapes."""
 
     def __init__(self):
         super().__init__()

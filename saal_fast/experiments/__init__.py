@@ -1,1 +1,1 @@
-"""The paper's classification experiments (Section 4.1): Table 1, Figure 2, Figure 6."""
+"""`saal-fast`: the demonstration, and the paper's classification experiments (Section 4.1)."""

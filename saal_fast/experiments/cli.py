@@ -1,22 +1,22 @@
-"""The `saal-fast` command, down to a plain word where its own packages are not installed."""
+"""Entry point of the `saal-fast` script. It names the extra to install where one of the extra's packages is missing."""
 
 from __future__ import annotations
 
 import sys
 
-# What the demo extra installs, by the names one imports.
-EXTRA = frozenset({"matplotlib", "scipy", "sklearn", "torchvision", "tqdm", "typer"})
+EXTRA_PACKAGES = frozenset({"matplotlib", "scipy", "sklearn", "torchvision", "tqdm", "typer"})
+"""Import names of what the extra `demo` installs."""
 
 
 def main() -> None:
-    """Run the command line; the entry point of the `saal-fast` script."""
+    """Runs the command line."""
     try:
         from .commands import app  # noqa: PLC0415 - imports the optional typer
 
         app()
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
-        if missing not in EXTRA:
+        if missing not in EXTRA_PACKAGES:
             raise
         sys.exit(f'saal-fast: the package {missing} is not installed: pip install "saal-fast[demo]"')
 

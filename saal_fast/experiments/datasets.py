@@ -1,15 +1,10 @@
-"""Small image data sets that lie on this machine already; nothing is ever downloaded.
+"""Small image data sets that this machine already has; nothing is downloaded.
 
-`load` reads Fashion-MNIST (the smallest data set of the SAAL paper's §4.1) where it lies, or scikit-learn's
-digits, which come with that package.
+`load` reads Fashion-MNIST (the smallest data set of the paper's Section 4.1) from its idx files, or scikit-learn's digits.
 """
 
 from __future__ import annotations
 
-import gzip
-import shutil
-import tempfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -17,10 +12,10 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 
 from .._utils.paths import home_of
+from .idx import read_idx
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
 
 DataName = Literal["auto", "digits", "fashion-mnist"]
 Part = Literal["train", "test"]
@@ -49,13 +44,13 @@ class ImageData:
     """Labelled images, normalised for a network.
 
     Attributes:
-        name: which data set this is.
-        source: where it was read, in words or as a path.
-        images: float32 [N, C, H, W], of mean 0 and standard deviation 1 over the training pixels.
+        name: name of the data set.
+        source: the folder or package it was read from.
+        images: float32 [N, C, H, W], with mean 0 and standard deviation 1 over the training pixels.
         labels: int64 [N], indices into `classes`.
         classes: the class names.
-        mean: the pixel mean taken off, on the scale from 0 to 1.
-        std: the standard deviation divided by, on the same scale.
+        mean: the pixel mean that was subtracted, on the scale from 0 to 1.
+        std: the standard deviation that was divided by, on the same scale.
     """
 
     name: str
@@ -75,20 +70,20 @@ class ImageData:
 
 
 def load(name: DataName = "auto", root: str | os.PathLike[str] | None = None, part: Part = "train") -> ImageData:
-    """Read a data set.
+    """Reads a data set.
 
     Args:
-        name: "fashion-mnist", "digits" (scikit-learn's 1,797 images of 8×8 pixels), or "auto": Fashion-MNIST
-            where it lies, else digits.
-        root: the folder to look for Fashion-MNIST in, either torchvision's (`root/FashionMNIST/raw`) or one
-            that holds the idx files themselves, compressed or not. By default `./data`, then Debian's
-            `/usr/share/datasets/fashion-mnist`, where "auto" looks after a given root too. Digits need none.
-        part: "train" or "test". Digits come in one part, which is called "train".
+        name: "fashion-mnist", "digits" (scikit-learn's 1,797 images of 8×8 pixels), or "auto": Fashion-MNIST if it is
+            found, else digits.
+        root: folder of Fashion-MNIST: torchvision's (`root/FashionMNIST/raw`), or the folder of the idx files,
+            compressed or not. None looks in `./data`, then in Debian's `/usr/share/datasets/fashion-mnist`; "auto" looks
+            there after `root` too. Digits need no root.
+        part: "train" or "test". Digits have only the part "train".
 
     Raises:
-        ValueError: an unknown name or part, digits' "test", or a file that is not what it should be.
+        ValueError: unknown name or part, "test" of digits, or a damaged file.
         NotADirectoryError: `root` is not a folder.
-        FileNotFoundError: Fashion-MNIST was asked for and lies in none of the folders looked at.
+        FileNotFoundError: "fashion-mnist" is in none of the folders.
     """
     if name not in get_args(DataName):
         raise ValueError(f"unknown data set {name!r}: expected one of {', '.join(get_args(DataName))}")
@@ -99,31 +94,31 @@ def load(name: DataName = "auto", root: str | os.PathLike[str] | None = None, pa
     folders = _fashion_folders(root)
     if name == "auto" and root is not None:
         folders += _fashion_folders(None)
-    folder = next((f for f in folders if all(_find(f, stem) for stem in _stems(part))), None)
+    folder = next((f for f in folders if len(_paths(f, part)) == len(_stems(part))), None)
     if folder is not None:
         return _load_fashion_mnist(folder, part)
     if name == "auto":
         return _load_digits(part)
     raise FileNotFoundError(
-        f"Fashion-MNIST ({' and '.join(_stems(part))}, .gz or not) lies in none of these folders: "
+        f"Fashion-MNIST ({' and '.join(_stems(part))}, .gz or not) is in none of these folders: "
         f"{', '.join(str(f) for f in folders)}. Give its folder as root, or install Debian's package: "
         "apt-get install dataset-fashion-mnist"
     )
 
 
 def balanced(labels: torch.Tensor, classes: int, count: int) -> torch.Tensor:
-    """As many samples of every class, or one more of the first classes.
+    """Chooses samples so that the classes' counts differ by at most one.
 
     Args:
-        labels: int64 [N], in the order samples are taken from.
-        classes: how many there are.
-        count: how many samples to take.
+        labels: int64 [N]; earlier samples are chosen first.
+        classes: number of classes.
+        count: number of samples to choose.
 
     Returns:
         A mask [N] of the first `count // classes` samples of every class, one more of the first classes.
 
     Raises:
-        ValueError: a class has fewer.
+        ValueError: a class has too few samples.
     """
     chosen = torch.zeros(len(labels), dtype=torch.bool)
     for label in range(classes):
@@ -154,11 +149,8 @@ def _load_digits(part: Part) -> ImageData:
 
 
 def _load_fashion_mnist(folder: Path, part: Part) -> ImageData:
-    from torchvision.datasets import mnist  # noqa: PLC0415 - an optional dependency
-
-    images_stem, labels_stem = _stems(part)
-    images = _read_idx(folder, images_stem, mnist.read_image_file)
-    labels = _read_idx(folder, labels_stem, mnist.read_label_file)
+    images_path, labels_path = _paths(folder, part)
+    images, labels = torch.tensor(read_idx(images_path, 3)), torch.tensor(read_idx(labels_path, 1)).long()
     if len(images) != len(labels):
         raise ValueError(f"{folder} holds {len(images)} images of the {part} part, but {len(labels)} labels")
     if len(labels) and int(labels.max()) >= len(FASHION_CLASSES):
@@ -188,25 +180,8 @@ def _stems(part: Part) -> tuple[str, str]:
     return f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"
 
 
-def _find(folder: Path, stem: str) -> Path | None:
-    """The file of that name in `folder`, as it is or compressed; None where there is neither."""
-    return next((p for p in (folder / stem, folder / f"{stem}.gz") if p.is_file()), None)
-
-
-def _read_idx(folder: Path, stem: str, read: Callable[[str], torch.Tensor]) -> torch.Tensor:
-    """Read an idx file by torchvision's `read`, which opens only uncompressed ones."""
-    path = _find(folder, stem)
-    if path is None:
-        raise FileNotFoundError(f"{folder / stem} is gone")
-    try:
-        if path.suffix != ".gz":
-            return read(str(path))
-        with tempfile.TemporaryDirectory() as scratch:
-            plain = Path(scratch, stem)
-            with gzip.open(path) as packed, plain.open("wb") as unpacked:
-                shutil.copyfileobj(packed, unpacked)
-            return read(str(plain))
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} is not a whole gzip file: {error}") from error
-    except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a whole idx file of the expected kind") from error
+def _paths(folder: Path, part: Part) -> list[Path]:
+    """The files of a part in `folder`: images, then labels, each plain or compressed; fewer where one is missing."""
+    candidates = ((folder / stem, folder / f"{stem}.gz") for stem in _stems(part))
+    found = (next((path for path in pair if path.is_file()), None) for pair in candidates)
+    return [path for path in found if path is not None]

@@ -10,9 +10,9 @@ class Block(nn.Module):
     """Two 3×3 convolutions with batch norm, around a shortcut.
 
     Args:
-        inputs: channels in.
-        outputs: channels out.
-        stride: of the first convolution and the shortcut.
+        inputs: input channels.
+        outputs: output channels.
+        stride: stride of the first convolution and of the shortcut.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
@@ -36,14 +36,14 @@ class Block(nn.Module):
 def residual_network(
     classes: int, *, channels: int, widths: tuple[int, ...], blocks: int = 1, stem_stride: int = 1
 ) -> nn.Sequential:
-    """A 3×3 stem, `blocks` blocks a width, each width but the first halving the image, and a linear layer.
+    """A 3×3 stem, `blocks` blocks for each width, and a linear layer; every width but the first halves the image.
 
     Args:
-        classes: how many logits.
-        channels: of the images.
-        widths: channels of the blocks; the stem has the first's.
-        blocks: how many of each width.
-        stem_stride: 2 to halve the image in the stem already.
+        classes: number of logits.
+        channels: channels of the images.
+        widths: channels of the blocks; the stem has `widths[0]`.
+        blocks: number of blocks for each width.
+        stem_stride: 2 makes the stem halve the image too.
 
     Returns:
         A network from [N, channels, H, W] to logits [N, classes].
@@ -67,19 +67,33 @@ def resnet18(classes: int, channels: int = 3, width: int = 64, stem_stride: int 
     """ResNet-18 with the stem for 32×32 images: 3×3, no pooling.
 
     Args:
-        classes: how many logits.
-        channels: of the images.
-        width: channels of the first stage, 64 in the paper's network; the others have 2, 4 and 8 times as many.
+        classes: number of logits.
+        channels: channels of the images.
+        width: channels of the first stage, 64 in the paper's network; the later stages have 2, 4 and 8 times as many.
         stem_stride: 1 as published; 2 takes a quarter of the time.
 
     Returns:
         A network from [N, channels, H, W] to logits [N, classes].
 
     Raises:
-        ValueError: a number below 1.
+        ValueError: an argument is below 1.
     """
     for name, value in {"classes": classes, "channels": channels, "width": width, "stem_stride": stem_stride}.items():
         if value < 1:
             raise ValueError(f"{name} is {value}: expected at least 1")
     widths = (width, 2 * width, 4 * width, 8 * width)
     return residual_network(classes, channels=channels, widths=widths, blocks=2, stem_stride=stem_stride)
+
+
+def small_resnet(classes: int, side: int, widths: tuple[int, ...] = (32, 64, 128)) -> nn.Sequential:
+    """A residual network for small grey images, with one block for each width.
+
+    Args:
+        classes: number of logits.
+        side: height and width of the images; above 16 pixels the stem halves them too.
+        widths: channels of the blocks.
+
+    Returns:
+        A network from [N, 1, side, side] to logits [N, classes].
+    """
+    return residual_network(classes, channels=1, widths=widths, stem_stride=2 if side > 16 else 1)

@@ -29,7 +29,7 @@ def test_demo_runs(run, tmp_path):
 def test_every_option_reaches_the_settings(run, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(demo, "prepare", seen.append)
-    monkeypatch.setattr(demo, "run", lambda task: None)
+    monkeypatch.setattr(demo, "run", lambda partition: None)
     options = "--data digits --data-root r --labels 30 --pool 50 --k 4 --rho 0.1 --seed 7 --out o"
     assert run("demo", *options.split(), "--diversity", "kmeans++").exit_code == 0
     assert run("demo").exit_code == 0
@@ -116,7 +116,7 @@ def test_without_the_extra_the_script_says_what_to_install(tmp_path, monkeypatch
 
 def test_other_missing_modules_are_not_explained_away(monkeypatch):
     hide(monkeypatch, "typer")
-    monkeypatch.setattr(cli, "EXTRA", frozenset({"matplotlib"}))
+    monkeypatch.setattr(cli, "EXTRA_PACKAGES", frozenset({"matplotlib"}))
     with pytest.raises(ModuleNotFoundError, match="typer"):
         cli.main()
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from saal_fast.experiments.networks import Block, residual_network, resnet18
+from saal_fast.experiments.networks import Block, residual_network, resnet18, small_resnet
 
 
 def test_resnet18_is_the_papers_at_full_width():
@@ -42,3 +42,18 @@ def test_blocks_a_width():
 def test_numbers_below_one_are_refused(bad):
     with pytest.raises(ValueError, match=f"{next(iter(bad))} is"):
         resnet18(**({"classes": 10} | bad))
+
+
+@pytest.mark.parametrize(("side", "last"), [(8, 2), (16, 4), (28, 4)])
+def test_small_resnet_shapes(side, last):
+    model = small_resnet(7, side, widths=(4, 8, 16)).eval()
+    images = torch.randn(3, 1, side, side)
+    assert model(images).shape == (3, 7)
+    assert model[:-3](images).shape == (3, 16, last, last)
+
+
+def test_shortcut_carries_the_input():
+    block = small_resnet(2, 8, widths=(4, 8)).eval()[3]
+    torch.nn.init.zeros_(block.main[-1].weight)
+    x = torch.rand(2, 4, 8, 8)
+    torch.testing.assert_close(block(x), x)

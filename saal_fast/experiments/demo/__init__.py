@@ -1,7 +1,7 @@
-"""The demonstration behind `saal-fast demo`: a network, a pool, and the samples SAAL would label first."""
+"""The demonstration behind `saal-fast demo`: a network, a pool, and the samples that SAAL would label first."""
 
+from .partition import Partition, prepare
 from .pipeline import Result, run
 from .settings import Settings
-from .task import Task, prepare
 
-__all__ = ["Result", "Settings", "Task", "prepare", "run"]
+__all__ = ["Partition", "Result", "Settings", "prepare", "run"]

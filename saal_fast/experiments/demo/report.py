@@ -1,4 +1,4 @@
-"""The picks as rows: a table to read and a CSV to keep."""
+"""The picks and the timing as text: tables and a CSV file."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Pick:
 
     Attributes:
         rank: 1 for the first.
-        index: its place in the data set.
-        score: its perturbed loss, what SAAL ranks by.
-        loss: its loss at the weights as they are, for the class predicted.
-        grad_norm: the L2 norm of that loss's gradient.
-        predicted: the class the model predicts.
-        true: the class it is of, which SAAL has not seen.
+        index: index in the data set.
+        score: its perturbed loss, by which SAAL ranks.
+        loss: its loss at the unperturbed weights, for the predicted class.
+        grad_norm: L2 norm of that loss's gradient.
+        predicted: the class that the model predicts.
+        true: its label, which SAAL has not seen.
     """
 
     rank: int
@@ -42,15 +42,7 @@ def table(picks: Sequence[Pick]) -> str:
     """The picks as aligned columns under a heading."""
     heading = ("rank", "index", "score", "loss", "gradient norm", "predicted", "true")
     rows = [
-        (
-            str(p.rank),
-            str(p.index),
-            f"{p.score:.4f}",
-            f"{p.loss:.4f}",
-            f"{p.grad_norm:.4f}",
-            p.predicted,
-            p.true,
-        )
+        (str(p.rank), str(p.index), f"{p.score:.4f}", f"{p.loss:.4f}", f"{p.grad_norm:.4f}", p.predicted, p.true)
         for p in picks
     ]
     widths = [max(map(len, column)) for column in zip(heading, *rows, strict=True)]
@@ -67,7 +59,11 @@ def table(picks: Sequence[Pick]) -> str:
 
 
 def write_csv(picks: Sequence[Pick], path: Path) -> None:
-    """Write the picks to `path`, the numbers in six digits."""
+    """Writes the picks to `path`, numbers with six digits.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(CSV_COLUMNS)
@@ -77,7 +73,7 @@ def write_csv(picks: Sequence[Pick], path: Path) -> None:
 
 
 def timing_table(timing: Timing, engine: str) -> str:
-    """The timing as three lines, each with its ratio to a plain forward pass."""
+    """Three lines of milliseconds, each with its ratio to a plain forward pass."""
     rows = (
         ("plain forward pass", timing.forward),
         (f"SAAL, {engine} engine", timing.fast),

@@ -1,4 +1,4 @@
-"""What a demonstration can be asked for."""
+"""The settings of the demonstration."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Settings:
-    """The choices of one demonstration; the defaults follow the paper's §4.1 where it says.
+    """The settings of one demonstration; the defaults are the paper's where Section 4.1 gives them.
 
     Attributes:
-        data: the data set, as `saal_fast.experiments.datasets.load` names it.
-        data_root: the folder it lies in, if not a usual one.
-        labels: how many labelled samples to train on, drawn evenly from the classes.
-        pool: how many unlabelled samples to score; None for 2,000, or as many as the data hold.
-        k: how many samples to pick.
-        rho: the radius of the perturbation, in the units of the weights.
-        seed: of every draw and of the training, in [0, 2⁶³). The same seed gives the same picks on one machine
-            with one number of threads.
-        diversity: None for the k highest scores, "kmeans++" for k-means++ seeding over the scores, "badge" for the same
-            over the last layer's gradients.
-        out: the folder to write into, made if need be.
+        data: name of the data set, as for `saal_fast.experiments.datasets.load`.
+        data_root: folder of the data set; None for the usual ones.
+        labels: number of labelled samples to train on, balanced over the classes.
+        pool: number of unlabelled samples to score; None for 2,000, or for all if there are fewer.
+        k: number of samples to pick.
+        rho: radius of the perturbation, in the units of the weights.
+        seed: seed of every draw and of the training, in [0, 2⁶³). The same seed gives the same picks on one machine with
+            one number of threads.
+        diversity: None picks the k highest scores, "kmeans++" draws by k-means++ seeding over the scores, "badge" by
+            k-means++ seeding over the last layer's gradients.
+        out: folder to write into; it is created if need be.
         epochs: passes over the labelled samples.
-        reference_samples: how many samples of the pool the one-sample reference scores too.
+        reference_samples: number of the pool's samples that the reference engine scores too.
     """
 
     data: DataName = "auto"
@@ -46,11 +46,11 @@ class Settings:
     reference_samples: int = 64
 
     def __post_init__(self) -> None:
-        """Refuse what no data set could serve, and find the user's home where `out` names it by ~.
+        """Checks the settings, and expands a leading ~ of `out`.
 
         Raises:
-            ValueError: a count below 1, a `rho` that is negative or not finite, a `seed` out of range, or an
-                unknown `diversity`.
+            ValueError: a count is below 1, `rho` is negative or not finite, `seed` is out of range, or `diversity` is
+                unknown.
         """
         object.__setattr__(self, "out", home_of(self.out))
         for name in ("labels", "pool", "k", "epochs", "reference_samples"):

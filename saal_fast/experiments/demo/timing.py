@@ -1,4 +1,4 @@
-"""Milliseconds a sample: SAAL as fast as it goes, SAAL one sample at a time, and a plain forward pass."""
+"""Times a plain forward pass, SAAL by its default engine, and SAAL by the reference engine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-import saal_fast
+from ...scoring import score
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds a sample, each the median of a few repeats over the same samples.
+    """Milliseconds a sample: medians of repeats over the same samples.
 
     Attributes:
-        samples: how many samples a repeat goes through.
-        forward: a plain forward pass, all samples in one batch.
-        fast: `saal_fast.score` with its default engine, all samples in one batch.
-        reference: `saal_fast.score` with the reference engine, one sample at a time.
+        samples: number of samples in a repeat.
+        forward: a plain forward pass of one batch.
+        fast: `score` by its default engine, in one batch.
+        reference: `score` by the reference engine, one sample at a time.
     """
 
     samples: int
@@ -35,7 +35,7 @@ class Timing:
 
 
 def measure(model: nn.Module, images: torch.Tensor, rho: float, repeats: int = 3) -> Timing:
-    """Time the three over `images` [N, C, H, W], turn by turn, after one unmeasured turn."""
+    """Times the three on `images` [N, C, H, W] in turn; the first turn does not count."""
     count = len(images)
 
     @torch.no_grad()
@@ -43,10 +43,10 @@ def measure(model: nn.Module, images: torch.Tensor, rho: float, repeats: int = 3
         model(images)
 
     def fast() -> None:
-        saal_fast.score(model, images, rho, batch_size=count, progress=False)
+        score(model, images, rho, batch_size=count, progress=False)
 
     def reference() -> None:
-        saal_fast.score(model, images, rho, engine="reference", progress=False)
+        score(model, images, rho, engine="reference", progress=False)
 
     contestants: tuple[Callable[[], None], ...] = (forward, fast, reference)
     seconds = [[_seconds(run) for run in contestants] for _ in range(repeats + 1)]

@@ -1,9 +1,10 @@
-"""A results folder of cells: one run each, of one strategy with one seed, shared by any number of processes.
+"""A results folder of cells. A cell is the run of one strategy with one seed.
 
-    results/fashion-mnist/adam-cpu/saal/seed-0/                the records of a learner
-    results/fashion-mnist/adam-cpu-width8/saal/seed-0/         of another width than the preset's
+    results/fashion-mnist/adam-cpu/saal/seed-0/                a learner's records
+    results/fashion-mnist/adam-cpu-width8/saal/seed-0/         records of a run with another width than the preset's
 
-A cell is whole, under way, or not begun; a killed one is resumed by whoever comes next.
+Any number of processes may share the folder. A cell is whole, running, or missing; a killed one is resumed by the next
+process that comes to it.
 """
 
 from __future__ import annotations
@@ -21,22 +22,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from .data import Images
     from .protocol import Protocol
+    from .splits import Split
 
-
-PROBLEMS = (ValueError, RuntimeError, OSError, TypeError)
-"""What may be wrong with a cell, and nothing with the others."""
+RUN_ERRORS = (ValueError, RuntimeError, OSError, TypeError)
+"""Errors that make one cell fail; the other cells go on."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run.
+    """The run of one strategy with one seed.
 
     Attributes:
-        protocol: how it is run.
-        strategy: a name of `protocol.STRATEGIES`.
-        seed: of every draw.
+        protocol: settings of the run.
+        strategy: a name in `protocol.STRATEGIES`.
+        seed: seed of every draw.
     """
 
     protocol: Protocol
@@ -47,22 +47,22 @@ class Cell:
         return f"{self.protocol.dataset}, {self.protocol.name}: {self.strategy}, seed {self.seed}"
 
     def folder(self, results: Path) -> Path:
-        """Where its records lie."""
+        """The folder of its records."""
         return home_of(results) / self.protocol.dataset / self.protocol.name / self.strategy / f"seed-{self.seed}"
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What all who work on the cell must agree on."""
+        """The settings that all processes running the cell must share."""
         return {**asdict(self.protocol), "strategy": self.strategy}
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What a whole cell found.
+    """The learning curve of a whole cell.
 
     Attributes:
-        labelled: how many labels each round's model learnt from.
-        accuracy: its test accuracy, in percent.
+        labelled: number of labels that each round's model was trained on.
+        accuracy: each round's test accuracy, in percent.
     """
 
     labelled: tuple[int, ...]
@@ -80,49 +80,49 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How cells stand.
+class Summary:
+    """The state of some cells.
 
     Attributes:
-        curves: of those that are whole.
-        missing: those that are not.
-        bad: those whose records cannot be read, or are another run's.
+        curves: curve of each whole cell.
+        missing: cells that are not whole.
+        failed: cells that failed, or whose records are damaged or another run's.
     """
 
     curves: dict[Cell, Curve]
     missing: list[Cell]
-    bad: list[Cell]
+    failed: list[Cell]
 
 
-def there(protocol: Protocol, results: Path) -> list[Cell]:
-    """The cells of a protocol that have a folder, whole or not: by strategy, as in `protocol.STRATEGIES`, and seed."""
-    found = []
+def existing_cells(protocol: Protocol, results: Path) -> list[Cell]:
+    """The cells of a protocol that have a folder, whole or not, in the order of `protocol.STRATEGIES`, then of seeds."""
+    cells = []
     for strategy in STRATEGIES:
-        seeds = [path.name for path in Cell(protocol, strategy, 0).folder(results).parent.glob("seed-*") if path.is_dir()]
-        numbers = sorted(int(name[5:]) for name in seeds if name[5:].isdecimal())
-        found += [Cell(protocol, strategy, seed) for seed in numbers]
-    return found
+        folders = Cell(protocol, strategy, 0).folder(results).parent.glob("seed-*")
+        seeds = (path.name.removeprefix("seed-") for path in folders if path.is_dir())
+        cells += [Cell(protocol, strategy, seed) for seed in sorted(int(seed) for seed in seeds if seed.isdecimal())]
+    return cells
 
 
-def standing(cells: Iterable[Cell], results: Path, told: Callable[[str], None]) -> Standing:
-    """How cells stand; each that is bad is told, in a line."""
-    found = Standing({}, [], [])
+def summarize(cells: Iterable[Cell], results: Path, log: Callable[[str], None]) -> Summary:
+    """Reads the state of cells; logs a line for each that failed."""
+    summary = Summary({}, [], [])
     for cell in cells:
         try:
-            one = curve(cell, results)
-        except PROBLEMS as error:
-            found.bad.append(cell)
-            told(f"{cell}: {error}")
+            curve = read_curve(cell, results)
+        except RUN_ERRORS as error:
+            summary.failed.append(cell)
+            log(f"{cell}: {error}")
             continue
-        if one is None:
-            found.missing.append(cell)
+        if curve is None:
+            summary.missing.append(cell)
         else:
-            found.curves[cell] = one
-    return found
+            summary.curves[cell] = curve
+    return summary
 
 
-def curve(cell: Cell, results: Path) -> Curve | None:
-    """What a cell found; None as long as it is not whole.
+def read_curve(cell: Cell, results: Path) -> Curve | None:
+    """The curve of a cell, or None if it is not whole.
 
     Raises:
         ValueError: its folder holds a run of another protocol, or damaged records.
@@ -135,14 +135,14 @@ def curve(cell: Cell, results: Path) -> Curve | None:
             f"{cell.folder(results)} holds a run of another protocol than {cell}: {settings.get('more')}, expected "
             f"{cell.settings}. Move it away, or take another results folder"
         )
-    return _curve(rounds) if _whole(rounds, cell.protocol.rounds) else None
+    return _curve(rounds) if _is_complete(rounds, cell.protocol.rounds) else None
 
 
-def run(cell: Cell, data: Images, results: Path, *, device: str = "cpu", progress: bool | None = None) -> Curve:
-    """Runs a cell to its end, from wherever it stands, with its networks on `device`.
+def run(cell: Cell, data: Split, results: Path, *, device: str = "cpu", progress: bool | None = None) -> Curve:
+    """Runs a cell to its end, or resumes it, with its networks on `device`.
 
     Raises:
-        LockedError: another process is at it.
+        LockedError: another process is running it.
         ValueError: its folder holds another run.
         OSError: the folder cannot be written.
     """
@@ -168,51 +168,51 @@ def run(cell: Cell, data: Images, results: Path, *, device: str = "cpu", progres
 
 def run_all(
     cells: Iterable[Cell],
-    data: Images,
+    data: Split,
     results: Path,
     *,
-    told: Callable[[str], None],
+    log: Callable[[str], None],
     device: str = "cpu",
     progress: bool | None = None,
-) -> Standing:
-    """Runs what is not whole yet; cells that another process is at are left to it, and one that fails stops no other.
+) -> Summary:
+    """Runs the cells that are not whole yet. A cell that another process is running is left to it; a failure stops no other.
 
     Args:
-        cells: in the order to run them.
-        data: the data set of all of them.
+        cells: the cells, in the order to run them.
+        data: their data set.
         results: the results folder.
-        told: is told of every cell that is run, or fails, in a line.
-        device: of the networks.
+        log: receives a line for every cell that was run, is locked, or failed.
+        device: device of the networks.
         progress: as for `saal_fast.score`.
 
     Returns:
-        How they stand: missing are those that others are at, bad those that failed.
+        The cells' state; `missing` are those that other processes are running.
     """
-    found = Standing({}, [], [])
-    elsewhere = []
+    summary = Summary({}, [], [])
+    locked = []
     for cell in cells:
         started = time.perf_counter()
         try:
-            one = curve(cell, results)
-            if one is None:
-                one = run(cell, data, results, device=device, progress=progress)
+            curve = read_curve(cell, results)
+            if curve is None:
+                curve = run(cell, data, results, device=device, progress=progress)
                 seconds = time.perf_counter() - started
-                over = f"{one.mean:.1f} % over the curve"
-                told(f"{cell}: {one.last:.1f} % after {one.labelled[-1]:,} labels, {over} ({seconds:.0f} s)")
-            found.curves[cell] = one
+                mean = f"{curve.mean:.1f} % over the curve"
+                log(f"{cell}: {curve.last:.1f} % after {curve.labelled[-1]:,} labels, {mean} ({seconds:.0f} s)")
+            summary.curves[cell] = curve
         except LockedError:
-            elsewhere.append(cell)
-            told(f"{cell}: another process is at it")
-        except PROBLEMS as error:
-            found.bad.append(cell)
-            told(f"{cell}: {error}")
-    late = standing(elsewhere, results, told)
-    return Standing({**found.curves, **late.curves}, late.missing, [*found.bad, *late.bad])
+            locked.append(cell)
+            log(f"{cell}: another process is running it")
+        except RUN_ERRORS as error:
+            summary.failed.append(cell)
+            log(f"{cell}: {error}")
+    others = summarize(locked, results, log)
+    return Summary({**summary.curves, **others.curves}, others.missing, [*summary.failed, *others.failed])
 
 
-def _whole(rounds: list[Round], wanted: int) -> bool:
-    """Whether all rounds are acquired and the model after the last is trained."""
-    return bool(rounds) and rounds[-1].number == wanted + 1 and rounds[-1].labelled > 0
+def _is_complete(rounds: list[Round], acquisitions: int) -> bool:
+    """Whether all rounds are acquired and the model after the last one is trained."""
+    return bool(rounds) and rounds[-1].number == acquisitions + 1 and rounds[-1].labelled > 0
 
 
 def _curve(rounds: list[Round]) -> Curve:

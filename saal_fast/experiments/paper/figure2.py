@@ -1,7 +1,7 @@
 """Figure 2: seconds of one acquisition by every strategy, and of one training.
 
-The paper timed an iteration on CIFAR-10. Here, in one process and on one model: first the trainings, which leave the
-strategies what they learn of their own, then the acquisitions of the same candidates. The first run of each is not counted.
+The paper timed an iteration on CIFAR-10. Here one process times the trainings, in which strategies train their own parts,
+and the acquisitions, all by one model from the same candidates. The first run of each does not count.
 """
 
 from __future__ import annotations
@@ -18,33 +18,34 @@ from ..._utils.rng import seeded
 from ...learning import Labelled, Training
 from ...scoring import EngineName
 from ...strategies import SAAL, Strategy, TrainingHook
-from .plots import DPI, GREY, INK, colours, figure, tidy
+from ..plots import GREY, INK, new_figure, save_png, style_axes
+from .colours import colours
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from torch import Tensor, nn
 
-    from .data import Images
-    from .protocol import Protocol
+    from .protocol import OptimizerName, Protocol
+    from .splits import Split
 
 Kind = Literal["acquisition", "training"]
 ENGINES: tuple[EngineName, ...] = ("reference", "vmap", "ghost")
-LONG = 10.0
-"""Seconds of a first run above which it is counted itself, and not repeated."""
+REPEAT_LIMIT = 10.0
+"""Seconds; a first run that takes longer counts itself and is not repeated."""
 
 
 @dataclass(frozen=True)
 class Time:
-    """What one thing took.
+    """The duration of one training or acquisition.
 
     Attributes:
-        name: of the strategy and what else there is to say.
-        strategy: its name in the protocol; of a training without one, its optimiser.
+        name: label in table and figure: the strategy, and its engine or optimizer.
+        strategy: name in the protocol; the optimizer's of a training without a strategy.
         kind: what was timed.
-        seconds: median of the repeats; of a training, the epochs' number times the seconds of one.
-        samples: candidates scored, or labels learnt from.
+        seconds: median of the repeats; of a training, one epoch's seconds times the epochs.
+        samples: number of candidates scored, or of labels trained on.
     """
 
     name: str
@@ -56,63 +57,68 @@ class Time:
 
 def measure(
     protocol: Protocol,
-    data: Images,
+    data: Split,
     strategies: Sequence[str],
     *,
     repeats: int = 3,
     device: str = "cpu",
-    told: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> list[Time]:
-    """Times trainings and acquisitions amid a run: with the labels of half of the protocol's rounds.
+    """Times trainings and acquisitions in the middle of a run: with the labels of half of the protocol's rounds.
 
     Args:
-        protocol: of the run; trainings are timed by Adam and by SAM.
-        data: what to choose from.
-        strategies: names of `protocol.STRATEGIES`. "saal" is timed by each engine.
-        repeats: runs that count, after one that does not; a first run above 10 seconds counts and is the only one.
-        device: of the networks.
-        told: is told of every time, in a line.
+        protocol: settings of the run; trainings are timed by Adam and by SAM.
+        data: the data set.
+        strategies: names in `protocol.STRATEGIES`. "saal" is timed by each engine.
+        repeats: number of runs that count, after one that does not; a first run of more than 10 seconds is the only one.
+        device: device of the networks.
+        log: receives a line for every time.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: unknown name.
     """
-    rows, _ = replace(protocol, initial=protocol.initial + protocol.k * (protocol.rounds // 2)).start(data, 0)
-    labelled = Labelled(data.images, rows, data.labels[rows])
-    rest = torch.ones(len(data.labels), dtype=torch.bool)
-    rest[rows] = False
-    unlabelled = data.images[rest]
-    drawn = torch.randperm(len(unlabelled), generator=torch.Generator().manual_seed(0))[: protocol.candidates]
-    candidates = unlabelled[drawn]
-    times: list[Time] = []
-
-    def keep(name: str, strategy: str, kind: Kind, seconds: float, samples: int) -> None:
-        times.append(Time(name, strategy, kind, seconds, samples))
-        told(f"{kind} of {samples:,}, {name}: {seconds:.3g} s")
-
+    times = []
     with seeded(0):
-        models = {optimizer: protocol.model(data, device)() for optimizer in ("adam", "sam")}
-        for optimizer in ("adam", "sam"):
-            one = replace(protocol, optimizer=optimizer).training()
-            keep(optimizer, optimizer, "training", _train(models[optimizer], labelled, one, TrainingHook()), len(rows))
-        for name in strategies:
-            strategy = protocol.strategy(name)
-            model = models["adam"]
-            generator = torch.Generator().manual_seed(0)
-            hook = strategy.training(model, pool=unlabelled, labelled=labelled.inputs, generator=generator)
-            try:
-                if type(hook) is not TrainingHook:  # one that does something
-                    seconds = _train(model, labelled, protocol.training(), hook)
-                    keep(f"adam, with {name}'s own", name, "training", seconds, len(rows))
-            finally:
-                hook.close()
-            for label, variant in _variants(name, strategy):
-                seconds = _select(variant, model, candidates, protocol.k, labelled.inputs, repeats)
-                keep(label, name, "acquisition", seconds, len(candidates))
+        for timed in _measure_each(protocol, data, strategies, repeats, device):
+            log(f"{timed.kind} of {timed.samples:,}, {timed.name}: {timed.seconds:.3g} s")
+            times.append(timed)
     return times
 
 
+def _measure_each(protocol: Protocol, data: Split, strategies: Sequence[str], repeats: int, device: str) -> Iterator[Time]:
+    labelled, unlabelled = _middle_of_run(protocol, data)
+    drawn = torch.randperm(len(unlabelled), generator=torch.Generator().manual_seed(0))[: protocol.candidates]
+    candidates, labels = unlabelled[drawn], len(labelled)
+    models: dict[OptimizerName, nn.Module] = {name: protocol.model(data, device)() for name in ("adam", "sam")}
+    for optimizer, model in models.items():
+        training = replace(protocol, optimizer=optimizer).training()
+        yield Time(optimizer, optimizer, "training", _train(model, labelled, training, TrainingHook()), labels)
+    model = models["adam"]
+    for name in strategies:
+        strategy = protocol.strategy(name)
+        generator = torch.Generator().manual_seed(0)
+        hook = strategy.training(model, pool=unlabelled, labelled=labelled.inputs, generator=generator)
+        try:
+            if type(hook) is not TrainingHook:  # the strategy trains parts of its own
+                seconds = _train(model, labelled, protocol.training(), hook)
+                yield Time(f"adam, with {name}'s own", name, "training", seconds, labels)
+        finally:
+            hook.close()
+        for label, variant in _variants(name, strategy):
+            seconds = _select(variant, model, candidates, protocol.k, labelled.inputs, repeats)
+            yield Time(label, name, "acquisition", seconds, len(candidates))
+
+
+def _middle_of_run(protocol: Protocol, data: Split) -> tuple[Labelled, Tensor]:
+    """The labelled samples after half of the rounds, and the unlabelled images."""
+    rows, labels = replace(protocol, initial=protocol.initial + protocol.k * (protocol.rounds // 2)).start(data, 0)
+    unlabelled = torch.ones(len(data.labels), dtype=torch.bool)
+    unlabelled[rows] = False
+    return Labelled(data.images, rows, labels), data.images[unlabelled]
+
+
 def table(times: Sequence[Time]) -> str:
-    """The times as lines of Markdown."""
+    """The times as a table in Markdown."""
     lines = ["| | seconds | samples |", "| --- | --- | --- |"]
     return "\n".join([*lines, *(f"| {t.kind}: {t.name} | {t.seconds:.3g} | {t.samples:,} |" for t in times)])
 
@@ -128,12 +134,11 @@ def write(protocol: Protocol, times: Sequence[Time], stem: Path) -> None:
         writer.writerow(("kind", "name", "seconds", "samples"))
         writer.writerows((t.kind, t.name, f"{t.seconds:.6g}", t.samples) for t in times)
 
-    drawn = figure(7.5, 0.9 + 0.32 * len(times))
-    ax = drawn.subplots()
+    figure = new_figure(7.5, 0.9 + 0.32 * len(times))
+    ax = figure.subplots()
     places = range(len(times), 0, -1)
-    shades = [
-        GREY if t.kind == "training" else shade for t, shade in zip(times, colours([t.strategy for t in times]), strict=True)
-    ]
+    pairs = zip(times, colours(t.strategy for t in times), strict=True)
+    shades = [GREY if t.kind == "training" else colour for t, colour in pairs]
     ax.barh(places, [t.seconds for t in times], color=shades, height=0.7)
     for place, t in zip(places, times, strict=True):
         ax.text(1.06 * t.seconds, place, f"{t.seconds:.3g}", va="center", fontsize=8.5, color=INK)
@@ -141,14 +146,12 @@ def write(protocol: Protocol, times: Sequence[Time], stem: Path) -> None:
     ax.margins(x=0.12)
     ax.set_yticks(places, [f"{t.kind}: {t.name}" for t in times], fontsize=9)
     ax.set_xlabel(f"seconds, {torch.get_num_threads()} thread(s)", color=INK)
-    title = f"{protocol.dataset}, {protocol.title}: one training, one acquisition"
-    ax.set_title(title, fontsize=12, color=INK, loc="left")
-    tidy(ax, "x")
-    drawn.savefig(stem.with_suffix(".png"), dpi=DPI, format="png")
+    style_axes(ax, f"{protocol.dataset}, {protocol.title}: one training, one acquisition", grid="x")
+    save_png(figure, stem.with_suffix(".png"))
 
 
 def _variants(name: str, strategy: Strategy) -> list[tuple[str, Strategy]]:
-    """The strategy itself; of plain SAAL, one for each engine."""
+    """Label and strategy; plain SAAL once for each engine."""
     if name != "saal" or not isinstance(strategy, SAAL):
         return [(name, strategy)]
     return [(f"saal, {engine}", replace(strategy, options={**strategy.options, "engine": engine})) for engine in ENGINES]
@@ -163,11 +166,11 @@ def _select(strategy: Strategy, model: nn.Module, pool: Tensor, k: int, labelled
         return time.perf_counter() - started
 
     first = once()
-    return first if first > LONG else median(once() for _ in range(repeats))
+    return first if first > REPEAT_LIMIT else median(once() for _ in range(repeats))
 
 
 def _train(model: nn.Module, labelled: Labelled, training: Training, hook: TrainingHook) -> float:
-    """Seconds of all epochs, by one of them, after another that is not counted."""
+    """Seconds of all epochs: one epoch's, after another that does not count, times the number of epochs."""
     model.train()
     one = replace(training, epochs=1)
     one(model, labelled, hook)

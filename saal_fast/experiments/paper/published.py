@@ -1,4 +1,4 @@
-"""What the paper itself reports: Table 1, test accuracy in percent, mean ± standard deviation of three repeats."""
+"""Table 1 as the paper prints it: test accuracy in percent, mean ± standard deviation of three repeats."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ TABLE1: dict[tuple[str, str, str], str] = {
     for strategy, row in rows.items()
     for column, dataset in enumerate(_DATASETS)
 }
-"""By optimizer, data set and strategy, as printed.
+"""The printed figure for each optimizer, data set and strategy.
 
-The table does not say after which round; the text suggests after the last. Its one row "SAAL" does not say whether it is the
-plain rule or the one with k-means++ diversity, which the text speaks of too.
+The table does not say after which round; the text suggests the last. The text speaks of SAAL with and without k-means++
+diversity; the table has one row "SAAL" and does not say which of the two it is.
 """
 
 
 def table1(optimizer: str, dataset: str, strategy: str) -> str:
-    """The paper's figure as printed, a dash where it has none; that of SAAL for the plain rule and for k-means++ alike."""
+    """The paper's figure as printed, or a dash; "saal" and "saal-kmeans++" share the figure of the row SAAL."""
     row = "saal" if strategy == "saal-kmeans++" else strategy
     return TABLE1.get((optimizer, dataset, row), "–")

@@ -1,4 +1,4 @@
-"""Table 1: test accuracy after the last round, strategy by strategy, beside the paper's own figures."""
+"""Table 1: each strategy's test accuracy, beside the paper's own figures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from io import StringIO
 from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
-from . import published as paper
+from . import published
 from .protocol import STRATEGIES
 
 if TYPE_CHECKING:
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Row:
-    """What the cells of a strategy found.
+    """The results of one strategy.
 
     Attributes:
-        strategy: its name.
-        curves: of the cells that are whole, by seed.
+        strategy: name of the strategy.
+        curves: curve of each whole cell, by seed.
         paper: the paper's figure, as printed.
     """
 
@@ -35,35 +35,35 @@ class Row:
     @property
     def last(self) -> list[float]:
         """Accuracy after the last round, in percent, of each seed."""
-        return [found.last for found in self.curves.values()]
+        return [curve.last for curve in self.curves.values()]
 
     @property
     def mean(self) -> list[float]:
         """Mean accuracy over the curve, in percent, of each seed."""
-        return [found.mean for found in self.curves.values()]
+        return [curve.mean for curve in self.curves.values()]
 
 
 def gather(curves: Mapping[Cell, Curve], order: Sequence[str] = tuple(STRATEGIES)) -> list[Row]:
-    """Rows of cells of one protocol; a strategy without one has none.
+    """Groups the cells of one protocol into rows; a strategy without a cell has no row.
 
     Args:
-        curves: what they found.
-        order: of the strategies.
+        curves: curve of each cell.
+        order: order of the strategies.
     """
     rows = []
     for strategy in order:
-        mine = {cell: found for cell, found in curves.items() if cell.strategy == strategy}
-        if mine:
-            p = next(iter(mine)).protocol
-            by_seed = {cell.seed: mine[cell] for cell in sorted(mine, key=lambda cell: cell.seed)}
-            rows.append(Row(strategy, by_seed, paper.table1(p.optimizer, p.dataset, strategy)))
+        cells = sorted((cell for cell in curves if cell.strategy == strategy), key=lambda cell: cell.seed)
+        if cells:
+            p = cells[0].protocol
+            by_seed = {cell.seed: curves[cell] for cell in cells}
+            rows.append(Row(strategy, by_seed, published.table1(p.optimizer, p.dataset, strategy)))
     return rows
 
 
 def markdown(protocol: Protocol, rows: Sequence[Row]) -> str:
-    """The table in Markdown: mean ± sample standard deviation over seeds, the best in bold, the paper's figures marked."""
+    """The table in Markdown: mean ± sample standard deviation over seeds, the best in bold."""
     p = protocol
-    first = next((found for row in rows for found in row.curves.values()), None)
+    first = next((curve for row in rows for curve in row.curves.values()), None)
     labels = "" if first is None else f", {first.labelled[0]:,} to {first.labelled[-1]:,} labels"
     lines = [
         f"Test accuracy (%), {p.dataset}, {p.optimizer}, {p.title}{labels}",
@@ -71,7 +71,7 @@ def markdown(protocol: Protocol, rows: Sequence[Row]) -> str:
         "| strategy | after the last round | mean over the curve | seeds | the paper's own, by its protocol |",
         "| --- | --- | --- | --- | --- |",
     ]
-    columns = [_bold([row.last for row in rows]), _bold([row.mean for row in rows])]
+    columns = [_with_best_bold([row.last for row in rows]), _with_best_bold([row.mean for row in rows])]
     for row, last, over in zip(rows, *columns, strict=True):
         lines.append(f"| {row.strategy} | {last} | {over} | {len(row.curves)} | {row.paper} |")
     if not rows:
@@ -85,22 +85,22 @@ def markdown(protocol: Protocol, rows: Sequence[Row]) -> str:
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-    """A line for each cell: strategy, seed, labels, accuracy after the last round and over the curve, the paper's figure."""
+    """A CSV line for each cell: strategy, seed, labels, last accuracy, mean over the curve, the paper's figure."""
     out = StringIO()
     writer = csv.writer(out)
     writer.writerow(("strategy", "seed", "labels", "last", "mean", "paper"))
     for row in rows:
-        for seed, found in row.curves.items():
-            writer.writerow((row.strategy, seed, found.labelled[-1], f"{found.last:.6g}", f"{found.mean:.6g}", row.paper))
+        for seed, curve in row.curves.items():
+            writer.writerow((row.strategy, seed, curve.labelled[-1], f"{curve.last:.6g}", f"{curve.mean:.6g}", row.paper))
     return out.getvalue()
 
 
-def spell(values: Sequence[float]) -> str:
-    """Mean ± sample standard deviation in one digit; the mean alone of a single value."""
+def format_mean(values: Sequence[float]) -> str:
+    """Mean ± sample standard deviation with one decimal; of a single value the mean alone."""
     return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
 
 
-def _bold(columns: Sequence[Sequence[float]]) -> list[str]:
-    """Each spelled, and those in bold whose mean, as printed, is the largest."""
+def _with_best_bold(columns: Sequence[Sequence[float]]) -> list[str]:
+    """Formats each; those whose printed mean is the largest are bold."""
     best = max((f"{mean(values):.1f}" for values in columns), key=float, default="")
-    return [f"**{spell(values)}**" if f"{mean(values):.1f}" == best else spell(values) for values in columns]
+    return [f"**{format_mean(v)}**" if f"{mean(v):.1f}" == best else format_mean(v) for v in columns]

@@ -1,21 +1,19 @@
-from dataclasses import replace
-
 import pytest
 
-from saal_fast.experiments.paper.data import dataset
 from saal_fast.experiments.paper.protocol import protocol
+from saal_fast.experiments.paper.splits import load_split
+
+SMALL = {"candidates": 40, "rounds": 2, "epochs": 1, "width": 2}
 
 
-def small(preset="cpu", dataset="digits", optimizer="adam", **changes):
+def small(dataset="digits", optimizer="adam", **changes):
     """A protocol of seconds."""
-    seconds = {"rounds": 2, "epochs": 1, "width": 2, "candidates": 40}
-    given = {name: value for name, value in changes.items() if value is not None}
-    return replace(protocol(preset, dataset, optimizer, **(seconds | given)), k=5, tested=50)
+    return protocol("cpu", dataset, optimizer, **(SMALL | changes))
 
 
 @pytest.fixture(scope="session")
 def digits():
-    return dataset("digits")
+    return load_split("digits")
 
 
 @pytest.fixture(name="small")
@@ -24,6 +22,6 @@ def small_protocol():
 
 
 @pytest.fixture
-def as_small(monkeypatch):
-    """The command line runs the small protocol."""
-    monkeypatch.setattr("saal_fast.experiments.paper.commands.preset_of", small)
+def small_options():
+    """The small protocol as options of the command line."""
+    return ["--dataset", "digits", *(part for name, value in SMALL.items() for part in (f"--{name}", str(value)))]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from saal_fast.experiments.paper.cells import Cell, Curve, curve, run, run_all, standing, there
-from saal_fast.experiments.paper.data import CLASSES
+from saal_fast.experiments.paper.cells import Cell, Curve, existing_cells, read_curve, run, run_all, summarize
+from saal_fast.experiments.paper.splits import CLASSES
 from saal_fast.learning import LockedError, store
 
 
@@ -16,13 +16,13 @@ def kept(folder):
 
 def test_a_cell_is_run_to_its_curve(digits, small, tmp_path):
     cell = Cell(small(), "entropy", 1)
-    assert curve(cell, tmp_path) is None
+    assert read_curve(cell, tmp_path) is None
     found = run(cell, digits, tmp_path)
-    assert found.labelled == (20, 25, 30)
+    assert found.labelled == (20, 30, 40)
     assert len(found.accuracy) == 3
     assert all(0 <= a <= 100 for a in found.accuracy)
-    assert curve(cell, tmp_path) == found
-    name = "adam-cpu-k5-candidates40-rounds2-epochs1-width2-tested50"
+    assert read_curve(cell, tmp_path) == found
+    name = "adam-cpu-candidates40-rounds2-epochs1-width2"
     assert (tmp_path / "digits" / name / "entropy" / "seed-1" / "0003-fit.json").is_file()
     assert not list(tmp_path.rglob("*.part"))
 
@@ -46,23 +46,23 @@ def test_a_cell_cut_off_is_resumed_and_is_no_curve_before(digits, small, tmp_pat
     with pytest.raises(KeyboardInterrupt):
         run(cell, digits, tmp_path / "cut")
     monkeypatch.undo()
-    assert curve(cell, tmp_path / "cut") is None
+    assert read_curve(cell, tmp_path / "cut") is None
     assert run(cell, digits, tmp_path / "cut") == whole
     assert kept(tmp_path / "cut") == kept(tmp_path / "whole")
 
 
 def test_any_order_gives_the_same(digits, small, tmp_path):
     cells = [Cell(small(), name, seed) for name in ("random", "least-confidence") for seed in (0, 1)]
-    told = []
+    logged = []
     for name, order in (("forth", cells), ("back", cells[::-1])):
-        found = run_all(order, digits, tmp_path / name, told=told.append)
-        assert (list(found.curves), found.missing, found.bad) == (order, [], [])
+        found = run_all(order, digits, tmp_path / name, log=logged.append)
+        assert (list(found.curves), found.missing, found.failed) == (order, [], [])
     assert kept(tmp_path / "forth") == kept(tmp_path / "back")
-    assert len(told) == 8
-    assert told[0].startswith("digits, adam-cpu-k5-candidates40-rounds2-epochs1-width2-tested50: random, seed 0: ")
-    assert "% after 30 labels" in told[0]
-    assert list(run_all(cells, digits, tmp_path / "forth", told=told.append).curves) == cells
-    assert len(told) == 8  # nothing was left to do
+    assert len(logged) == 8
+    assert logged[0].startswith("digits, adam-cpu-candidates40-rounds2-epochs1-width2: random, seed 0: ")
+    assert "% after 40 labels" in logged[0]
+    assert list(run_all(cells, digits, tmp_path / "forth", log=logged.append).curves) == cells
+    assert len(logged) == 8  # nothing was left to do
 
 
 def test_a_cell_that_another_process_is_at_is_left_to_it(digits, small, tmp_path):
@@ -74,12 +74,12 @@ def test_a_cell_that_another_process_is_at_is_left_to_it(digits, small, tmp_path
         assert other.stdout.readline() == b"held\n"
         with pytest.raises(LockedError):
             run(cells[0], digits, tmp_path)
-        told = []
-        assert run_all(cells, digits, tmp_path, told=told.append).missing == [cells[0]]
-        assert told[0].endswith("another process is at it")
-        assert curve(cells[1], tmp_path) is not None
+        logged = []
+        assert run_all(cells, digits, tmp_path, log=logged.append).missing == [cells[0]]
+        assert logged[0].endswith("another process is running it")
+        assert read_curve(cells[1], tmp_path) is not None
         other.kill()
-    assert run_all(cells, digits, tmp_path, told=told.append).missing == []  # the lock went with the process
+    assert run_all(cells, digits, tmp_path, log=logged.append).missing == []  # the lock went with the process
 
 
 PROCESS = """
@@ -87,10 +87,10 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from conftest import small
-from saal_fast.experiments.cells import Cell, run_all
-from saal_fast.experiments.data import dataset
+from saal_fast.experiments.paper.cells import Cell, run_all
+from saal_fast.experiments.paper.splits import load_split
 cells = [Cell(small(), name, seed) for name in ("random", "saal") for seed in (0, 1)]
-run_all(cells, dataset("digits"), Path(sys.argv[2]), told=print)
+run_all(cells, load_split("digits"), Path(sys.argv[2]), log=print)
 """
 
 
@@ -100,7 +100,7 @@ def test_two_processes_share_the_cells(digits, small, tmp_path):
     said = "".join(process.communicate(timeout=120)[0] for process in both)
     assert [process.returncode for process in both] == [0, 0]
     cells = [Cell(small(), name, seed) for name in ("random", "saal") for seed in (0, 1)]
-    run_all(cells, digits, tmp_path / "alone", told=lambda _: None)
+    run_all(cells, digits, tmp_path / "alone", log=lambda _: None)
     assert kept(tmp_path / "shared") == kept(tmp_path / "alone")
     assert all(f"{cell}: " in said for cell in cells)
 
@@ -108,11 +108,11 @@ def test_two_processes_share_the_cells(digits, small, tmp_path):
 def test_another_protocols_cells_are_not_mixed_in(digits, small, tmp_path):
     cell, other = (Cell(replace(small(), epochs=epochs), "random", 0) for epochs in (1, 2))
     run(cell, digits, tmp_path)
-    assert curve(other, tmp_path) is None  # it has a folder of its own
-    assert there(other.protocol, tmp_path) == []
+    assert read_curve(other, tmp_path) is None  # it has a folder of its own
+    assert existing_cells(other.protocol, tmp_path) == []
     cell.folder(tmp_path).parents[1].rename(other.folder(tmp_path).parents[1])
     with pytest.raises(ValueError, match="holds a run of another protocol than"):
-        curve(other, tmp_path)
+        read_curve(other, tmp_path)
     with pytest.raises(ValueError, match="holds another run: more was"):
         run(other, digits, tmp_path)
 
@@ -124,8 +124,8 @@ def test_the_cells_there_are_found(digits, small, tmp_path):
     for stray in ("luck/seed-0", "saal/seed-x", "saal/notes"):
         (cells[0].folder(tmp_path).parents[1] / stray).mkdir(parents=True)
     (cells[0].folder(tmp_path).parent / "seed-4").touch()
-    assert there(small(), tmp_path) == cells
-    assert there(small(optimizer="sam"), tmp_path) == []
+    assert existing_cells(small(), tmp_path) == cells
+    assert existing_cells(small(optimizer="sam"), tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -141,13 +141,13 @@ def test_a_cell_that_fails_stops_no_other(digits, small, tmp_path, monkeypatch, 
         write(self, name, content)
 
     monkeypatch.setattr(store.Store, "write", fail)
-    told = []
-    found = run_all(cells, digits, tmp_path, told=told.append)
-    assert (found.bad, found.missing, list(found.curves)) == (cells[:1], [], cells[1:])
-    assert str(error) in told[0]
-    assert told[0].startswith(f"{cells[0]}: ")
+    logged = []
+    found = run_all(cells, digits, tmp_path, log=logged.append)
+    assert (found.failed, found.missing, list(found.curves)) == (cells[:1], [], cells[1:])
+    assert str(error) in logged[0]
+    assert logged[0].startswith(f"{cells[0]}: ")
     monkeypatch.undo()
-    assert list(run_all(cells, digits, tmp_path, told=told.append).curves) == cells
+    assert list(run_all(cells, digits, tmp_path, log=logged.append).curves) == cells
 
 
 def test_a_bad_cell_is_told_and_the_others_stand(digits, small, tmp_path):
@@ -157,12 +157,12 @@ def test_a_bad_cell_is_told_and_the_others_stand(digits, small, tmp_path):
         cell.folder(tmp_path).mkdir(parents=True)
         path = cell.folder(tmp_path) / "settings.json"
         path.mkdir() if content is None else path.write_text(content)
-    told = []
-    found = standing([*cells, Cell(small(), "random", 3)], tmp_path, told.append)
+    logged = []
+    found = summarize([*cells, Cell(small(), "random", 3)], tmp_path, logged.append)
     assert found.curves == {cells[0]: one}
-    assert found.bad == cells[1:]
+    assert found.failed == cells[1:]
     assert [cell.seed for cell in found.missing] == [3]
-    assert [line.partition(": ")[2].partition(": ")[0] for line in told] == ["random, seed 1", "random, seed 2"]
+    assert [line.partition(": ")[2].partition(": ")[0] for line in logged] == ["random, seed 1", "random, seed 2"]
 
 
 def test_home_is_where_a_shell_says(small, tmp_path, monkeypatch):
@@ -171,7 +171,7 @@ def test_home_is_where_a_shell_says(small, tmp_path, monkeypatch):
 
 
 def test_reading_makes_no_folder(small, tmp_path):
-    assert curve(Cell(small(), "random", 0), tmp_path / "none") is None
+    assert read_curve(Cell(small(), "random", 0), tmp_path / "none") is None
     assert not Path(tmp_path / "none").exists()
 
 

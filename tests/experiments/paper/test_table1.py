@@ -3,10 +3,10 @@ from io import StringIO
 
 import pytest
 
-from saal_fast.experiments.paper import published as paper
+from saal_fast.experiments.paper import published
 from saal_fast.experiments.paper.cells import Cell, Curve
 from saal_fast.experiments.paper.protocol import protocol
-from saal_fast.experiments.paper.table1 import Row, as_csv, gather, markdown, spell
+from saal_fast.experiments.paper.table1 import Row, as_csv, format_mean, gather, markdown
 
 FASHION = protocol("cpu", "fashion-mnist", "adam")
 
@@ -52,8 +52,8 @@ def test_what_is_changed_of_the_preset_is_told():
 
 
 def test_the_deviation_is_of_the_sample():
-    assert spell([1.0, 2.0, 3.0, 4.0]) == "2.5 ± 1.3"  # √(5/3)
-    assert spell([2.04]) == "2.0"
+    assert format_mean([1.0, 2.0, 3.0, 4.0]) == "2.5 ± 1.3"  # √(5/3)
+    assert format_mean([2.04]) == "2.0"
 
 
 def test_csv_has_a_line_for_each_cell():
@@ -69,13 +69,13 @@ def test_csv_has_a_line_for_each_cell():
 
 
 def test_the_papers_figures():
-    assert paper.table1("adam", "fashion-mnist", "saal") == "85.8 ± 0.8"
-    assert paper.table1("adam", "fashion-mnist", "saal-kmeans++") == "85.8 ± 0.8"
-    assert paper.table1("sam", "cifar100", "ll4al") == "35.7 ± .01"
-    assert paper.table1("sam", "svhn", "coreset") == "78.9 ± 1.3"
-    assert paper.table1("adam", "svhn", "margin") == "–"
-    assert paper.table1("adam", "digits", "saal") == "–"
-    assert len(paper.TABLE1) == 7 * 8
+    assert published.table1("adam", "fashion-mnist", "saal") == "85.8 ± 0.8"
+    assert published.table1("adam", "fashion-mnist", "saal-kmeans++") == "85.8 ± 0.8"
+    assert published.table1("sam", "cifar100", "ll4al") == "35.7 ± .01"
+    assert published.table1("sam", "svhn", "coreset") == "78.9 ± 1.3"
+    assert published.table1("adam", "svhn", "margin") == "–"
+    assert published.table1("adam", "digits", "saal") == "–"
+    assert len(published.TABLE1) == 7 * 8
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sam"])
@@ -83,7 +83,7 @@ def test_the_papers_best_are_as_it_says(optimizer):
     """SAAL is best in seven of the eight columns (Section 4.1)."""
     best = []
     for dataset in ("fashion-mnist", "svhn", "cifar10", "cifar100"):
-        means = {s: float(v.split()[0]) for (o, d, s), v in paper.TABLE1.items() if (o, d) == (optimizer, dataset)}
+        means = {s: float(v.split()[0]) for (o, d, s), v in published.TABLE1.items() if (o, d) == (optimizer, dataset)}
         best.append(max(means, key=means.get))
     assert best == (["saal"] * 4 if optimizer == "adam" else ["saal", "coreset", "saal", "saal"])
 

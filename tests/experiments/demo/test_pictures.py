@@ -3,7 +3,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from saal_fast.experiments.demo.plots import MOST_SHOWN, plot_histogram, plot_picks
+from saal_fast.experiments.demo.pictures import MAX_SHOWN, draw_histogram, draw_picks
 from saal_fast.experiments.demo.report import Pick
 
 
@@ -19,16 +19,16 @@ def ink(path):
 @pytest.mark.parametrize("count", [1, 3, 12])
 def test_picks_are_drawn(tmp_path, count):
     black, white = torch.ones(count, 1, 8, 8), torch.zeros(count, 1, 8, 8)
-    plot_picks(picks_of(count), black, tmp_path / "black.png")
-    plot_picks(picks_of(count), white, tmp_path / "white.png")
+    draw_picks(picks_of(count), black, tmp_path / "black.png")
+    draw_picks(picks_of(count), white, tmp_path / "white.png")
     assert ink(tmp_path / "white.png") > 0.005  # the captions
     assert ink(tmp_path / "black.png") > ink(tmp_path / "white.png") + 0.1  # and the images
 
 
 def test_grid_grows_with_the_picks(tmp_path):
     heights = []
-    for count in (5, 10, MOST_SHOWN, MOST_SHOWN + 3):
-        plot_picks(picks_of(count), torch.rand(count, 1, 8, 8), tmp_path / "picks.png")
+    for count in (5, 10, MAX_SHOWN, MAX_SHOWN + 3):
+        draw_picks(picks_of(count), torch.rand(count, 1, 8, 8), tmp_path / "picks.png")
         heights.append(imread(tmp_path / "picks.png").shape[0])
     assert heights[0] < heights[1] < heights[2] == heights[3]
 
@@ -36,7 +36,7 @@ def test_grid_grows_with_the_picks(tmp_path):
 @pytest.mark.parametrize("count", [1, 50])
 def test_histogram_marks_the_picks(tmp_path, count):
     scores = torch.arange(count) / count
-    plot_histogram(scores, torch.tensor([count - 1]), tmp_path / "histogram.png")
+    draw_histogram(scores, torch.tensor([count - 1]), tmp_path / "histogram.png")
     pixels = imread(tmp_path / "histogram.png")[..., :3]
     orange = (pixels[..., 0] > 0.85) & (pixels[..., 2] < 0.25)
     assert orange.sum() > 50
@@ -44,5 +44,5 @@ def test_histogram_marks_the_picks(tmp_path, count):
 
 def test_the_backend_stays_as_it_is(tmp_path, monkeypatch):
     monkeypatch.setitem(mpl.rcParams, "backend", "svg")
-    plot_histogram(torch.rand(9), torch.tensor([1]), tmp_path / "histogram.png")
+    draw_histogram(torch.rand(9), torch.tensor([1]), tmp_path / "histogram.png")
     assert mpl.rcParams["backend"] == "svg"

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from saal_fast.experiments.demo.train import accuracy, train
+from saal_fast.experiments.demo.training import train
+from saal_fast.learning import Accuracy
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def fitted(images, labels, seed=0, epochs=20):
 def test_training_learns_and_ends_in_evaluation(separable):
     model = fitted(*separable)
     assert not model.training
-    assert accuracy(model, *separable) > 0.95
+    assert Accuracy(*separable)(model)["accuracy"] > 0.95
 
 
 def test_training_follows_the_seed_and_leaves_the_global_one(separable):
@@ -33,10 +34,3 @@ def test_training_follows_the_seed_and_leaves_the_global_one(separable):
     assert first.equal(again)
     assert not first.equal(other)
     assert torch.get_rng_state().equal(state)
-
-
-@pytest.mark.parametrize("batch_size", [1, 3, 10])
-def test_accuracy_counts_every_batch(batch_size):
-    images = torch.eye(4)[[0, 1, 2, 3, 0, 0, 0]]
-    labels = torch.tensor([0, 1, 2, 3, 1, 2, 3])
-    assert accuracy(nn.Identity(), images, labels, batch_size) == pytest.approx(4 / 7)

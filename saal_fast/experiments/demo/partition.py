@@ -1,4 +1,4 @@
-"""The active-learning task: which samples are labelled, which form the pool, which are held out."""
+"""Divides a data set into labelled samples, the pool and held-out samples."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
     from .settings import Settings
 
-USUAL_POOL = 2000
-MOST_HELD_OUT = 1000
+DEFAULT_POOL = 2000
+MAX_HELD_OUT = 1000
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class Partition:
     """A data set and three disjoint sets of indices into it.
 
     Attributes:
-        settings: what was asked for.
+        settings: the settings it was made by.
         data: the images and their labels.
-        labelled: int64 [labels], as many of every class as of any other, or one fewer.
-        pool: int64 [pool], drawn evenly from the rest; their labels are only shown, never used.
-        held_out: int64, to measure accuracy on: a fifth of the data, at most 1,000.
+        labelled: int64 [labels], balanced: the classes' counts differ by at most one.
+        pool: int64 [pool], drawn uniformly from the rest; their labels are shown, never used.
+        held_out: int64, for measuring accuracy: a fifth of the data, at most 1,000.
     """
 
     settings: Settings
@@ -38,29 +38,29 @@ class Task:
     held_out: torch.Tensor
 
 
-def prepare(settings: Settings) -> Task:
-    """Load the data, draw the three sets and make the output folder: all that can fail by what was asked.
+def prepare(settings: Settings) -> Partition:
+    """Loads the data, draws the three sets and creates the output folder, so that settings fail here or nowhere.
 
     Raises:
-        ValueError: the data hold fewer samples, or more classes, than the settings allow for, or are corrupt.
-        OSError: the data lie nowhere, or the output folder cannot be written.
+        ValueError: the data set is unknown, damaged, too small for the settings, or has more classes than `labels`.
+        OSError: the data set is not found, or the output folder cannot be written.
     """
     data = load(settings.data, settings.data_root)
     held_out, labelled, pool = _draw(data.labels, len(data.classes), settings)
     _make_writable(settings.out)
-    return Task(settings=settings, data=data, labelled=labelled, pool=pool, held_out=held_out)
+    return Partition(settings, data, labelled, pool, held_out)
 
 
 def _draw(labels: torch.Tensor, classes: int, settings: Settings) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Held-out, labelled and pool indices, a shuffle by `settings.seed` cut into three."""
+    """Indices of held-out samples, labelled samples and pool: one shuffle by `settings.seed`, divided into three."""
     if settings.labels < classes:
         raise ValueError(f"labels is {settings.labels}: expected at least one for each of {classes} classes")
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(settings.seed))
-    held_out, rest = order.tensor_split([min(MOST_HELD_OUT, len(order) // 5)])
+    held_out, rest = order.tensor_split([min(MAX_HELD_OUT, len(order) // 5)])
     chosen = balanced(labels[rest], classes, settings.labels)
     labelled, unlabelled = rest[chosen], rest[~chosen]
     available = len(unlabelled)
-    size = min(USUAL_POOL, available) if settings.pool is None else settings.pool
+    size = min(DEFAULT_POOL, available) if settings.pool is None else settings.pool
     if size > available:
         raise ValueError(
             f"pool is {size}, but beside {settings.labels} labelled and {len(held_out)} held-out samples "

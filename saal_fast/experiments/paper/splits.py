@@ -1,4 +1,4 @@
-"""The data sets of the experiments, each in a part to learn from and a part to test on."""
+"""The experiments' data sets, each with a training part and a test part."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ if TYPE_CHECKING:
 
 DatasetName = Literal["fashion-mnist", "svhn", "cifar10", "cifar100", "digits"]
 CLASSES: dict[str, int] = {"fashion-mnist": 10, "svhn": 10, "cifar10": 10, "cifar100": 100, "digits": 10}
+"""Number of classes of each data set."""
 
 
 @dataclass(frozen=True, eq=False)
-class Images:
-    """A data set in two parts; pixels have mean 0 and standard deviation 1 over the first part, for each channel.
+class Split:
+    """A data set in two parts. In each channel the training pixels have mean 0 and standard deviation 1.
 
     Attributes:
-        name: which.
-        images: to learn from, float32 [N, C, H, W].
-        labels: theirs, int64 [N].
+        name: name of the data set.
+        images: training images, float32 [N, C, H, W].
+        labels: training labels, int64 [N].
         test_images: float32 [M, C, H, W].
         test_labels: int64 [M].
-        classes: how many.
+        classes: number of classes.
     """
 
     name: str
@@ -40,35 +41,36 @@ class Images:
     classes: int
 
 
-def dataset(name: DatasetName, root: str | os.PathLike[str] | None = None, *, download: bool = False) -> Images:
-    """Reads a data set.
+def load_split(name: DatasetName, root: str | os.PathLike[str] | None = None, *, download: bool = False) -> Split:
+    """Reads both parts of a data set.
 
     Args:
-        name: "fashion-mnist" is read by `experiments.datasets.load` (Debian's package included); "svhn" (without its extra
-            part), "cifar10" and "cifar100" by torchvision; "digits" are scikit-learn's, every fifth to test on.
-        root: the folder it lies in; None for the usual ones, "data" of those that torchvision reads.
-        download: let torchvision download what is missing. Nothing is downloaded otherwise.
+        name: "fashion-mnist" and "digits" are read by `experiments.datasets.load`; every fifth digit is for testing.
+            torchvision reads "svhn" (without its extra part), "cifar10" and "cifar100".
+        root: folder of the data set; None for the usual folders, or for "data" where torchvision reads.
+        download: lets torchvision download what is missing. Nothing is downloaded otherwise.
 
     Raises:
-        ValueError: an unknown name, or files that are not what they should be.
-        FileNotFoundError: it does not lie there.
-        OSError: it cannot be read, or downloaded.
+        ValueError: unknown name, or damaged files.
+        FileNotFoundError: the folder does not hold the data set.
+        OSError: the data set cannot be read or downloaded.
     """
     if name not in get_args(DatasetName):
         raise ValueError(f"unknown data set {name!r}: expected one of {', '.join(get_args(DatasetName))}")
     if name == "digits":
-        whole = load("digits")
-        test = torch.arange(len(whole)) % 5 == 4
-        return Images(name, whole.images[~test], whole.labels[~test], whole.images[test], whole.labels[test], CLASSES[name])
+        digits = load("digits")
+        test = torch.arange(len(digits)) % 5 == 4
+        parts = (digits.images[~test], digits.labels[~test], digits.images[test], digits.labels[test])
+        return Split(name, *parts, CLASSES[name])
     if name == "fashion-mnist":
         train, held_out = load(name, root, "train"), load(name, root, "test")
-        return Images(name, train.images, train.labels, held_out.images, held_out.labels, CLASSES[name])
+        return Split(name, train.images, train.labels, held_out.images, held_out.labels, CLASSES[name])
     folder = home_of("data" if root is None else root)
     (pixels, labels), (test_pixels, test_labels) = (_torchvision(name, folder, part, download) for part in (True, False))
     mean, std = pixels.mean((0, 2, 3), keepdim=True), pixels.std((0, 2, 3), keepdim=True)
     for images in (pixels, test_pixels):
         images.sub_(mean).div_(std)
-    return Images(name, pixels, labels, test_pixels, test_labels, CLASSES[name])
+    return Split(name, pixels, labels, test_pixels, test_labels, CLASSES[name])
 
 
 def _torchvision(name: str, folder: Path, train: bool, download: bool) -> tuple[Tensor, Tensor]:
@@ -86,8 +88,8 @@ def _torchvision(name: str, folder: Path, train: bool, download: bool) -> tuple[
         if "not found" not in str(error).lower() and not isinstance(error, FileNotFoundError):
             raise
         raise FileNotFoundError(
-            f"{name} does not lie whole in the folder {folder}, as torchvision's {kind.__name__} keeps it: give its folder "
-            "as the data root, or let it be downloaded"
+            f"the folder {folder} does not hold {name} as torchvision's {kind.__name__} keeps it, or not all of it: give "
+            "the data set's folder as the data root, or let it be downloaded"
         ) from error
     except OSError as error:
         raise OSError(f"cannot {'download' if download else 'read'} {name} in the folder {folder}: {error}") from error

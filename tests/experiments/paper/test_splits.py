@@ -8,7 +8,7 @@ import torch
 from torchvision import datasets
 
 from saal_fast.experiments import datasets as plain
-from saal_fast.experiments.paper.data import dataset
+from saal_fast.experiments.paper.splits import load_split
 
 
 def pixels(count, seed):
@@ -73,7 +73,7 @@ def normalised(images, train):
 @pytest.mark.parametrize(("name", "classes"), [("cifar10", 10), ("cifar100", 100)])
 def test_cifar_is_read(cifar, name, classes):
     root, files = cifar(name)
-    read = dataset(name, root)
+    read = load_split(name, root)
     train = np.concatenate([files["data_batch_1"], files["data_batch_2"]])
     torch.testing.assert_close(read.images, normalised(train, train), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(read.test_images, normalised(files["test_batch"], train), rtol=1e-4, atol=1e-5)
@@ -86,7 +86,7 @@ def test_cifar_is_read(cifar, name, classes):
 
 def test_svhn_is_read(svhn):
     root, parts = svhn
-    read = dataset("svhn", root)
+    read = load_split("svhn", root)
     train = parts["train"][0]
     torch.testing.assert_close(read.images, normalised(train, train), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(read.test_images, normalised(parts["test"][0], train), rtol=1e-4, atol=1e-5)
@@ -97,13 +97,13 @@ def test_svhn_is_read(svhn):
 def test_labels_must_be_among_the_classes(cifar):
     root, _ = cifar("cifar10", labels=[77] * 20)
     with pytest.raises(ValueError, match="labels of cifar10 from 77 to 77"):
-        dataset("cifar10", root)
+        load_split("cifar10", root)
 
 
 @pytest.mark.parametrize("name", ["svhn", "cifar10", "cifar100"])
 def test_what_is_missing_is_told_and_nothing_downloaded(tmp_path, name):
-    with pytest.raises(FileNotFoundError, match=f"{name} does not lie whole in the folder {tmp_path}"):
-        dataset(name, tmp_path)
+    with pytest.raises(FileNotFoundError, match=f"the folder {tmp_path} does not hold {name}"):
+        load_split(name, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -114,18 +114,18 @@ def test_a_download_that_fails_is_told(tmp_path, monkeypatch, download, word):
 
     monkeypatch.setattr(datasets.CIFAR10, "__init__", fail)
     with pytest.raises(OSError, match=f"cannot {word} cifar10 in the folder {tmp_path}: .*no network"):
-        dataset("cifar10", tmp_path, download=download)
+        load_split("cifar10", tmp_path, download=download)
 
 
 def test_a_damaged_file_is_told(cifar):
     root, _ = cifar("cifar10")
     (root / "cifar-10-batches-py" / "test_batch").write_bytes(b"")
-    with pytest.raises(FileNotFoundError, match="does not lie whole"):
-        dataset("cifar10", root)
+    with pytest.raises(FileNotFoundError, match="as torchvision's"):
+        load_split("cifar10", root)
 
 
 def test_digits_are_split():
-    read, whole = dataset("digits"), plain.load("digits")
+    read, whole = load_split("digits"), plain.load("digits")
     assert (len(read.labels), len(read.test_labels)) == (1438, 359)
     assert torch.equal(read.test_images, whole.images[4::5])
     assert torch.equal(read.test_labels, whole.labels[4::5])
@@ -134,11 +134,11 @@ def test_digits_are_split():
 
 @pytest.mark.skipif(not plain.DEBIAN_FOLDER.is_dir(), reason="needs Debian's package dataset-fashion-mnist")
 def test_fashion_mnist_is_debians():
-    read = dataset("fashion-mnist")
+    read = load_split("fashion-mnist")
     assert read.images.shape == (60_000, 1, 28, 28)
     assert read.test_images.shape == (10_000, 1, 28, 28)
 
 
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match="expected one of fashion-mnist, svhn, cifar10, cifar100, digits"):
-        dataset("mnist")
+        load_split("mnist")
