@@ -1,6 +1,7 @@
 """Bad input: each error names what was expected and what came."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -286,7 +287,9 @@ class Bag(nn.Module):
 def test_an_error_by_one_sample_is_raised_as_itself(engine, where, size, caplog):
     ids = torch.randint(5, (10, 3))
     ids[where, 1] = 99
-    with pytest.raises(IndexError, match="index out of range"):
+    with pytest.raises(IndexError) as own:
+        Bag()(ids)
+    with pytest.raises(IndexError, match=re.escape(str(own.value))):
         score(Bag(), ids, engine=engine, batch_size=size)
     assert not caplog.records  # nor is it taken for a reason to fall back
 
@@ -301,8 +304,9 @@ def test_an_error_by_a_batch_is_raised_as_itself(engine, caplog):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_an_error_by_the_inputs_is_raised_as_itself(engine):
-    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+    with pytest.raises(RuntimeError) as error:
         score(mlp(), inputs()[:, :3], engine=engine)
+    assert not isinstance(error.value, EngineError)
     with pytest.raises(TypeError, match=r"unexpected keyword argument 'pixels'"):
         score(mlp(), {"pixels": inputs()}, engine=engine)
 
@@ -326,7 +330,7 @@ def test_labels_that_only_the_loss_finds_wrong(engine):
         def loss(self, output, label):
             return F.cross_entropy(output, label, reduction="none")
 
-    with pytest.raises(IndexError, match="out of bounds"):
+    with pytest.raises(IndexError):
         score(mlp(), inputs(), task=Unchecked(), labels=[0, 1, 2, 0, 1, 7, 0], engine=engine, batch_size=3)
 
 
