@@ -27,8 +27,9 @@ from saal_fast.engines import Problem, ghost
 from saal_fast.engines.plan import plan_for, watched
 from saal_fast.engines.routes import GHOSTED, Routes
 from saal_fast.objectives import Classification
-from saal_fast.ops.triton import ghost as ghost_kernels
-from saal_fast.ops.triton import tiles as tile_kernels
+from saal_fast.ops.common.window import Window
+from saal_fast.ops.ghost import triton as ghost_kernels
+from saal_fast.ops.tiles import triton as tile_kernels
 from saal_fast.pools import Batch
 
 TERA = 1e12
@@ -134,28 +135,24 @@ def product(left: int) -> Callable[[Any, Tensor], float]:
     return lambda args, out: 2.0 * out.numel() * args[left].shape[-1]
 
 
-def conv_window(kernel: list[int], groups: int, a: Tensor, g: Tensor) -> tuple[int, int, int, int]:
+def factors(numbers: list[int] | None, a: Tensor, g: Tensor) -> tuple[int, int, int, int]:
     """N · groups, T, and a group's D and O."""
+    if numbers is None:
+        return a.shape[0], a.shape[1], a.shape[2], g.shape[2]
+    kernel, *_, groups = Window.of(numbers)
     return a.shape[0] * groups, g[0, 0].numel(), a.shape[1] // groups * kernel[0] * kernel[1], g.shape[1] // groups
 
 
 def ghost_norm(args: Any, out: Tensor) -> float:
-    a, g = args[:2]
-    if a.ndim == 4:
-        n, t, d, o = conv_window(args[2], args[6], a, g)
-    else:
-        n, t, d, o = a.shape[0], a.shape[1], a.shape[2], g.shape[2]
-    block = ghost_kernels.choose_norm(t, a.dtype != torch.float32).blocks["b_T"]
+    n, t, d, o = factors(args[2], *args[:2])
+    block = ghost_kernels.choose_norm(t, args[0].dtype != torch.float32).blocks["b_T"]
     blocks = -(-t // block)
     return n * blocks * (blocks + 1) / 2 * block**2 * 2.0 * (d + o)  # nothing above the diagonal
 
 
 def ghost_apply(args: Any, out: Tensor) -> float:
-    a, g = args[:2]
-    if a.ndim == 4:
-        n, t, d, o = conv_window(args[5], args[9], a, g)
-        return 2.0 * n * t * out[0, 0].numel() * (d + o)
-    return 2.0 * a.shape[0] * a.shape[1] * out.shape[1] * (a.shape[2] + g.shape[2])
+    n, t, d, o = factors(args[5], *args[:2])
+    return 2.0 * n * t * (out.shape[1] if out.ndim == 3 else out[0, 0].numel()) * (d + o)
 
 
 def formed(args: Any, weight: Tensor) -> tuple[float, int, int]:
@@ -187,13 +184,9 @@ FLOPS: dict[str, Callable[[Any, Any], float]] = {
     "addmm": product(1),
     "baddbmm": product(1),
     "ghost_norm": ghost_norm,
-    "conv_ghost_norm": ghost_norm,
     "ghost_apply": ghost_apply,
-    "conv_ghost_apply": ghost_apply,
     "tile_norm": tile_norm,
-    "conv_tile_norm": tile_norm,
     "tile_apply": tile_apply,
-    "conv_tile_apply": tile_apply,
 }
 KINDS = {
     **dict.fromkeys(("convolution", "convolution_backward", "mm", "bmm", "addmm", "baddbmm"), "products"),

@@ -41,7 +41,7 @@ class Perturbation(Protocol):
 
     @property
     def code(self) -> tuple[str, float]:
-        """The rule's name for the fused operations (`ops/elementwise.py`), and its exponent q."""
+        """The rule's name for the fused operations (`ops/common/elementwise.py`), and its exponent q."""
         ...
 
     def unit(self, grads: Iterable[Tensor]) -> Tensor | float:

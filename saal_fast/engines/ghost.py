@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ..ops.direct import pack
+from ..ops.flat import flatten_parameters
 from ..pools import Batch
 from .branches import by_branches
 from .direct import Direct, OneByOne, Packed
@@ -196,7 +196,7 @@ class Ghost:
         if not (self.routes.packed and params):
             return OneByOne(self.problem.rule, params, grads)
         if tuple(params) not in self._weights:
-            self._weights[tuple(params)] = pack(params)
+            self._weights[tuple(params)] = flatten_parameters(params)
         return Packed(self.problem.rule, params, self._weights[tuple(params)], grads)
 
     def _factored(self, plan: Plan, inputs: list[Tensor], grads: list[Tensor]) -> dict[str, Factored]:

@@ -26,7 +26,7 @@ def labelled(task: Task, output: Any, label: Any | None, fused: bool) -> tuple[A
     """
     if fused:
         z = class_logits(output)
-        y, losses, slopes = cross_entropy(z.detach(), label, None, True)
+        y, losses, slopes = cross_entropy(z.detach(), label)
         return y, losses[0], (z * slopes).sum(), gain(losses[0])
     y = constant(task.pseudo_label(output)) if label is None else label
     loss = task.loss(output, y)[0]

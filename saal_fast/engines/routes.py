@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..objectives import Classification
-from ..ops import triton as twins
+from ..ops.common import triton as twins
 from .layers.conv import Conv
 from .layers.linear import Linear
 from .problem import Problem
 
 GHOSTED = (Conv, Linear)
-"""Layers that `ops/ghost_l2.py` knows."""
+"""Layers that `ops/ghost/` knows."""
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,10 @@ class Routes:
     """What the ghost engine hands to fused operations; the rest is PyTorch's own, one operation after the other.
 
     Attributes:
-        ghosts: layers whose factored gradients, of a rule linear in them, go through `ops/ghost_l2.py`: on CUDA neither
+        ghosts: layers whose factored gradients, of a rule linear in them, go through `ops/ghost/`: on CUDA neither
             T × T matrices nor patches are ever in the device's memory, on a CPU they are passed over less often.
-        loss: pseudo-label, loss and the gradient at the logits, by `ops/cross_entropy.py`, in one pass.
-        packed: the parameters differentiated directly, end to end, by `ops/direct.py`: one operation for all of them.
+        loss: pseudo-label, loss and the gradient at the logits, by `ops/cross_entropy/`, in one pass.
+        packed: the parameters differentiated directly, end to end, by `ops/flat/`: one operation for all of them.
     """
 
     ghosts: tuple[type, ...]

@@ -73,13 +73,11 @@ def test_one_operation_each_for_loss_and_direct_parameters(monkeypatch):
     )  # fmt: skip
     pool = torch.randn(5, 2, 8, 8)
     assert calls_of(monkeypatch, model, pool) == {
-        "conv_ghost_norm": 2,
-        "conv_ghost_apply": 2,
-        "ghost_norm": 1,
-        "ghost_apply": 1,
+        "ghost_norm": 3,
+        "ghost_apply": 3,
         "cross_entropy": 2,
-        "direct_norm": 1,
-        "direct_move": 1,
+        "flat_norm": 1,
+        "flat_step": 1,
     }
 
 
