@@ -24,12 +24,13 @@ from torch.utils._pytree import tree_leaves
 
 from saal_fast import perturbation
 from saal_fast.engines import Problem
-from saal_fast.engines.ghost import engine as ghost
-from saal_fast.engines.ghost.backends import Backends
+from saal_fast.engines.ghost import Ghost
+from saal_fast.engines.ghost.backends import backends_for
 from saal_fast.engines.ghost.plan import plan_for, record_usage
 from saal_fast.experiments import networks
-from saal_fast.ops.triton import ghost as ghost_kernels
-from saal_fast.ops.triton import tiles as tile_kernels
+from saal_fast.ops.common.window import Window
+from saal_fast.ops.ghost import triton as ghost_kernels
+from saal_fast.ops.tiles import triton as tile_kernels
 from saal_fast.pools import Batch
 from saal_fast.tasks import Classification
 
@@ -136,28 +137,24 @@ def product(left: int) -> Callable[[Any, Tensor], float]:
     return lambda args, out: 2.0 * out.numel() * args[left].shape[-1]
 
 
-def conv_window(kernel: list[int], groups: int, a: Tensor, g: Tensor) -> tuple[int, int, int, int]:
-    """N · groups, T, and D and O of a group."""
+def factors(numbers: list[int] | None, a: Tensor, g: Tensor) -> tuple[int, int, int, int]:
+    """N · groups, T, and a group's D and O."""
+    if numbers is None:
+        return a.shape[0], a.shape[1], a.shape[2], g.shape[2]
+    kernel, *_, groups = Window.of(numbers)
     return a.shape[0] * groups, g[0, 0].numel(), a.shape[1] // groups * kernel[0] * kernel[1], g.shape[1] // groups
 
 
 def ghost_norm(args: Any, out: Tensor) -> float:
-    a, g = args[:2]
-    if a.ndim == 4:
-        n, t, d, o = conv_window(args[2], args[6], a, g)
-    else:
-        n, t, d, o = a.shape[0], a.shape[1], a.shape[2], g.shape[2]
-    block = ghost_kernels.choose_norm(t, a.dtype != torch.float32).blocks["b_T"]
+    n, t, d, o = factors(args[2], *args[:2])
+    block = ghost_kernels.choose_norm(t, args[0].dtype != torch.float32).blocks["b_T"]
     blocks = -(-t // block)
     return n * blocks * (blocks + 1) / 2 * block**2 * 2.0 * (d + o)  # nothing above the diagonal
 
 
 def ghost_apply(args: Any, out: Tensor) -> float:
-    a, g = args[:2]
-    if a.ndim == 4:
-        n, t, d, o = conv_window(args[5], args[9], a, g)
-        return 2.0 * n * t * out[0, 0].numel() * (d + o)
-    return 2.0 * a.shape[0] * a.shape[1] * out.shape[1] * (a.shape[2] + g.shape[2])
+    n, t, d, o = factors(args[5], *args[:2])
+    return 2.0 * n * t * (out.shape[1] if out.ndim == 3 else out[0, 0].numel()) * (d + o)
 
 
 def formed(args: Any, weight: Tensor) -> tuple[float, int, int]:
@@ -189,13 +186,9 @@ FLOPS: dict[str, Callable[[Any, Any], float]] = {
     "addmm": product(1),
     "baddbmm": product(1),
     "ghost_norm": ghost_norm,
-    "conv_ghost_norm": ghost_norm,
     "ghost_apply": ghost_apply,
-    "conv_ghost_apply": ghost_apply,
     "tile_norm": tile_norm,
-    "conv_tile_norm": tile_norm,
     "tile_apply": tile_apply,
-    "conv_tile_apply": tile_apply,
 }
 KINDS = {
     **dict.fromkeys(("convolution", "convolution_backward", "mm", "bmm", "addmm", "baddbmm"), "products"),
@@ -220,7 +213,7 @@ RULES = {"l2": {}, "adaptive": {"adaptive": True}}
 
 
 def counted(build: Callable[[], Any], dtype: torch.dtype, rule: str) -> tuple[list[Cost], list[Cost], Counter[str], int]:
-    """Operations of a plain forward pass and of a batch of scores, the ways taken, and the batch's size."""
+    """Operations of a plain forward pass and of a batch of scores, the modes taken, and the batch's size."""
     with torch.device("meta"):
         model, shape = build()
     model = model.to(dtype).eval()
@@ -229,21 +222,20 @@ def counted(build: Callable[[], Any], dtype: torch.dtype, rule: str) -> tuple[li
     with torch.no_grad(), Counted() as forward:
         model(pool)
     with torch.no_grad():
-        uses = record_usage(problem, (pool[:1],), {}).uses()
-        plan = plan_for(problem, (pool[:1],), {})
+        sample = Batch((pool[:1],), {}, 1)
+        uses, plan = record_usage(problem, sample).uses(), plan_for(problem, sample)
     shared = sum(2.0 * c.weight[0].numel() * torch.Size(out).numel() for calls in uses.values() for c, out in calls)
     total = sum(cost.flops for cost in forward.costs) / len(pool)
     assert shared <= total <= 1.1 * shared, "the layers that the plan sees are not where the FLOPs of the forward pass are"
-    engine = ghost.Ghost(problem)
-    engine.routes = Backends(fused_layers=(Conv, Linear), fused_loss=True, flat=True)
-    batch = Batch((pool,), {}, len(pool), 0)
+    engine = Ghost(problem, backends_for(problem, fused=True))
+    batch = Batch((pool,), {}, len(pool))
     with torch.no_grad():
         engine.plan(batch)  # made once a shape, by a pass of its own
         with Counted() as scoring:
-            engine(batch, None)
-    ways = Counter(site.mode for site in plan.calls)
-    ways["autograd"] = len(plan.autograd)
-    return forward.costs, scoring.costs, ways, len(pool)
+            engine(batch)
+    modes = Counter(call.mode for call in plan.calls)
+    modes["autograd"] = len(plan.autograd)
+    return forward.costs, scoring.costs, modes, len(pool)
 
 
 def main(*chosen: str) -> None:
@@ -255,8 +247,8 @@ def main(*chosen: str) -> None:
 
 def table(title: str, build: Callable[[], Any], rule: str) -> None:
     made = {dtype: counted(build, dtype, rule) for dtype in {p.dtype for p in PRECISIONS}}
-    forward, scoring, ways, n = made[torch.float32]
-    taken = ", ".join(f"{count} {way}" for way, count in sorted(ways.items()))
+    forward, scoring, modes, n = made[torch.float32]
+    taken = ", ".join(f"{count} {mode}" for mode, count in sorted(modes.items()))
     print(f"\n**{title}, {rule}**, batches of {n} ({taken}). A sample, fp32:\n")
     print("| | GFLOP | MB moved | operations a batch |\n| --- | --- | --- | --- |")
     kinds = ("products", "norms of factors", "steps of factors", "element by element")

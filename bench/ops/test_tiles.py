@@ -15,7 +15,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from saal_fast.ops import conv_tiles
+from saal_fast.ops.common.window import Window
+from saal_fast.ops.tiles import reference, tile_apply, tile_norm
 
 SAMPLES = 16
 LAYERS = {  # channels, outputs, size of the images, kernel, stride
@@ -48,7 +49,7 @@ def best(run, rounds=7):
 def test_tiles(benchmark, layer, contestant):
     channels, outputs, size, kernel, stride = LAYERS[layer]
     before = kernel // 2
-    geometry = ([stride] * 2, [before] * 4, [1, 1], 1)
+    window = Window((kernel,) * 2, (stride,) * 2, (before,) * 4).to_list()
     a, x = torch.randn(2, SAMPLES, channels, size, size)
     weight, scales = torch.randn(outputs, channels, kernel, kernel), torch.rand(SAMPLES)
     g = torch.randn_like(F.conv2d(a, weight, None, stride, before))
@@ -60,14 +61,14 @@ def test_tiles(benchmark, layer, contestant):
 
     what, _, rule = contestant.partition(" ")
     if what == "norm":
-        run = lambda: conv_tiles.conv_tile_norm(a, g, weight, *geometry, *RULES[rule])  # noqa: E731
-        expected = conv_tiles.reference_norm(a.double(), g.double(), weight.double(), *geometry, *RULES[rule])
+        run = lambda: tile_norm(a, g, weight, window, *RULES[rule])  # noqa: E731
+        expected = reference.norm(a.double(), g.double(), weight.double(), window, *RULES[rule])
         torch.testing.assert_close(run().double(), expected, rtol=1e-4, atol=0)
     elif what == "apply":
         multiply_adds *= 2
-        run = lambda: conv_tiles.conv_tile_apply(a, g, x, weight, scales, *geometry, *RULES[rule])  # noqa: E731
+        run = lambda: tile_apply(a, g, x, weight, scales, window, *RULES[rule])  # noqa: E731
         few = [t[:2].double() for t in (a, g, x)]
-        expected = conv_tiles.reference_apply(*few, weight.double(), scales[:2].double(), *geometry, *RULES[rule])
+        expected = reference.apply(*few, weight.double(), scales[:2].double(), window, *RULES[rule])
         error = (run()[:2].double() - expected).norm() / expected.norm()
         assert error < (1e-2 if rule == "p=inf" else 1e-5)  # the sign of a sum that cancels is anyone's
     else:

@@ -1,3 +1,4 @@
-"""Fused operations, one file each: the reference and its faster twins side by side."""
+"""Fused operations, a folder each.
 
-from .triton import register as _register  # noqa: F401 - the CUDA twins of operators defined beside it
+`__init__` defines the operators, `reference` says what they compute, `cpu` and `triton` hold their kernels.
+"""

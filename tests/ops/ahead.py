@@ -22,8 +22,12 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from saal_fast.ops.triton import cross_entropy, direct, ghost, tiles
-from saal_fast.ops.triton.launch import LINEAR, Config, Launch, window
+from saal_fast.ops.common.triton.launch import Config, Launch
+from saal_fast.ops.common.window import LINEAR, Window
+from saal_fast.ops.cross_entropy import triton as cross_entropy
+from saal_fast.ops.flat import triton as flat
+from saal_fast.ops.ghost import triton as ghost
+from saal_fast.ops.tiles import triton as tiles
 
 BUDGET = Path(__file__).with_name("triton_budget.json")
 SHARED = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
@@ -31,13 +35,14 @@ SHARED = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 CAPABILITIES = tuple(SHARED)
 REGISTERS_A_THREAD, REGISTERS_A_BLOCK = 255, 65_536
 LAYERS = {
-    # T or image, D or channels, O, and the window if any
+    # T or image, D or channels, O, and a convolution's window
     "linear": (64, 768, 768, None),
     "odd": (63, 33, 35, None),  # nothing is a multiple of 16, so that loads are narrow
-    "conv": ((8, 8), 512, 512, ([3, 3], [1, 1], [1, 1, 1, 1], [1, 1], 1)),
-    "strided": ((8, 8), 64, 66, ([3, 2], [2, 2], [1, 0, 1, 0], [1, 1], 2)),
+    "conv": ((8, 8), 512, 512, Window((3, 3), padding=(1, 1, 1, 1))),
+    "strided": ((8, 8), 64, 66, Window((3, 2), (2, 2), (1, 0, 1, 0), groups=2)),
 }
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+MAPS = {"adaptive": ("adaptive", 2.0), "power": ("lp", 1.5)}  # a kernel's map by the rule that takes it
 VARIANTS = [
     ("linear", "adaptive", "fp32"),
     ("linear", "adaptive", "bf16"),
@@ -48,7 +53,7 @@ VARIANTS = [
 """Layer, rule's map and dtype by which every tuning choice is compiled for every architecture."""
 MORE = [("strided", "adaptive", "fp32"), ("linear", "power", "fp32"), ("linear", "adaptive", "fp16")]
 """Those by which it is compiled for one architecture."""
-QUICK = re.compile(r"sm_90 (\w+ linear adaptive (fp32|bf16)|cross_entropy pseudo|direct_\w+ adaptive) ")
+QUICK = re.compile(r"sm_90 (\w+ linear adaptive (fp32|bf16)|cross_entropy pseudo|flat_\w+ adaptive) ")
 """What is compiled in less than a minute: every tuning choice once."""
 
 
@@ -65,38 +70,39 @@ def cases() -> Iterator[tuple[str, int, Launch]]:
 
 def layer_launches(layer: str, rule: str, dtype: str) -> Iterator[tuple[str, Launch]]:
     """Every kernel of a layer with every tuning choice for the dtype."""
-    t, d, o, geometry = LAYERS[layer]
+    t, d, o, window = LAYERS[layer]
     bits = 32 if dtype == "fp32" else 16
-    if geometry is None:
-        a, g, w, win = empty(64, t, d, dtype=dtype), empty(64, t, o, dtype=dtype), empty(o, d), LINEAR
+    if window is None:
+        a, g, w, window = empty(64, t, d, dtype=dtype), empty(64, t, o, dtype=dtype), empty(o, d), LINEAR
     else:
-        kernel, stride, padding, dilation, groups = geometry
-        sizes = zip(t, padding[::2], padding[1::2], kernel, stride, dilation, strict=True)
-        size = [(n + p + q - (k - 1) * e - 1) // s + 1 for n, p, q, k, s, e in sizes]
-        a, g, w = empty(64, d, *t, dtype=dtype), empty(64, o, *size, dtype=dtype), empty(o, d // groups, *kernel)
-        win = window(*geometry)
+        size = window.output_size(*t)
+        a, g, w = (
+            empty(64, d, *t, dtype=dtype),
+            empty(64, o, *size, dtype=dtype),
+            empty(o, d // window.groups, *window.kernel),
+        )
     scales, wide = empty(64), torch.empty_like(g, dtype=torch.float32)
     for c in allowed(tiles.NORM_CONFIGS, bits):
-        yield "tile_norm", tiles.norm_launch(a, g, w, rule, 1.5, win, c)[0]
+        yield "tile_norm", tiles.norm_launch(a, g, w, window, *MAPS[rule], c)[0]
     for c in allowed(tiles.APPLY_CONFIGS, bits):
-        yield "tile_apply", tiles.apply_launch(a, g, a, w, scales, torch.empty_like(g), rule, 1.5, win, c)
+        yield "tile_apply", tiles.step_launch(a, g, a, w, scales, torch.empty_like(g), window, *MAPS[rule], c)
     for c in allowed(ghost.NORM_CONFIGS, bits):
-        yield "ghost_norm", ghost.norm_launch(a, g, True, win, c)[0]
+        yield "ghost_norm", ghost.norm_launch(a, g, window, True, c)[0]
     for c in allowed(ghost.APPLY_CONFIGS, bits):
-        yield "ghost_apply", ghost.apply_launch(a, g, a, scales, g, wide, True, win, c)
+        yield "ghost_apply", ghost.apply_launch(a, g, a, scales, g, wide, window, True, c)
 
 
 def other_launches() -> Iterator[tuple[str, Launch]]:
     """Every other kernel with every tuning choice."""
-    label, gain = torch.empty(64, dtype=torch.int64, device="meta"), empty(64)
+    label = torch.empty(64, dtype=torch.int64, device="meta")
     for variant, given in (("pseudo", None), ("given", label)):
         for c in cross_entropy.CONFIGS:
-            yield f"cross_entropy {variant}", cross_entropy.launch(empty(64, 1000), given, gain, True, 1e-15, c)[0]
+            yield f"cross_entropy {variant}", cross_entropy.launch(empty(64, 1000), given, c)[0]
     for rule in ("adaptive", "power"):
-        for c in direct.CONFIGS:
+        for c in flat.CONFIGS:
             g, w = empty(64, 10000), empty(10000)
-            yield f"direct_norm {rule}", direct.norm_launch(g, w, rule, 1.5, c)[0]
-            yield f"direct_move {rule}", direct.move_launch(g, w, empty(64), rule, 1.5, c)[0]
+            yield f"flat_norm {rule}", flat.norm_launch(g, w, *MAPS[rule], c)[0]
+            yield f"flat_step {rule}", flat.step_launch(g, w, empty(64), *MAPS[rule], c)[0]
 
 
 def allowed(configs: Iterable[Config], bits: int) -> list[Config]:

@@ -57,8 +57,8 @@ def test_every_kernel_and_every_tuning_choice_is_compiled():
         "ghost_norm": ahead.ghost.NORM_CONFIGS,
         "ghost_apply": ahead.ghost.APPLY_CONFIGS,
         "cross_entropy": ahead.cross_entropy.CONFIGS,
-        "direct_norm": ahead.direct.CONFIGS,
-        "direct_move": ahead.direct.CONFIGS,
+        "flat_norm": ahead.flat.CONFIGS,
+        "flat_step": ahead.flat.CONFIGS,
     }
     for capability in ahead.CAPABILITIES:
         for kernel, configs in lists.items():

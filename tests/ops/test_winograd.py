@@ -12,6 +12,7 @@ from torch.func import vjp, vmap
 
 from saal_fast import _native
 from saal_fast.ops import winograd
+from saal_fast.ops.winograd import reference
 
 PADDINGS = st.lists(st.integers(0, 2), min_size=4, max_size=4)
 
@@ -32,16 +33,16 @@ def close(got, expected):
     channels=st.tuples(*[st.sampled_from([1, 8, 16, 32, 48, 80])] * 2),
     size=st.tuples(st.integers(3, 19), st.integers(3, 19)),
     padding=PADDINGS,
-    back=st.booleans(),
+    backward=st.booleans(),
     dtype=st.sampled_from([torch.float32, torch.float64]),
     last=st.booleans(),
 )
-def test_equals_the_reference(n, channels, size, padding, back, dtype, last):
+def test_equals_the_reference(n, channels, size, padding, backward, dtype, last):
     inputs, outputs = channels
-    x = drawn(n, outputs if back else inputs, *size, dtype=dtype)
+    x = drawn(n, outputs if backward else inputs, *size, dtype=dtype)
     x = x.contiguous(memory_format=torch.channels_last) if last else x
     weight = drawn(outputs, inputs, 3, 3, dtype=dtype, seed=1)
-    close(winograd.conv(x, weight, padding, back), winograd.reference(x.double(), weight.double(), padding, back))
+    close(winograd.conv(x, weight, padding, backward), reference.conv(x.double(), weight.double(), padding, backward))
 
 
 def test_is_as_near_to_the_exact_result_as_a_plain_convolution():
@@ -51,11 +52,11 @@ def test_is_as_near_to_the_exact_result_as_a_plain_convolution():
     assert error < 4 * plain
 
 
-def test_the_compiled_twin_is_what_runs(monkeypatch):
+def test_the_compiled_kernel_is_what_runs(monkeypatch):
     """Else the tests above would compare the reference to itself."""
     x, weight = drawn(2, 16, 16, 16), drawn(32, 16, 3, 3)
-    assert winograd.gains(x, weight)
-    monkeypatch.setattr(winograd, "reference", None)
+    assert winograd.is_faster(x, weight)
+    monkeypatch.setattr(reference, "conv", None)
     assert winograd.conv(x, weight, [1] * 4).is_contiguous(memory_format=torch.channels_last)
 
 
@@ -81,19 +82,19 @@ def test_vmapped_gradients_are_those_of_a_plain_convolution():
     def back(conv):
         return vmap(lambda x, g: vjp(lambda t: conv(t.sin(), weight, padding), x)[1](g)[0])(x, g)
 
-    close(back(winograd.differentiable), back(winograd.reference))
+    close(back(winograd.differentiable_conv), back(reference.conv))
 
 
 def test_gradients_twice():
     x = drawn(1, 16, 16, 16, dtype=torch.float64).requires_grad_()
     weight = drawn(16, 16, 3, 3, dtype=torch.float64, seed=1)
-    assert torch.autograd.gradcheck(lambda t: winograd.differentiable(t, weight, [1] * 4), x, fast_mode=True)
-    assert torch.autograd.gradgradcheck(lambda t: winograd.differentiable(t, weight, [1] * 4), x, fast_mode=True)
+    assert torch.autograd.gradcheck(lambda t: winograd.differentiable_conv(t, weight, [1] * 4), x, fast_mode=True)
+    assert torch.autograd.gradgradcheck(lambda t: winograd.differentiable_conv(t, weight, [1] * 4), x, fast_mode=True)
 
 
-@pytest.mark.parametrize("back", [False, True])
-def test_opcheck(back):
-    library.opcheck(winograd.conv, (drawn(2, 16, 16, 16), drawn(16, 16, 3, 3), [1, 1, 1, 1], back))
+@pytest.mark.parametrize("backward", [False, True])
+def test_opcheck(backward):
+    library.opcheck(winograd.conv, (drawn(2, 16, 16, 16), drawn(16, 16, 3, 3), [1, 1, 1, 1], backward))
 
 
 def test_a_weight_of_its_own_for_each_sample_under_vmap():
@@ -103,7 +104,7 @@ def test_a_weight_of_its_own_for_each_sample_under_vmap():
 
 
 @pytest.mark.parametrize(
-    ("x", "weight", "padding", "back"),
+    ("x", "weight", "padding", "backward"),
     [
         ((2, 3, 8, 8), (4, 3, 5, 5), [1] * 4, False),
         ((2, 3, 8, 8), (4, 2, 3, 3), [1] * 4, False),
@@ -113,9 +114,9 @@ def test_a_weight_of_its_own_for_each_sample_under_vmap():
         ((3, 8, 8), (4, 3, 3, 3), [0] * 4, False),
     ],
 )
-def test_bad_arguments(x, weight, padding, back):
+def test_bad_arguments(x, weight, padding, backward):
     with pytest.raises(ValueError, match=r"expected x \[N, C, H, W\], weight \[O, C, 3, 3\]"):
-        winograd.conv(torch.zeros(x), torch.zeros(weight), padding, back)
+        winograd.conv(torch.zeros(x), torch.zeros(weight), padding, backward)
 
 
 def test_no_images():

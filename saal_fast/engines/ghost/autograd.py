@@ -6,7 +6,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from ...ops.direct import direct_move, direct_norm, pack, unpack
+from ...ops.flat import flat_norm, flat_step, flatten_parameters, unflatten_parameters
 from ...perturbation import Perturbation, total_of
 
 Named = dict[str, Tensor]
@@ -58,7 +58,7 @@ class FlatGradients:
 
     def __init__(self, rule: Perturbation, params: Named, weights: Tensor, grads: Named) -> None:
         self.rule, self.shapes, self.weights = rule, {n: p.shape for n, p in params.items()}, weights
-        self.row = pack({name: grads[name] for name in params})
+        self.row = flatten_parameters({name: grads[name] for name in params})
 
     def sizes(self) -> list[Tensor]:
         return [self.row]
@@ -66,9 +66,9 @@ class FlatGradients:
     def total(self, unit: Tensor | float) -> Tensor:
         if isinstance(unit, Tensor):
             self.row = self.row / unit
-        total: Tensor = direct_norm(self.row[None], self.weights, *self.rule.code)
+        total: Tensor = flat_norm(self.row[None], self.weights, *self.rule.code)
         return total[0]
 
     def perturbed(self, scale: Tensor) -> Named:
-        rows: Tensor = direct_move(self.row[None], self.weights, scale[None], *self.rule.code)
-        return unpack(rows[0], self.shapes)
+        rows: Tensor = flat_step(self.row[None], self.weights, scale[None], *self.rule.code)
+        return unflatten_parameters(rows[0], self.shapes)

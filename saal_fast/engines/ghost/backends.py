@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...ops import triton
+from ...ops.common import triton
 from ...tasks import Classification
 from ..layers.conv import Conv
 from ..layers.linear import Linear

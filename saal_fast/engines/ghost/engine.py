@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from ...models.memory import nbytes
-from ...ops.direct import pack
+from ...ops.flat import flatten_parameters
 from ...pools import Batch
 from ..branches import by_branches
 from ..layers import SupportsTiles
@@ -179,7 +179,7 @@ class Ghost:
         if not (self.backends.flat and params):
             return SeparateGradients(self.problem.rule, params, grads)
         if tuple(params) not in self._weights:
-            self._weights[tuple(params)] = pack(params)
+            self._weights[tuple(params)] = flatten_parameters(params)
         return FlatGradients(self.problem.rule, params, self._weights[tuple(params)], grads)
 
     def _factored(self, plan: Plan, inputs: list[Tensor], grads: list[Tensor]) -> dict[str, Factored]:

@@ -39,7 +39,7 @@ def labelled_loss(task: Task, output: Any, label: Any | None, fused: bool) -> La
     """
     if fused:
         z = class_logits(output)
-        y, losses, slopes = cross_entropy(z.detach(), label, None, True)
+        y, losses, slopes = cross_entropy(z.detach(), label)
         return LabelledLoss(y, losses[0], (z * slopes).sum(), loss_scale(losses[0]))
     y = constant(task.pseudo_label(output)) if label is None else label
     loss = task.loss(output, y)[0]

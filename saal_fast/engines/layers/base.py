@@ -25,7 +25,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..branches import QUESTIONS, ask
 
-Code = tuple[str, float]  # a rule's name and exponent, see `ops/elementwise.py`
+Code = tuple[str, float]  # a rule's name and exponent, see `ops/common/elementwise.py`
 
 
 class Layer(Protocol):

@@ -1,6 +1,6 @@
 """Convolutions over 1, 2 or 3 dimensions, seen as a linear layer over patches.
 
-At stride 1 the Gram matrix of patches comes from the pixels' (see `ops/diagonal_sums.py`); else patches are copied.
+At stride 1 the Gram matrix of patches comes from the pixels' (see `ops/diagonal_sums/`); else patches are copied.
 """
 
 from __future__ import annotations
@@ -8,15 +8,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...ops import ghost_l2, winograd
-from ...ops import held as ops_held
-from ...ops.conv_tiles import conv_tile_apply, conv_tile_norm
+from ...ops import winograd
+from ...ops.common.window import Window
 from ...ops.diagonal_sums import diagonal_sums
+from ...ops.ghost import ghost_apply, ghost_norm
+from ...ops.materialized import apply_materialized, materialize_gradient
+from ...ops.tiles import tile_apply, tile_norm
 from .base import Code, LayerCall, register_layer, register_replacement
 
 Pair = tuple[int, int]
@@ -88,14 +91,14 @@ class Conv:
 
     def shared(self, call: LayerCall) -> Tensor | None:
         """See `SupportsSharedWeight`."""
-        if not (self._dense and call.input.shape[0] == 1 and winograd.gains(call.input, call.weight)):
+        if not (self._dense and call.input.shape[0] == 1 and winograd.is_faster(call.input, call.weight)):
             return None
-        out = winograd.differentiable(call.input, call.weight, [n for pair in self.padding for n in pair])
+        out = winograd.differentiable_conv(call.input, call.weight, [n for pair in self.padding for n in pair])
         return out if call.bias is None else self.add_bias(out, call.bias)
 
     def materialize_flops(self, call: LayerCall, positions: int) -> float:
         plain = float(positions * call.weight.numel())
-        return plain * winograd.SHARE if self._dense and winograd.fits(call.weight) else plain
+        return plain * winograd.PRODUCTS_SHARE if self._dense and winograd.supports(call.weight) else plain
 
     @property
     def _dense(self) -> bool:
@@ -107,22 +110,22 @@ class Conv:
 
     def tile_norm(self, a: Tensor, g: Tensor, weight: Tensor, code: Code) -> Tensor:
         a, g, weight = self._images(a), self._images(g), self._images(weight)
-        total: Tensor = conv_tile_norm(a, g, weight, *self._window(), *code)
+        total: Tensor = tile_norm(a, g, weight, self._window, *code)
         return total[0]
 
     def tile_apply(self, a: Tensor, g: Tensor, x: Tensor, weight: Tensor, scale: Tensor, code: Code) -> Tensor:
         tensors = [self._images(t) for t in (a, g, x, weight)]
-        out: Tensor = conv_tile_apply(*tensors, scale[None], *self._window(), *code, whole=True)
+        out: Tensor = tile_apply(*tensors, scale[None], self._window, *code)
         return out if self.dims == 2 else out.squeeze(2)
 
     def materialize(self, a: Tensor, g: Tensor, weight: Tensor, code: Code) -> tuple[Tensor, Tensor]:
-        norm, held = ops_held.hold(*map(self._images, (a, g, weight)), *self._window(), *code)
-        return norm[0], held
+        norm, gradient = materialize_gradient(*map(self._images, (a, g, weight)), self._window, *code)
+        return norm[0], gradient
 
-    def apply_materialized(self, held: Tensor, x: Tensor, weight: Tensor, scale: Tensor, code: Code) -> Tensor:
+    def apply_materialized(self, gradient: Tensor, x: Tensor, weight: Tensor, scale: Tensor, code: Code) -> Tensor:
         x, weight = self._images(x), self._images(weight)
         x = _channels_last(x) if _is_large(x) else x
-        out: Tensor = ops_held.held_apply(held, x, weight, scale[None], *self._window(), *code)
+        out: Tensor = apply_materialized(gradient, x, weight, scale[None], self._window, *code)
         return out if self.dims == 2 else out.squeeze(2)
 
     def add_bias(self, out: Tensor, bias: Tensor) -> Tensor:
@@ -132,27 +135,24 @@ class Conv:
         return uses[0] if len(uses) == 1 and self.dims <= 2 and uses[0][0].shape[0] == 1 else None
 
     def ghost_norm(self, a: Tensor, g: Tensor, bias: bool) -> Tensor:
-        total: Tensor = ghost_l2.conv_ghost_norm(self._images(a), self._images(g), self._kernel(), *self._window(), bias)
+        total: Tensor = ghost_norm(self._images(a), self._images(g), self._window, bias)
         return total[0]
 
     def ghost_apply(self, a: Tensor, g: Tensor, x: Tensor, scale: Tensor, base: Tensor, bias: bool) -> Tensor:
         a, g, x, under = (self._images(t) for t in (a, g, x, base))
-        out: Tensor = ghost_l2.conv_ghost_apply(a, g, x, scale[None], under, self._kernel(), *self._window(), bias)
+        out: Tensor = ghost_apply(a, g, x, scale[None], under, self._window, bias)
         return out.reshape(base.shape)
 
     def _images(self, x: Tensor) -> Tensor:
         """A signal is an image of one row."""
         return x if self.dims == 2 else x.unsqueeze(2)
 
-    def _kernel(self) -> list[int]:
-        """Of the convolution over images."""
-        return [1] * (2 - self.dims) + list(self.kernel)
-
-    def _window(self) -> tuple[list[int], list[int], list[int], int]:
-        """Stride, padding (top, bottom, left, right), dilation and groups of the convolution over images."""
-        flat = 2 - self.dims
-        stride, dilation = [1] * flat + list(self.stride), [1] * flat + list(self.dilation)
-        return stride, [0, 0] * flat + [n for pair in self.padding for n in pair], dilation, self.groups
+    @cached_property
+    def _window(self) -> list[int]:
+        """The convolution over images, as operators take it."""
+        kernel, stride, dilation = (_down_across(each) for each in (self.kernel, self.stride, self.dilation))
+        (top, bottom), (left, right) = ((0, 0), *self.padding)[-2:]
+        return Window(kernel, stride, (top, bottom, left, right), dilation, self.groups).to_list()
 
     @property
     def _from_pixels(self) -> bool:
@@ -161,6 +161,11 @@ class Conv:
     def _pixels(self, x: Tensor) -> Tensor:
         """[n, C, *S] as [groups, C / groups, n * S]."""
         return self.flatten_grad(x)
+
+
+def _down_across(each: tuple[int, ...]) -> Pair:
+    """Numbers of a signal or of images, as of images."""
+    return (1, each[0]) if len(each) == 1 else (each[0], each[1])
 
 
 def _each(value: int | tuple[int, ...], dims: int) -> tuple[int, ...]:

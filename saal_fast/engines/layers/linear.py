@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...ops import ghost_l2, tiles
-from ...ops import held as ops_held
+from ...ops.ghost import ghost_apply, ghost_norm
+from ...ops.materialized import apply_materialized, materialize_gradient
+from ...ops.tiles import tile_apply, tile_norm
 from .base import Code, LayerCall, register_layer
 
 
@@ -42,24 +43,24 @@ class Linear:
         return True
 
     def tile_norm(self, a: Tensor, g: Tensor, weight: Tensor, code: Code) -> Tensor:
-        total: Tensor = tiles.tile_norm(_positions(a), _positions(g), weight, *code)
+        total: Tensor = tile_norm(_positions(a), _positions(g), weight, None, *code)
         return total[0]
 
     def tile_apply(self, a: Tensor, g: Tensor, x: Tensor, weight: Tensor, scale: Tensor, code: Code) -> Tensor:
         rows = [_positions(t) for t in (a, g, x)]
-        out: Tensor = tiles.tile_apply(*rows, weight, scale[None], *code, whole=True)
+        out: Tensor = tile_apply(*rows, weight, scale[None], None, *code)
         return out.reshape(*x.shape[:-1], -1)
 
     def materialize(self, a: Tensor, g: Tensor, weight: Tensor, code: Code) -> tuple[Tensor, Tensor]:
-        norm, held = ops_held.hold(_image(a), _image(g), weight[..., None, None], *_POINTS, *code)
-        return norm[0], held
+        norm, gradient = materialize_gradient(_positions(a), _positions(g), weight, None, *code)
+        return norm[0], gradient
 
     def materialize_flops(self, call: LayerCall, positions: int) -> float:
         return float(positions * call.weight.numel())
 
-    def apply_materialized(self, held: Tensor, x: Tensor, weight: Tensor, scale: Tensor, code: Code) -> Tensor:
-        out: Tensor = ops_held.held_apply(held, _image(x), weight[..., None, None], scale[None], *_POINTS, *code)
-        return out.squeeze(2).mT.reshape(*x.shape[:-1], -1)
+    def apply_materialized(self, gradient: Tensor, x: Tensor, weight: Tensor, scale: Tensor, code: Code) -> Tensor:
+        out: Tensor = apply_materialized(gradient, _positions(x), weight, scale[None], None, *code)
+        return out.reshape(*x.shape[:-1], -1)
 
     def add_bias(self, out: Tensor, bias: Tensor) -> Tensor:
         return out + bias
@@ -71,26 +72,18 @@ class Linear:
         return torch.cat([_positions(t) for t in a], 1), torch.cat([_positions(t) for t in g], 1)
 
     def ghost_norm(self, a: Tensor, g: Tensor, bias: bool) -> Tensor:
-        total: Tensor = ghost_l2.ghost_norm(_positions(a), _positions(g), bias)
+        total: Tensor = ghost_norm(_positions(a), _positions(g), None, bias)
         return total[0]
 
     def ghost_apply(self, a: Tensor, g: Tensor, x: Tensor, scale: Tensor, base: Tensor, bias: bool) -> Tensor:
         a, g, x, under = (_positions(t) for t in (a, g, x, base))
-        out: Tensor = ghost_l2.ghost_apply(a, g, x, scale[None], under, bias)
+        out: Tensor = ghost_apply(a, g, x, scale[None], under, None, bias)
         return out.reshape(base.shape)
 
 
 def _positions(x: Tensor) -> Tensor:
     """[..., D] as [1, T, D]."""
     return x.reshape(1, -1, x.shape[-1])
-
-
-_POINTS = ([1, 1], [0, 0, 0, 0], [1, 1], 1)  # stride, padding, dilation and groups of a 1×1 convolution
-
-
-def _image(x: Tensor) -> Tensor:
-    """[..., D] as an image of one row [1, D, 1, T]; a view."""
-    return _positions(x).mT.unsqueeze(2)
 
 
 @register_layer(F.linear)

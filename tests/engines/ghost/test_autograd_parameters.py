@@ -5,7 +5,7 @@ import torch
 from torch.func import vmap
 
 from saal_fast.engines.ghost.autograd import FlatGradients, SeparateGradients
-from saal_fast.ops.direct import pack
+from saal_fast.ops.flat import flatten_parameters
 from saal_fast.perturbation import L2, Adaptive, Lp
 
 
@@ -25,6 +25,6 @@ def test_packed_equals_one_by_one(rule):
         return vmap(one)(grads)
 
     want = stepped(lambda g: SeparateGradients(rule, params, g))
-    got = stepped(lambda g: FlatGradients(rule, params, pack(params), g))
+    got = stepped(lambda g: FlatGradients(rule, params, flatten_parameters(params), g))
     torch.testing.assert_close(got, want)
     assert list(got[1]) == list(params)

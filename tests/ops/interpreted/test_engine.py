@@ -4,48 +4,49 @@ from __future__ import annotations
 
 import pytest
 import torch
+from scored import scored
 from torch import nn
 
 import saal_fast
-from saal_fast.engines.ghost import engine as ghost
-from saal_fast.engines.ghost import plan
-from saal_fast.engines.ghost.backends import GHOSTED, Routes
-from saal_fast.ops import cross_entropy, direct, ghost_l2
-from saal_fast.ops.elementwise import native_map
-from saal_fast.ops.triton import cross_entropy as triton_cross_entropy
-from saal_fast.ops.triton import direct as triton_direct
-from saal_fast.ops.triton import ghost as triton_ghost
-from saal_fast.ops.triton.launch import window
+from saal_fast.engines.ghost.backends import Backends
+from saal_fast.engines.layers.conv import Conv
+from saal_fast.engines.layers.linear import Linear
+from saal_fast.ops.cross_entropy import cross_entropy
+from saal_fast.ops.cross_entropy import reference as cross_entropy_reference
+from saal_fast.ops.cross_entropy import triton as triton_cross_entropy
+from saal_fast.ops.flat import flat_norm, flat_step
+from saal_fast.ops.flat import reference as flat_reference
+from saal_fast.ops.flat import triton as triton_flat
+from saal_fast.ops.ghost import cpu as cpu_ghost
+from saal_fast.ops.ghost import ghost_apply, ghost_norm
+from saal_fast.ops.ghost import triton as triton_ghost
+
+KERNELS = [  # an operator, its kernel on a CPU, and Triton's
+    (ghost_norm, cpu_ghost.norm, triton_ghost.norm),
+    (ghost_apply, cpu_ghost.apply, triton_ghost.apply),
+    (cross_entropy, cross_entropy_reference.cross_entropy, triton_cross_entropy.cross_entropy),
+    (flat_norm, flat_reference.norm, triton_flat.norm),
+    (flat_step, flat_reference.step, triton_flat.step),
+]
 
 
-def conv_norm(a, g, kernel, stride, padding, dilation, groups, bias):
-    return triton_ghost.norm(a, g, bias, window(kernel, stride, padding, dilation, groups))
+@pytest.fixture
+def ran():
+    """Gives CPU tensors to Triton's kernels; the names of the operators that ran."""
+    names = set()
 
+    def noted(op, kernel):
+        def run(*args):
+            names.add(op._name)
+            return kernel(*args)
 
-def conv_apply(a, g, x, scales, base, kernel, stride, padding, dilation, groups, bias):
-    out = torch.empty_like(base, memory_format=torch.contiguous_format)
-    return triton_ghost.apply(a, g, x, scales, base, out, bias, window(kernel, stride, padding, dilation, groups))
+        return run
 
-
-def loss(logits, label=None, gain=None, over_loss=False):
-    return triton_cross_entropy.cross_entropy(logits, label, gain, over_loss, cross_entropy.FLOOR)
-
-
-TWINS = {
-    ghost_l2: {
-        "cpu_norm": triton_ghost.norm,
-        "cpu_apply": lambda a, g, x, s, base, bias: triton_ghost.apply(
-            a, g, x, s, base, torch.empty_like(base, memory_format=torch.contiguous_format), bias
-        ),
-        "reference_conv_norm": conv_norm,
-        "reference_conv_apply": conv_apply,
-    },
-    cross_entropy: {"reference": loss},
-    direct: {
-        "reference_norm": lambda g, w, rule, q: triton_direct.norm(g, w, native_map(rule, q), q),
-        "reference_move": lambda g, w, s, rule, q: triton_direct.move(g, w, s, native_map(rule, q), q),
-    },
-}
+    for op, _, kernel in KERNELS:
+        op.register_kernel("cpu")(noted(op, kernel))
+    yield names
+    for op, kernel, _ in KERNELS:
+        op.register_kernel("cpu")(kernel)
 
 
 class Network(nn.Module):
@@ -65,26 +66,22 @@ class Network(nn.Module):
 
 
 @pytest.mark.parametrize("rule", [{}, {"adaptive": True}, {"norm": 3}])
-def test_ghost_engine(rule, monkeypatch):
-    ran = set()
-
-    def noted(name, twin):
-        def run(*args):
-            ran.add(name)
-            return twin(*args)
-
-        return run
-
+def test_ghost_engine(rule, ran):
     torch.manual_seed(0)
     model, pool = Network(), torch.randn(3, 2, 7, 7)
     want = saal_fast.score(model.double(), pool.double(), 0.3, engine="reference", details=True, **rule)
-    for module, twins in TWINS.items():
-        for name, twin in twins.items():
-            monkeypatch.setattr(module, name, noted(f"{module.__name__}.{name}", twin))
-    monkeypatch.setattr(ghost, "routes_for", lambda problem: Routes(ghosts=GHOSTED, loss=True, packed=True))
-    monkeypatch.setattr(plan, "best_way", lambda calls, linear: "grams" if linear else "direct")
-    got = saal_fast.score(model.float(), pool, 0.3, engine="ghost", details=True, **rule)
-    assert len(ran) == (7 if not rule else 3)
+    ran.clear()
+    fused = Backends(fused_layers=(Conv, Linear), fused_loss=True, flat=True)
+    got = scored(
+        model.float(),
+        pool,
+        0.3,
+        engine="ghost",
+        backends=fused,
+        choose=lambda _, linear: "ghost" if linear else "autograd",
+        **rule,
+    )
+    assert len(ran) == (5 if not rule else 3)
     assert torch.equal(got.label, want.label)
     for what in ("perturbed_loss", "loss", "grad_norm"):
         torch.testing.assert_close(getattr(got, what).double(), getattr(want, what), rtol=1e-4, atol=1e-6)

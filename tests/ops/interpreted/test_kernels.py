@@ -6,37 +6,23 @@ import math
 
 import pytest
 import torch
-from drawn import RULES, TOLERANCE, Drawn, convs, linears, rows_of_logits, strided
+from drawn import RULES, TOLERANCE, close, convs, linears, rows_of_logits, strided
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from saal_fast.ops import conv_tiles, cross_entropy, direct, ghost_l2, tiles
-from saal_fast.ops.elementwise import native_map
-from saal_fast.ops.triton import cross_entropy as triton_cross_entropy
-from saal_fast.ops.triton import direct as triton_direct
-from saal_fast.ops.triton import ghost as triton_ghost
-from saal_fast.ops.triton import register
-from saal_fast.ops.triton import tiles as triton_tiles
-from saal_fast.ops.triton.launch import LINEAR, window
+from saal_fast.ops.common.window import LINEAR, Window
+from saal_fast.ops.cross_entropy import reference as cross_entropy_reference
+from saal_fast.ops.cross_entropy import triton as triton_cross_entropy
+from saal_fast.ops.flat import reference as flat_reference
+from saal_fast.ops.flat import triton as triton_flat
+from saal_fast.ops.ghost import reference as ghost_reference
+from saal_fast.ops.ghost import triton as triton_ghost
+from saal_fast.ops.tiles import reference as tile_reference
+from saal_fast.ops.tiles import triton as triton_tiles
 
 torch.use_deterministic_algorithms(True)  # fills new tensors with NaN: a kernel must write all it returns
 several = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 both = pytest.mark.parametrize("kind", [linears, convs])
-
-
-def window_of(drawn: Drawn):
-    return LINEAR if drawn.window is None else window(*drawn.window)
-
-
-def close(actual, expected, dtype, size=1.0):
-    """Tolerances are those of numbers of size 1."""
-    scale = max(float(expected.abs().max()) if expected.numel() else 1.0, size)
-    torch.testing.assert_close(actual.double() / scale, expected.double() / scale, **TOLERANCE[dtype])
-
-
-def kept_away_from_zero(drawn: Drawn) -> Drawn:
-    """Whole numbers, whose products are exact: else a gradient of nearly 0 could have either sign."""
-    return drawn._replace(a=drawn.a.mul(2).round(), g=drawn.g.mul(2).round())
 
 
 @both
@@ -48,42 +34,33 @@ def kept_away_from_zero(drawn: Drawn) -> Drawn:
     many=st.booleans(),
 )
 def test_tile_norm(kind, data, rule, config, many):
-    drawn = data.draw(kind())
-    triton_tiles.ENOUGH = 1 if many else 512  # with 1, a program walks over several samples
+    drawn = data.draw(kind()).exact()
+    triton_tiles.BUSY_PROGRAMS = 1 if many else 512  # with 1, a program walks over several samples
     if 0 in drawn.a.shape or 0 in drawn.g.shape or config is None:
-        actual = triton_tiles.norm(drawn.a, drawn.g, drawn.weight, native_map(*rule), rule[1], window_of(drawn))
+        actual = triton_tiles.norm(drawn.a, drawn.g, drawn.weight, drawn.window, *rule)
     else:
-        launch, partial = triton_tiles.norm_launch(
-            drawn.a, drawn.g, drawn.weight, native_map(*rule), rule[1], window_of(drawn), config
-        )
+        launch, partial = triton_tiles.norm_launch(drawn.a, drawn.g, drawn.weight, Window.of(drawn.window), *rule, config)
         launch.run()
         actual = partial.sum(1)
-    a, g, _, weight, *_ = drawn.double()
-    if drawn.window is None:
-        expected = tiles.reference_norm(a, g, weight, *rule)
-    else:
-        expected = conv_tiles.reference_norm(a, g, weight, *drawn.window[1:], *rule)
-    close(actual, expected, drawn.a.dtype)
+    wide = drawn.double()
+    close(actual, tile_reference.norm(wide.a, wide.g, wide.weight, drawn.window, *rule), drawn.a.dtype)
 
 
 @both
 @several
 @given(data=st.data(), rule=st.sampled_from(RULES), config=st.sampled_from([None, *triton_tiles.APPLY_CONFIGS]))
 def test_tile_apply(kind, data, rule, config):
-    drawn = data.draw(kind())
-    drawn = kept_away_from_zero(drawn)
-    out = torch.full_like(drawn.base, torch.nan)
-    args = (native_map(*rule), rule[1], window_of(drawn))
+    drawn = data.draw(kind()).exact()
+    wide = drawn.double()
+    expected = tile_reference.apply(*wide[:5], drawn.window, *rule)
     if 0 in drawn.a.shape or 0 in drawn.g.shape or config is None:
-        triton_tiles.apply(drawn.a, drawn.g, drawn.x, drawn.weight, drawn.scales, out, *args)
+        actual = triton_tiles.apply(*drawn[:5], drawn.window, *rule)
+        assert actual.dtype == drawn.g.dtype
     else:
-        triton_tiles.apply_launch(drawn.a, drawn.g, drawn.x, drawn.weight, drawn.scales, out, *args, config).run()
-    a, g, x, weight, scales, *_ = drawn.double()
-    if drawn.window is None:
-        expected = tiles.reference_apply(a, g, x, weight, scales, *rule)
-    else:
-        expected = conv_tiles.reference_apply(a, g, x, weight, scales, *drawn.window[1:], *rule)
-    close(out, expected, drawn.a.dtype)
+        actual = torch.full(drawn.base.shape, torch.nan, dtype=drawn.g.dtype)
+        triton_tiles.step_launch(*drawn[:5], actual, Window.of(drawn.window), *rule, config).run()
+        expected -= wide.layer(wide.x, wide.weight)
+    close(actual, expected, drawn.a.dtype)
 
 
 @both
@@ -92,17 +69,13 @@ def test_tile_apply(kind, data, rule, config):
 def test_ghost_norm(kind, data, bias, config):
     drawn = data.draw(kind())
     if 0 in drawn.g.shape or config is None:
-        actual = triton_ghost.norm(drawn.a, drawn.g, bias, window_of(drawn))
+        actual = triton_ghost.norm(drawn.a, drawn.g, drawn.window, bias)
     else:
-        launch, partial = triton_ghost.norm_launch(drawn.a, drawn.g, bias, window_of(drawn), config)
+        launch, partial = triton_ghost.norm_launch(drawn.a, drawn.g, Window.of(drawn.window), bias, config)
         launch.run()
         actual = partial.sum(1)
-    a, g, *_ = drawn.double()
-    if drawn.window is None:
-        expected = ghost_l2.reference_norm(a, g, bias)
-    else:
-        expected = ghost_l2.reference_conv_norm(a, g, *drawn.window, bias)
-    close(actual, expected, drawn.a.dtype)
+    wide = drawn.double()
+    close(actual, ghost_reference.norm(wide.a, wide.g, drawn.window, bias), drawn.a.dtype)
 
 
 @both
@@ -110,39 +83,25 @@ def test_ghost_norm(kind, data, bias, config):
 @given(data=st.data(), bias=st.booleans(), based=st.booleans(), config=st.sampled_from([None, *triton_ghost.APPLY_CONFIGS]))
 def test_ghost_apply(kind, data, bias, based, config):
     drawn = data.draw(kind())
-    base = drawn.base if based else None
-    out = torch.full_like(drawn.base, torch.nan, dtype=None if config is None else torch.float32)
-    args = (drawn.a, drawn.g, drawn.x, drawn.scales, base, out, bias, window_of(drawn))
-    if 0 in drawn.g.shape or 0 in out.shape or config is None:
-        triton_ghost.apply(*args)
+    args, wide_args = ((d.a, d.g, d.x, d.scales, d.base if based else None) for d in (drawn, drawn.double()))
+    if 0 in drawn.g.shape or config is None:
+        actual = triton_ghost.apply(*args, drawn.window, bias)
+        assert actual.dtype == drawn.g.dtype
     else:
-        triton_ghost.apply_launch(*args, config).run()
-    a, g, x, _, scales, wide, _ = drawn.double()
-    wide = wide if based else None
-    if drawn.window is None:
-        expected = ghost_l2.reference_apply(a, g, x, scales, wide, bias)
-    else:
-        expected = ghost_l2.reference_conv_apply(a, g, x, scales, wide, *drawn.window, bias)
-    close(out, expected, drawn.a.dtype)
+        actual = torch.full(drawn.base.shape, torch.nan)
+        triton_ghost.apply_launch(*args, actual, Window.of(drawn.window), bias, config).run()
+    close(actual, ghost_reference.apply(*wide_args, drawn.window, bias), drawn.a.dtype)
 
 
 @several
-@given(
-    logits=rows_of_logits(),
-    given_label=st.booleans(),
-    gained=st.booleans(),
-    over_loss=st.booleans(),
-    config=st.sampled_from([None, *triton_cross_entropy.CONFIGS]),
-)
-def test_cross_entropy(logits, given_label, gained, over_loss, config):
-    n = len(logits)
+@given(logits=rows_of_logits(), given_label=st.booleans(), config=st.sampled_from([None, *triton_cross_entropy.CONFIGS]))
+def test_cross_entropy(logits, given_label, config):
     label = logits.argmin(1) if given_label else None
     if given_label:
         label = torch.where(logits.gather(1, label[:, None])[:, 0].isfinite(), label, logits.argmax(1))
-    gain = torch.rand(n) + 0.5 if gained else None
-    launch, (y, loss, grad) = triton_cross_entropy.launch(logits, label, gain, over_loss, cross_entropy.FLOOR, config)
+    launch, (y, loss, grad) = triton_cross_entropy.launch(logits, label, config)
     launch.run()
-    expected = cross_entropy.reference(logits.double(), label, None if gain is None else gain.double(), over_loss)
+    expected = cross_entropy_reference.cross_entropy(logits.double(), label)
     assert torch.equal(y, expected[0])
     assert y.dtype == torch.int64
     assert grad.dtype == logits.dtype
@@ -157,31 +116,31 @@ def test_cross_entropy_of_nan_is_nan():
     logits = torch.randn(3, 300)
     logits[0, 7], logits[1, 299], logits[2] = torch.nan, torch.nan, torch.nan
     for label in (None, torch.tensor([1, 2, 3])):
-        y, loss, _ = triton_cross_entropy.cross_entropy(logits, label, None, False, 1e-15)
+        y, loss, _ = triton_cross_entropy.cross_entropy(logits, label)
         assert loss.isnan().all()
         assert ((y >= 0) & (y < 300)).all()
 
 
 def test_cross_entropy_over_imagenet_21k():
     logits = torch.randn(2, 21841, generator=torch.Generator().manual_seed(0)) * 3
-    actual = triton_cross_entropy.cross_entropy(logits, None, None, False, 1e-15)
-    for mine, theirs in zip(actual, cross_entropy.reference(logits.double()), strict=True):
+    actual = triton_cross_entropy.cross_entropy(logits)
+    for mine, theirs in zip(actual, cross_entropy_reference.cross_entropy(logits.double()), strict=True):
         torch.testing.assert_close(mine.double(), theirs.double(), rtol=1e-5, atol=1e-7)
 
 
 @several
-@given(data=st.data(), rule=st.sampled_from(RULES), config=st.sampled_from([None, *triton_direct.CONFIGS]))
-def test_direct(data, rule, config):
+@given(data=st.data(), rule=st.sampled_from(RULES), config=st.sampled_from([None, *triton_flat.CONFIGS]))
+def test_flat(data, rule, config):
     n, p = data.draw(st.integers(0, 3)), data.draw(st.sampled_from([1, 5, 1023, 1024, 4097]))
     dtype = data.draw(st.sampled_from([torch.float32, torch.bfloat16]))
     g, weight = data.draw(strided(n, p, dtype=dtype)), data.draw(strided(1, p, dtype=dtype))[0]
     scales = torch.rand(n) + 0.5
-    launch, partial = triton_direct.norm_launch(g, weight, native_map(*rule), rule[1], config)
+    launch, partial = triton_flat.norm_launch(g, weight, *rule, config)
     launch.run()
-    close(partial.sum(1), direct.reference_norm(g.double(), weight.double(), *rule), dtype)
-    launch, moved = triton_direct.move_launch(g, weight, scales, native_map(*rule), rule[1], config)
+    close(partial.sum(1), flat_reference.norm(g.double(), weight.double(), *rule), dtype)
+    launch, stepped = triton_flat.step_launch(g, weight, scales, *rule, config)
     launch.run()
-    close(moved, direct.reference_move(g.double(), weight.double(), scales.double(), *rule), dtype)
+    close(stepped, flat_reference.step(g.double(), weight.double(), scales.double(), *rule), dtype)
 
 
 def test_a_small_step_in_fp16_is_not_lost():
@@ -190,8 +149,9 @@ def test_a_small_step_in_fp16_is_not_lost():
     weight = torch.full((16, 16), 1e-2).half()
     scales = torch.tensor([1e6])
     out = torch.empty(1, 20, 16, dtype=torch.float32)
-    triton_tiles.apply(a, g, x, weight, scales, out, "adaptive", 2.0)
-    expected = tiles.reference_apply(*(t.double() for t in (a, g, x, weight, scales)), "adaptive", 2.0)
+    triton_tiles.step_launch(a, g, x, weight, scales, out, LINEAR, "adaptive", 2.0).run()
+    wide = [t.double() for t in (a, g, x, weight, scales)]
+    expected = tile_reference.apply(*wide, None, "adaptive", 2.0) - LINEAR.layer(wide[2], wide[3])
     close(out, expected, torch.float16)
 
 
@@ -199,61 +159,11 @@ def test_a_small_step_in_fp16_is_not_lost():
 def test_products_beyond_fp16_do_not_overflow(t):
     a = x = torch.full((1, t, 64), 40.0).half()  # 40² · 64 > 65504
     g = torch.full((1, t, 3), 1e-4).half()
-    out = torch.empty(1, t, 3).half()
-    triton_ghost.apply(a, g, x, torch.tensor([1e-3]), None, out, False)
+    out = triton_ghost.apply(a, g, x, torch.tensor([1e-3]), None, None, False)
     expected = 40.0**2 * 64 * t * float(g[0, 0, 0]) * 1e-3
     assert math.isclose(float(out[0, 0, 0]), expected, rel_tol=2e-3)
 
 
-@both
-@several
-@given(data=st.data(), rule=st.sampled_from(RULES), bias=st.booleans())
-def test_what_operators_do_for_cuda_tensors(kind, data, rule, bias):
-    drawn = data.draw(kind())
-    drawn = kept_away_from_zero(drawn)
-    wide, based = drawn.double(), (drawn.a, drawn.g, drawn.x, drawn.scales, drawn.base)
-    wide_based = (wide.a, wide.g, wide.x, wide.scales, wide.base)
-    if drawn.window is None:
-        pairs = [
-            (
-                register._tile_norm(drawn.a, drawn.g, drawn.weight, *rule),
-                tiles.reference_norm(wide.a, wide.g, wide.weight, *rule),
-            ),
-            (register._tile_apply(*drawn[:5], *rule), tiles.reference_apply(*wide[:5], *rule)),
-            (ghost_l2._norm_cuda(drawn.a, drawn.g, bias), ghost_l2.reference_norm(wide.a, wide.g, bias)),
-            (ghost_l2._apply_cuda(*based, bias), ghost_l2.reference_apply(*wide_based, bias)),
-        ]
-    else:
-        last, ghost_last = (*drawn.window[1:], *rule), (*drawn.window, bias)
-        pairs = [
-            (
-                register._conv_tile_norm(drawn.a, drawn.g, drawn.weight, *last),
-                conv_tiles.reference_norm(wide.a, wide.g, wide.weight, *last),
-            ),
-            (register._conv_tile_apply(*drawn[:5], *last), conv_tiles.reference_apply(*wide[:5], *last)),
-            (
-                ghost_l2._conv_norm_cuda(drawn.a, drawn.g, *ghost_last),
-                ghost_l2.reference_conv_norm(wide.a, wide.g, *ghost_last),
-            ),
-            (ghost_l2._conv_apply_cuda(*based, *ghost_last), ghost_l2.reference_conv_apply(*wide_based, *ghost_last)),
-        ]
-    for actual, expected in pairs:
-        assert actual.dtype in (drawn.a.dtype, torch.float32)
-        close(actual, expected, drawn.a.dtype)
-
-
-def test_every_operator_has_a_cuda_twin():
-    for name in [
-        "tile_norm",
-        "tile_apply",
-        "conv_tile_norm",
-        "conv_tile_apply",
-        "ghost_norm",
-        "ghost_apply",
-        "conv_ghost_norm",
-        "conv_ghost_apply",
-        "cross_entropy",
-        "direct_norm",
-        "direct_move",
-    ]:
+def test_every_operator_has_a_cuda_kernel():
+    for name in ("tile_norm", "tile_apply", "ghost_norm", "ghost_apply", "cross_entropy", "flat_norm", "flat_step"):
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"saal_fast::{name}", "CUDA"), name

@@ -1,4 +1,4 @@
-"""How a host function launches a kernel: a tuning choice, a layer's geometry, operands with their strides.
+"""How a host function launches a kernel: a tuning choice, a layer's operands with their strides.
 
 Tuning choices are explicit short lists beside each kernel, chosen by shape, so that every one of them can be compiled ahead
 of time for any architecture, without a GPU.
@@ -7,14 +7,16 @@ of time for any architecture, without a GPU.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-ENOUGH = 512
+from ..window import Window
+
+BUSY_PROGRAMS = 512
 """Programs that keep a GPU's hundred-odd multiprocessors busy, several each."""
 
 
@@ -36,7 +38,7 @@ class Config:
 
     @property
     def name(self) -> str:
-        """As it is told in budgets and tables."""
+        """The name in budgets and tables."""
         return "-".join([*(f"{k}{v}" for k, v in self.blocks.items()), f"w{self.num_warps}", f"s{self.num_stages}"])
 
 
@@ -71,42 +73,8 @@ class Launch:
             self.kernel[(self.programs,)](**self.args, **self.constants, **self.config.blocks, **tuning)
 
 
-class Window(NamedTuple):
-    """How a two-dimensional convolution's kernel moves; first down, then across. A linear layer's is the default."""
-
-    kernel: tuple[int, int] = (1, 1)
-    stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int, int, int] = (0, 0, 0, 0)  # zeros at the top, bottom, left and right
-    dilation: tuple[int, int] = (1, 1)
-    groups: int = 1
-
-    @property
-    def pointwise(self) -> bool:
-        """Whether each output position sees one input position, its own."""
-        return self.kernel == self.stride == (1, 1) and not any(self.padding)
-
-    def constants(self, patches: bool) -> dict[str, Any]:
-        """The constexprs of a kernel that loads columns by this window."""
-        names = ("KH", "KW"), ("SH", "SW"), ("PH", "PW"), ("DH", "DW")
-        pairs = (self.kernel, self.stride, self.padding[::2], self.dilation)
-        each = {n: v for two, pair in zip(names, pairs, strict=True) for n, v in zip(two, pair, strict=True)}
-        return {**each, "PATCHES": patches}
-
-
-LINEAR = Window()
-
-
-def window(
-    kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int
-) -> Window:
-    """A window, from an operator's lists."""
-    two = [(int(v[0]), int(v[1])) for v in (kernel, stride, dilation)]
-    top, bottom, left, right = padding
-    return Window(two[0], two[1], (top, bottom, left, right), two[2], groups)
-
-
 @dataclass(frozen=True)
-class Rows:
+class LayerOutput:
     """Output gradients (or outputs) as G [N, groups * O, T] in any layout: the tensor with its three strides."""
 
     tensor: Tensor
@@ -117,7 +85,7 @@ class Rows:
     strides: tuple[int, int, int]
 
     @classmethod
-    def of(cls, tensor: Tensor) -> Rows:
+    def of(cls, tensor: Tensor) -> LayerOutput:
         """Of a linear layer's output [N, T, O], or a convolution's [N, O, height, width]."""
         if tensor.ndim == 3:
             n, t, o = tensor.shape
@@ -126,14 +94,14 @@ class Rows:
         tensor = tensor if _evenly(tensor) else tensor.contiguous()
         return cls(tensor, n, o, height * width, width, (tensor.stride(0), tensor.stride(1), _step(tensor)))
 
-    def args(self, name: str, channel: str, position: str) -> dict[str, Any]:
+    def args(self, name: str) -> dict[str, Any]:
         """As arguments of a kernel: the pointer and three strides."""
-        s_n, s_c, s_t = self.strides
-        return {f"p_{name}": self.tensor, f"s_{name}_n": s_n, f"s_{name}_{channel}": s_c, f"s_{name}_{position}": s_t}
+        s_n, s_o, s_t = self.strides
+        return {f"p_{name}": self.tensor, f"s_{name}_n": s_n, f"s_{name}_o": s_o, f"s_{name}_t": s_t}
 
 
 @dataclass(frozen=True)
-class Columns:
+class LayerInput:
     """A layer's input, from which a kernel loads A: rows [N, T, D], or images [N, C, height, width] and a window."""
 
     tensor: Tensor
@@ -143,19 +111,14 @@ class Columns:
     evenly: bool = True  # whether positions, row by row, lie evenly spaced
 
     @classmethod
-    def of(cls, tensor: Tensor, window: Window) -> Columns:
+    def of(cls, tensor: Tensor, window: Window) -> LayerInput:
         """Of a linear layer's input [N, T, D], or of images."""
         if tensor.ndim == 3:
             _, t, d = tensor.shape
             return cls(tensor, window, (d, 1, t), (tensor.stride(0), tensor.stride(2), 0, tensor.stride(1)))
         c, height, width = tensor.shape[1:]
-        return cls(
-            tensor,
-            window,
-            (c, height, width),
-            (tensor.stride(0), tensor.stride(1), tensor.stride(2), _step(tensor)),
-            _evenly(tensor),
-        )
+        strides = tensor.stride(0), tensor.stride(1), tensor.stride(2), _step(tensor)
+        return cls(tensor, window, (c, height, width), strides, _evenly(tensor))
 
     @property
     def depth(self) -> int:
@@ -171,6 +134,79 @@ class Columns:
         """As arguments of a kernel: the pointer and its strides."""
         values = (self.tensor, *self.strides)
         return dict(zip((f"p_{name}", *(f"s_{name}_{d}" for d in "nchw")), values, strict=True))
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer's tensors A and G, of one type, as a kernel of the norm takes them."""
+
+    window: Window
+    a: LayerInput
+    g: LayerOutput
+
+    @classmethod
+    def of(cls, window: Window, a: Tensor, g: Tensor) -> Layer:
+        """In the widest of their types."""
+        a, g = shared_dtype(a, g)
+        return cls(window, LayerInput.of(a, window), LayerOutput.of(g))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The tensors' type."""
+        return self.a.tensor.dtype
+
+    @property
+    def outputs(self) -> int:
+        """O: outputs of a group."""
+        return self.g.channels // self.window.groups
+
+    def args(self) -> dict[str, Any]:
+        """As arguments of a kernel."""
+        channels, height, width = self.a.shape
+        return {
+            **self.a.args("a"),
+            **self.g.args("g"),
+            "GROUPS": self.window.groups,
+            "CHANNELS": channels // self.window.groups,
+            "O": self.outputs,
+            "D": self.a.depth,
+            "T": self.g.positions,
+            "HEIGHT": height,
+            "WIDTH": width,
+            "ACROSS": self.g.across,
+        }
+
+    def constants(self) -> dict[str, Any]:
+        """As constexprs of a kernel."""
+        return {**self.window.constants(self._patches), "PRECISION": precision(self.dtype)}
+
+    @property
+    def _patches(self) -> bool:
+        return self.a.patches
+
+
+@dataclass(frozen=True)
+class LayerAt(Layer):
+    """With another input X' and the output at it, as a kernel of the step takes them; the output may be of another type."""
+
+    x: LayerInput
+    out: LayerOutput
+
+    @classmethod
+    def at(cls, window: Window, a: Tensor, g: Tensor, x: Tensor, out: Tensor) -> LayerAt:
+        """In the widest of the inputs' types."""
+        a, g, x = shared_dtype(a, g, x)
+        return cls(window, LayerInput.of(a, window), LayerOutput.of(g), LayerInput.of(x, window), LayerOutput.of(out))
+
+    def args(self) -> dict[str, Any]:
+        """As arguments of a kernel."""
+        _, height, width = self.x.shape
+        size = {"S": self.out.positions, "HEIGHT_X": height, "WIDTH_X": width, "ACROSS_X": self.out.across}
+        return {**super().args(), **self.x.args("x"), **self.out.args("out"), **size}
+
+    @property
+    def _patches(self) -> bool:
+        return self.a.patches or self.x.patches
 
 
 def _evenly(images: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""Label, loss and gradient from logits, a row a program: the Triton twin of `cross_entropy.py`.
+"""Label, loss and gradient from logits, a row a program: `cross_entropy` in Triton.
 
 The row is read once for label and loss, by blocks of classes with a running maximum (online softmax, Milakov & Gimelshein
 2018, arXiv:1805.02867), and once more, from the cache, for the gradient. What is summed leaves the label's own term out, so
@@ -16,8 +16,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .blocks import log1p
-from .launch import Config, Launch
+from ..common.elementwise import working_dtype
+from ..common.triton.blocks import log1p
+from ..common.triton.launch import Config, Launch
+from .reference import MIN_LOSS, check
 
 CONFIGS = (
     Config({"b_C": 128}, num_warps=1),
@@ -30,12 +32,11 @@ CONFIGS = (
 def cross_entropy_kernel(
     p_z, s_z_n, s_z_c,  # logits [N, C]
     p_given,  # labels [N], int64; read with GIVEN only
-    p_gain,  # [N]; read with GAIN only
     p_label,  # [N], int64
     p_loss,  # [N], fp32
     p_grad,  # [N, C], contiguous
     C,
-    FLOOR: tl.constexpr, GIVEN: tl.constexpr, GAIN: tl.constexpr, OVER_LOSS: tl.constexpr,
+    MIN_LOSS: tl.constexpr, GIVEN: tl.constexpr,
     b_C: tl.constexpr,
 ):  # fmt: skip
     """One row. Without GIVEN, the label is the largest logit's, the first of equals."""
@@ -82,17 +83,13 @@ def cross_entropy_kernel(
     tl.store(p_label + i_n, label)
     tl.store(p_loss + i_n, loss)
 
-    factor = 1.0
-    if GAIN:
-        factor *= tl.load(p_gain + i_n).to(tl.float32)
-    if OVER_LOSS:
-        factor /= tl.minimum(tl.maximum(loss, FLOOR), 1.0)
+    loss_scale = 1.0 / tl.minimum(tl.maximum(loss, MIN_LOSS), 1.0)
     p_grad += i_n * C
     for start in range(0, C, b_C):
         i_c = start + i_b
         z = tl.load(p_z + i_c.to(tl.int64) * s_z_c, mask=i_c < C, other=-float("inf")).to(tl.float32)
         share = tl.where(i_c == label, -rest, tl.exp(z - common)) / (u + rest)
-        tl.store(p_grad + i_c, (share * factor).to(p_grad.dtype.element_ty), mask=i_c < C)
+        tl.store(p_grad + i_c, (share * loss_scale).to(p_grad.dtype.element_ty), mask=i_c < C)
 
 
 def choose(classes: int) -> Config:
@@ -101,14 +98,9 @@ def choose(classes: int) -> Config:
 
 
 def launch(
-    logits: Tensor,
-    given: Tensor | None,
-    gain: Tensor | None,
-    over_loss: bool,
-    floor: float,
-    config: Config | None = None,
+    logits: Tensor, given: Tensor | None, config: Config | None = None
 ) -> tuple[Launch, tuple[Tensor, Tensor, Tensor]]:
-    """The launch, and label, loss and gradient that it fills; see `ops/cross_entropy.py`."""
+    """The launch, and label, loss and scaled gradient that it fills."""
     n, classes = logits.shape
     label = torch.empty(n, dtype=torch.int64, device=logits.device)
     loss = torch.empty(n, dtype=torch.float32, device=logits.device)
@@ -118,20 +110,19 @@ def launch(
         "s_z_n": logits.stride(0),
         "s_z_c": logits.stride(1),
         "p_given": label if given is None else given.to(torch.int64).contiguous(),
-        "p_gain": loss if gain is None else gain.contiguous(),
         "p_label": label,
         "p_loss": loss,
         "p_grad": grad,
         "C": classes,
     }
-    constants = {"FLOOR": floor, "GIVEN": given is not None, "GAIN": gain is not None, "OVER_LOSS": over_loss}
+    constants = {"MIN_LOSS": MIN_LOSS, "GIVEN": given is not None}
     return Launch(cross_entropy_kernel, n, args, constants, config or choose(classes)), (label, loss, grad)
 
 
-def cross_entropy(
-    logits: Tensor, given: Tensor | None, gain: Tensor | None, over_loss: bool, floor: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Label, loss and gradient; see `ops/cross_entropy.py`."""
-    run, out = launch(logits, given, gain, over_loss, floor)
+def cross_entropy(logits: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """See the operator."""
+    check(logits, label)
+    working_dtype(logits)
+    run, out = launch(logits, label)
     run.run()
     return out

@@ -1,7 +1,6 @@
-"""The Triton twins of the operations: a file an operation, the kernel first, then the host function that launches it.
+"""What the Triton kernels of all operations share; nothing here needs triton itself, which may be missing.
 
-Nothing here is imported before the first CUDA tensor arrives, and triton itself may be missing; `available()` tells.
-Every kernel of this folder is written to one convention:
+An operation's `triton.py` holds the kernel first, then the host function that launches it. One convention for all kernels:
 
     p_x   pointer               s_x_y   stride of x along y, in elements
     i_x   index or indices      b_X     a block's length along X (constexpr)
@@ -15,13 +14,14 @@ Sums are kept in fp32. Addresses are int64. Every load and store is masked along
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterable
 from functools import cache
 
 import torch
 from torch import Tensor
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-"""What the kernels take; other types run by the reference."""
+KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+"""Floating-point types that the kernels take; others run by the reference."""
 
 
 @cache
@@ -30,6 +30,6 @@ def available() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
-def usable(*tensors: Tensor | None) -> bool:
-    """Whether the kernels can run on these tensors."""
-    return available() and all(t is None or t.dtype in DTYPES for t in tensors)
+def usable(args: Iterable[object]) -> bool:
+    """Whether the kernels can run on an operator's arguments."""
+    return available() and all(t.dtype in KERNEL_DTYPES for t in args if isinstance(t, Tensor) and t.dtype.is_floating_point)

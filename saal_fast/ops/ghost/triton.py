@@ -1,4 +1,4 @@
-"""Gram matrices of factored gradients, a block at a time: the Triton twins of `ghost_l2.py`.
+"""Gram matrices of factored gradients, a block at a time: the ghost operations in Triton.
 
 - The norm `Σ ⟨AᵀA, GᵀG⟩`: a program forms one block b_T × b_T of both Gram matrices and adds up their product; blocks above
   the diagonal are left out, as both are symmetric, and those below counted twice.
@@ -17,8 +17,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .blocks import dot, load_columns, load_matrix, store_matrix
-from .launch import ENOUGH, LINEAR, Columns, Config, Launch, Rows, Window, cdiv, precision, shared_dtype
+from ..common.elementwise import working_dtype
+from ..common.triton.blocks import dot, load_columns, load_matrix, store_matrix
+from ..common.triton.launch import BUSY_PROGRAMS, Config, Launch, Layer, LayerAt, LayerOutput, cdiv
+from ..common.window import Window, check_layer
+from .reference import room_for_output
 
 NORM_CONFIGS = (
     Config({"b_T": 16, "b_K": 64}, num_warps=2),
@@ -158,37 +161,15 @@ def choose_apply(positions: int, moved: int, half: bool) -> Config:
     return APPLY_CONFIGS[2 if positions <= 64 else 3]
 
 
-def norm_launch(a: Tensor, g: Tensor, bias: bool, window: Window, config: Config | None = None) -> tuple[Launch, Tensor]:
-    """The launch, and the partial sums [N, parts] it fills.
-
-    Args:
-        a: [N, T, D] or [N, C, H, W].
-        g: [N, T, O] or [N, O, H', W'].
-        bias: whether A has a row of ones beside.
-        window: the convolution's, or the default.
-        config: a tuning choice, by shape if None.
-    """
-    a, g = shared_dtype(a, g)
-    columns, rows = Columns.of(a, window), Rows.of(g)
-    config = config or choose_norm(rows.positions, a.dtype != torch.float32)
-    parts = window.groups * cdiv(rows.positions, config.blocks["b_T"]) ** 2
-    partial = torch.zeros(rows.count, parts, dtype=torch.float32, device=a.device)
-    channels, height, width = columns.shape
-    args = {
-        **columns.args("a"),
-        **rows.args("g", "o", "t"),
-        "p_partial": partial,
-        "GROUPS": window.groups,
-        "CHANNELS": channels // window.groups,
-        "O": rows.channels // window.groups,
-        "D": columns.depth,
-        "T": rows.positions,
-        "HEIGHT": height,
-        "WIDTH": width,
-        "ACROSS": rows.across,
-    }
-    constants = {**window.constants(columns.patches), "BIAS": bias, "PRECISION": precision(a.dtype)}
-    return Launch(ghost_norm_kernel, rows.count * parts, args, constants, config), partial
+def norm_launch(a: Tensor, g: Tensor, window: Window, bias: bool, config: Config | None = None) -> tuple[Launch, Tensor]:
+    """The launch, and the partial sums [N, parts] it fills; by shape without a tuning choice."""
+    layer = Layer.of(window, a, g)
+    config = config or choose_norm(layer.g.positions, layer.dtype != torch.float32)
+    parts = window.groups * cdiv(layer.g.positions, config.blocks["b_T"]) ** 2
+    partial = torch.zeros(layer.g.count, parts, dtype=torch.float32, device=a.device)
+    constants = {**layer.constants(), "BIAS": bias}
+    args = {**layer.args(), "p_partial": partial}
+    return Launch(ghost_norm_kernel, layer.g.count * parts, args, constants, config), partial
 
 
 def apply_launch(
@@ -198,79 +179,53 @@ def apply_launch(
     scales: Tensor,
     base: Tensor | None,
     out: Tensor,
-    bias: bool,
     window: Window,
+    bias: bool,
     config: Config | None = None,
 ) -> Launch:
-    """The launch that fills `out` ([N, S, O] or [N, O, *size]) with base + what each sample's step adds.
+    """The launch that fills `out` with base + what each sample's step adds; by shape without a tuning choice.
 
     For more than b_T positions `out` has to be fp32, since the sum over blocks is kept there.
     """
-    a, g, x = shared_dtype(a, g, x)
-    columns, moved, rows, pushed = Columns.of(a, window), Columns.of(x, window), Rows.of(g), Rows.of(out)
-    under = pushed if base is None else Rows.of(base)
-    outputs = rows.channels // window.groups
-    config = config or choose_apply(rows.positions, pushed.positions, a.dtype != torch.float32)
-    programs = rows.count * window.groups * cdiv(pushed.positions, config.blocks["b_S"])
-    strips = max(1, min(cdiv(outputs, config.blocks["b_O"]), ENOUGH // max(programs, 1)))
-    channels, height, width = columns.shape
-    args = {
-        **columns.args("a"),
-        **moved.args("x"),
-        **rows.args("g", "o", "t"),
-        **under.args("base", "o", "t"),
-        **pushed.args("out", "o", "t"),
-        "p_scale": scales.contiguous(),
-        "GROUPS": window.groups,
-        "CHANNELS": channels // window.groups,
-        "O": outputs,
-        "D": columns.depth,
-        "T": rows.positions,
-        "S": pushed.positions,
-        "STRIPS": strips,
-        "HEIGHT": height,
-        "WIDTH": width,
-        "ACROSS": rows.across,
-        "HEIGHT_X": moved.shape[1],
-        "WIDTH_X": moved.shape[2],
-        "ACROSS_X": pushed.across,
-    }
+    layer = LayerAt.at(window, a, g, x, out)
+    under = layer.out if base is None else LayerOutput.of(base)
+    config = config or choose_apply(layer.g.positions, layer.out.positions, layer.dtype != torch.float32)
+    programs = layer.g.count * window.groups * cdiv(layer.out.positions, config.blocks["b_S"])
+    strips = max(1, min(cdiv(layer.outputs, config.blocks["b_O"]), BUSY_PROGRAMS // max(programs, 1)))
+    args = {**layer.args(), **under.args("base"), "p_scale": scales.contiguous(), "STRIPS": strips}
     constants = {
-        **window.constants(columns.patches or moved.patches),
+        **layer.constants(),
         "BIAS": bias,
         "BASE": base is not None,
-        "PRECISION": precision(a.dtype),
-        "EXACT": a.dtype != torch.bfloat16,  # bf16 has fp32's range; in fp16 a long product would overflow
+        "EXACT": layer.dtype != torch.bfloat16,  # bf16 has fp32's range; in fp16 a long product would overflow
     }
     return Launch(ghost_apply_kernel, programs * strips, args, constants, config)
 
 
-def norm(a: Tensor, g: Tensor, bias: bool, window: Window = LINEAR) -> Tensor:
-    """`‖G Aᵀ‖²` of each sample, fp32 [N]; see `norm_launch`."""
+def norm(a: Tensor, g: Tensor, window: list[int] | None, bias: bool) -> Tensor:
+    """See `ghost_norm`."""
+    layer = check_layer(window, a, g)
+    working_dtype(a, g)
     if 0 in g.shape:
-        return torch.zeros(g.shape[0], dtype=torch.float32, device=g.device)
-    launch, partial = norm_launch(a, g, bias, window)
+        return g.new_zeros(g.shape[0], dtype=torch.float32)
+    launch, partial = norm_launch(a, g, layer, bias)
     launch.run()
     return partial.sum(1)
 
 
 def apply(
-    a: Tensor,
-    g: Tensor,
-    x: Tensor,
-    scales: Tensor,
-    base: Tensor | None,
-    out: Tensor,
-    bias: bool,
-    window: Window = LINEAR,
+    a: Tensor, g: Tensor, x: Tensor, scales: Tensor, base: Tensor | None, window: list[int] | None, bias: bool
 ) -> Tensor:
-    """`out`, filled with `base + s · G (AᵀX')`; see `apply_launch`."""
+    """See `ghost_apply`."""
+    layer = check_layer(window, a, g, x=x, scales=scales, base=base)
+    working_dtype(a, g, x, scales)
+    out = room_for_output(g, x, base, layer)
     if 0 in g.shape or 0 in out.shape:
         return out.zero_() if base is None else out.copy_(base)
-    launch = apply_launch(a, g, x, scales, base, out, bias, window)
+    launch = apply_launch(a, g, x, scales, base, out, layer, bias)
     if out.dtype == torch.float32 or launch.args["T"] <= launch.config.blocks["b_T"]:
         launch.run()
         return out
     sums = torch.empty_like(out, dtype=torch.float32)
-    apply_launch(a, g, x, scales, base, sums, bias, window).run()
+    apply_launch(a, g, x, scales, base, sums, layer, bias).run()
     return out.copy_(sums)

@@ -1,4 +1,4 @@
-"""Tiles of per-sample weight gradients, `M = G Aᵀ`, mapped in registers: the Triton twins of `tiles.py` and `conv_tiles.py`.
+"""Tiles of per-sample weight gradients, `M = G Aᵀ`, mapped in registers: the tile operations in Triton.
 
 M [O, D] of a sample and group is formed a tile at a time, b_O × b_D, from blocks of T; nothing of its size is stored.
 
@@ -7,7 +7,7 @@ M [O, D] of a sample and group is formed a tile at a time, b_O × b_D, from bloc
 - The effect: a program owns b_O outputs of b_S positions of one sample, and walks over D: it forms a tile of M, maps it, and
   multiplies it with a tile of X' while it is in registers. For more than b_S positions tiles are formed again.
 
-Patches of a convolution are addressed in the kernel (`blocks.load_columns`); they exist in registers only.
+Patches of a convolution are addressed in the kernel (`common/triton/blocks.py`); they exist in registers only.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .blocks import contribution, direction, dot, load_columns, load_matrix, store_matrix
-from .launch import ENOUGH, LINEAR, Columns, Config, Launch, Rows, Window, cdiv, precision, shared_dtype
+from ..common.elementwise import check_rule, native_map, working_dtype
+from ..common.triton.blocks import contribution, direction, dot, load_columns, load_matrix, store_matrix
+from ..common.triton.launch import BUSY_PROGRAMS, Config, Launch, Layer, LayerAt, cdiv
+from ..common.window import Window, check_layer, output_shape
+from . import outer
 
 NORM_CONFIGS = (
     Config({"b_O": 16, "b_D": 64, "b_T": 16}, num_warps=4),
@@ -158,119 +161,81 @@ def choose_apply(outputs: int, positions: int, moved: int, half: bool) -> Config
 
 
 def norm_launch(
-    a: Tensor, g: Tensor, weight: Tensor, rule_map: str, q: float, window: Window, config: Config | None = None
+    a: Tensor, g: Tensor, weight: Tensor, window: Window, rule: str, q: float, config: Config | None = None
 ) -> tuple[Launch, Tensor]:
-    """The launch, and the partial sums [N, parts] it fills.
-
-    Args:
-        a: [N, T, D] or [N, C, H, W].
-        g: [N, T, O] or [N, O, H', W'].
-        weight: [O, ...], of any floating-point type.
-        rule_map: "square", "adaptive", "absolute" or "power".
-        q: the exponent of "power".
-        window: the convolution's, or the default.
-        config: a tuning choice, by shape if None.
-    """
-    a, g = shared_dtype(a, g)
-    columns, rows = Columns.of(a, window), Rows.of(g)
-    outputs = rows.channels // window.groups
-    config = config or choose_norm(outputs, rows.positions, a.dtype != torch.float32)
-    tiles = window.groups * cdiv(outputs, config.blocks["b_O"]) * cdiv(columns.depth, config.blocks["b_D"])
-    samples = max(1, min(16, rows.count * tiles // ENOUGH))
-    partial = torch.empty(rows.count, tiles, dtype=torch.float32, device=a.device)
-    channels, height, width = columns.shape
+    """The launch, and the partial sums [N, parts] it fills; by shape without a tuning choice."""
+    layer = Layer.of(window, a, g)
+    config = config or choose_norm(layer.outputs, layer.g.positions, layer.dtype != torch.float32)
+    n, tiles = layer.g.count, cdiv(layer.outputs, config.blocks["b_O"]) * cdiv(layer.a.depth, config.blocks["b_D"])
+    tiles *= window.groups
+    samples = max(1, min(16, n * tiles // BUSY_PROGRAMS))
+    partial = torch.empty(n, tiles, dtype=torch.float32, device=a.device)
     args = {
-        **columns.args("a"),
-        **rows.args("g", "o", "t"),
+        **layer.args(),
         "p_w": weight.contiguous(),
         "p_partial": partial,
-        "N": rows.count,
-        "GROUPS": window.groups,
-        "CHANNELS": channels // window.groups,
-        "O": outputs,
-        "D": columns.depth,
-        "T": rows.positions,
+        "N": n,
         "SAMPLES": samples,
-        "HEIGHT": height,
-        "WIDTH": width,
-        "ACROSS": rows.across,
         "q": float(q),
     }
-    constants = {**window.constants(columns.patches), "MAP": rule_map, "PRECISION": precision(a.dtype)}
-    return Launch(tile_norm_kernel, tiles * cdiv(rows.count, samples), args, constants, config), partial
+    constants = {**layer.constants(), "MAP": native_map(rule, q)}
+    return Launch(tile_norm_kernel, tiles * cdiv(n, samples), args, constants, config), partial
 
 
-def apply_launch(
+def step_launch(
     a: Tensor,
     g: Tensor,
     x: Tensor,
     weight: Tensor,
     scales: Tensor,
     out: Tensor,
-    rule_map: str,
-    q: float,
     window: Window,
+    rule: str,
+    q: float,
     config: Config | None = None,
 ) -> Launch:
-    """The launch that fills `out` ([N, S, O] or [N, O, *size]); arguments as in `norm_launch`, x another input."""
-    a, g, x = shared_dtype(a, g, x)
-    columns, moved, rows, pushed = Columns.of(a, window), Columns.of(x, window), Rows.of(g), Rows.of(out)
-    outputs = rows.channels // window.groups
-    config = config or choose_apply(outputs, rows.positions, pushed.positions, a.dtype != torch.float32)
-    tiles = cdiv(outputs, config.blocks["b_O"]) * cdiv(pushed.positions, config.blocks["b_S"])
-    channels, height, width = columns.shape
+    """The launch that fills `out` with what the step alone makes of x; by shape without a tuning choice."""
+    layer = LayerAt.at(window, a, g, x, out)
+    config = config or choose_apply(layer.outputs, layer.g.positions, layer.out.positions, layer.dtype != torch.float32)
+    tiles = cdiv(layer.outputs, config.blocks["b_O"]) * cdiv(layer.out.positions, config.blocks["b_S"])
     args = {
-        **columns.args("a"),
-        **moved.args("x"),
-        **rows.args("g", "o", "t"),
-        **pushed.args("out", "o", "t"),
+        **layer.args(),
         "p_w": weight.contiguous(),
         "p_scale": scales.contiguous(),
-        "GROUPS": window.groups,
-        "CHANNELS": channels // window.groups,
-        "O": outputs,
-        "D": columns.depth,
-        "T": rows.positions,
-        "S": pushed.positions,
-        "HEIGHT": height,
-        "WIDTH": width,
-        "ACROSS": rows.across,
-        "HEIGHT_X": moved.shape[1],
-        "WIDTH_X": moved.shape[2],
-        "ACROSS_X": pushed.across,
         "q": float(q),
     }
     constants = {
-        **window.constants(columns.patches or moved.patches),
-        "MAP": rule_map,
-        "PRECISION": precision(a.dtype),
-        "EXACT": x.dtype != torch.bfloat16,  # bf16 has fp32's range; in fp16 a small step would be lost
+        **layer.constants(),
+        "MAP": native_map(rule, q),
+        "EXACT": layer.dtype != torch.bfloat16,  # bf16 has fp32's range; in fp16 a small step would be lost
     }
-    return Launch(tile_apply_kernel, rows.count * window.groups * tiles, args, constants, config)
+    return Launch(tile_apply_kernel, layer.g.count * window.groups * tiles, args, constants, config)
 
 
-def norm(a: Tensor, g: Tensor, weight: Tensor, rule_map: str, q: float, window: Window = LINEAR) -> Tensor:
-    """`Σ φ(G Aᵀ, W)` of each sample, fp32 [N]; see `norm_launch`."""
-    if 0 in a.shape or 0 in g.shape:
-        return torch.zeros(a.shape[0], dtype=torch.float32, device=a.device)
-    launch, partial = norm_launch(a, g, weight, rule_map, q, window)
+def norm(a: Tensor, g: Tensor, weight: Tensor, window: list[int] | None, rule: str, q: float) -> Tensor:
+    """See `tile_norm`."""
+    layer, dtype = check_layer(window, a, g, weight), working_dtype(a, g, weight)
+    check_rule(rule, q)
+    if outer.is_outer(a):
+        return outer.norm(a.to(dtype), g.to(dtype), weight.to(dtype), rule, q)
+    if 0 in (*a.shape, *g.shape):
+        return a.new_zeros(a.shape[0], dtype=torch.float32)
+    launch, partial = norm_launch(a, g, weight, layer, rule, q)
     launch.run()
     return partial.sum(1)
 
 
 def apply(
-    a: Tensor,
-    g: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    scales: Tensor,
-    out: Tensor,
-    rule_map: str,
-    q: float,
-    window: Window = LINEAR,
+    a: Tensor, g: Tensor, x: Tensor, weight: Tensor, scales: Tensor, window: list[int] | None, rule: str, q: float
 ) -> Tensor:
-    """`out`, filled with what each sample's step adds to the layer's output at x; see `apply_launch`."""
-    if 0 in a.shape or 0 in g.shape or 0 in x.shape:
-        return out.zero_()
-    apply_launch(a, g, x, weight, scales, out, rule_map, q, window).run()
-    return out
+    """See `tile_apply`."""
+    layer, dtype = check_layer(window, a, g, weight, x, scales), working_dtype(a, g, weight, x, scales)
+    check_rule(rule, q)
+    if outer.is_outer(a):
+        wide = (a.to(dtype), g.to(dtype), x.to(dtype), weight.to(dtype), scales.to(dtype))
+        return outer.apply(*wide, rule, q).to(g.dtype)
+    out = x.new_empty(output_shape(x, weight.shape[0], layer), dtype=g.dtype)
+    if 0 in (*a.shape, *g.shape, *x.shape):  # no step
+        return out.copy_(layer.layer(x, weight))
+    step_launch(a, g, x, weight, scales, out, layer, rule, q).run()
+    return out + layer.layer(x, weight)

@@ -1,0 +1,79 @@
+"""Norm and step of per-sample weight gradients `G Aᵀ` that stay factored, for the rule that is linear in them: L2.
+
+    ‖G Aᵀ‖² = ⟨AᵀA, GᵀG⟩                 the ghost norm (Goodfellow 2015, arXiv:1510.01799; Li et al. 2022, arXiv:2110.05679)
+    base + s · (G Aᵀ) X' = base + s · G (AᵀX')     the sample's own step, carried into the perturbed forward pass
+
+A bias is a row of ones in A and X', so that both Gram matrices of inputs gain 1 everywhere. Shapes and windows are those of
+`common/window.py`. The CUDA kernels store neither T × T matrices nor patches.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, library
+
+from ..common.elementwise import working_dtype
+from ..common.registration import register
+from ..common.window import Window
+from . import cpu, reference
+
+
+@library.custom_op("saal_fast::ghost_norm", mutates_args=())
+def ghost_norm(a: Tensor, g: Tensor, window: list[int] | None, bias: bool) -> Tensor:
+    """Each sample's `‖G Aᵀ‖²`, and with a bias its gradient's square too.
+
+    Args:
+        a: inputs.
+        g: gradients at the outputs.
+        window: a `Window` as a list; None for a linear layer.
+        bias: whether the layer's bias is perturbed too.
+
+    Returns:
+        [N], in the widest of the types, float32 at least.
+
+    Raises:
+        ValueError: shapes don't fit each other, or the window is none.
+        TypeError: a tensor isn't of real floating-point numbers.
+    """
+    return reference.norm(a, g, window, bias)
+
+
+@library.custom_op("saal_fast::ghost_apply", mutates_args=())
+def ghost_apply(
+    a: Tensor, g: Tensor, x: Tensor, scales: Tensor, base: Tensor | None, window: list[int] | None, bias: bool
+) -> Tensor:
+    """What each sample's step `s · G Aᵀ` makes of the layer's output at another input.
+
+    Args:
+        a: inputs.
+        g: gradients at the outputs.
+        x: other inputs.
+        scales: s [N].
+        base: what the step's effect is added to, the layer's output at x; None for zero.
+        window: a `Window` as a list; None for a linear layer.
+        bias: whether the layer's bias is perturbed too.
+
+    Returns:
+        `base + s · G (AᵀX')`, like the layer's output at x, of base's type, or of g's.
+
+    Raises:
+        ValueError: shapes don't fit each other, or the window is none.
+        TypeError: a tensor isn't of real floating-point numbers.
+    """
+    return reference.apply(a, g, x, scales, base, window, bias)
+
+
+@ghost_norm.register_fake
+def _norm_fake(a: Tensor, g: Tensor, window: list[int] | None, bias: bool) -> Tensor:
+    return a.new_empty(a.shape[0], dtype=working_dtype(a, g))
+
+
+@ghost_apply.register_fake
+def _apply_fake(
+    a: Tensor, g: Tensor, x: Tensor, scales: Tensor, base: Tensor | None, window: list[int] | None, bias: bool
+) -> Tensor:
+    return reference.room_for_output(g, x, base, Window.of(window))
+
+
+_TRITON = f"{__name__}.triton"
+register(ghost_norm, reference.norm, cpu=cpu.norm, triton_module=_TRITON, shared=(False,) * 2)
+register(ghost_apply, reference.apply, cpu=cpu.apply, triton_module=_TRITON, shared=(False,) * 5)
