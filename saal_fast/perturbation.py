@@ -40,8 +40,8 @@ class Perturbation(Protocol):
         ...
 
     @property
-    def code(self) -> tuple[str, float]:
-        """The rule's name and exponent q in the fused operations; the ghost engine refuses a rule that they lack."""
+    def code(self) -> tuple[str, float] | None:
+        """The rule's name and exponent q in the fused operations; None for a rule that they lack."""
         ...
 
     def unit(self, grads: Iterable[Tensor]) -> Tensor | float:
@@ -114,7 +114,7 @@ class Lp:
         return 1.0 if math.isinf(self.p) else self.p / (self.p - 1)
 
     @property
-    def code(self) -> tuple[str, float]:
+    def code(self) -> tuple[str, float] | None:
         return "lp", self.q
 
     def unit(self, grads: Iterable[Tensor]) -> Tensor | float:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ...ops.flat import flat_norm, flat_step, flatten_parameters, unflatten_parameters
 from ...perturbation import Perturbation, total_of
+from ..layers import Code
 
 Named = dict[str, Tensor]
 
@@ -50,14 +51,14 @@ class FlatGradients:
     """All parameters end to end in one row: one operation each for norm and step, however many there are.
 
     Args:
-        rule: what ε* is.
+        code: name and exponent of the rule in the fused operations.
         params: the parameters, all of one type.
         weights: the parameters end to end [P], which samples and batches share.
         grads: their gradients.
     """
 
-    def __init__(self, rule: Perturbation, params: Named, weights: Tensor, grads: Named) -> None:
-        self.rule, self.shapes, self.weights = rule, {n: p.shape for n, p in params.items()}, weights
+    def __init__(self, code: Code, params: Named, weights: Tensor, grads: Named) -> None:
+        self.code, self.shapes, self.weights = code, {n: p.shape for n, p in params.items()}, weights
         self.row = flatten_parameters({name: grads[name] for name in params})
 
     def sizes(self) -> list[Tensor]:
@@ -66,9 +67,9 @@ class FlatGradients:
     def total(self, unit: Tensor | float) -> Tensor:
         if isinstance(unit, Tensor):
             self.row = self.row / unit
-        total: Tensor = flat_norm(self.row[None], self.weights, *self.rule.code)
+        total: Tensor = flat_norm(self.row[None], self.weights, *self.code)
         return total[0]
 
     def perturbed(self, scale: Tensor) -> Named:
-        rows: Tensor = flat_step(self.row[None], self.weights, scale[None], *self.rule.code)
+        rows: Tensor = flat_step(self.row[None], self.weights, scale[None], *self.code)
         return unflatten_parameters(rows[0], self.shapes)

@@ -25,7 +25,7 @@ from ...models.memory import nbytes
 from ...ops.flat import flatten_parameters
 from ...pools import Batch
 from ..branches import by_branches
-from ..layers import SupportsTiles
+from ..layers import Code, SupportsTiles
 from ..problem import Problem, Result, finite, keep_loss_where_no_step
 from ..vmap import over_samples
 from .autograd import AutogradGradients, FlatGradients, SeparateGradients
@@ -176,11 +176,12 @@ class Ghost:
 
     def _formed(self, params: dict[str, Tensor], grads: dict[str, Tensor]) -> AutogradGradients:
         """The parameters that autograd differentiates, with their gradients."""
-        if not (self.backends.flat and params):
+        code = self.problem.rule.code
+        if code is None or not (self.backends.flat and params):
             return SeparateGradients(self.problem.rule, params, grads)
         if tuple(params) not in self._weights:
             self._weights[tuple(params)] = flatten_parameters(params)
-        return FlatGradients(self.problem.rule, params, self._weights[tuple(params)], grads)
+        return FlatGradients(code, params, self._weights[tuple(params)], grads)
 
     def _factored(self, plan: Plan, inputs: list[Tensor], grads: list[Tensor]) -> dict[str, Factored]:
         """The factored gradient of each weight, from the input and the output's gradient at each call."""
@@ -196,5 +197,6 @@ class Ghost:
                 factored[name] = (FusedGhost.of(*factors) if fused else None) or GramGhost(*factors)
             else:
                 kind = TiledGradient if call.mode == "tiled" else MaterializedGradient
-                factored[name] = kind(cast(SupportsTiles, call.layer), self.problem.params[name], a, g, self.problem.rule)
+                layer, code = cast(SupportsTiles, call.layer), cast(Code, self.problem.rule.code)  # as the plan has it
+                factored[name] = kind(layer, self.problem.params[name], a, g, code)
         return factored

@@ -7,8 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from ...perturbation import Perturbation
-from ..layers import Layer, LayerCall, SupportsGhost, SupportsTiles, output_of
+from ..layers import Code, Layer, LayerCall, SupportsGhost, SupportsTiles, output_of
 from .plan import PlannedCall
 
 
@@ -86,8 +85,8 @@ class FusedGhost:
 class TiledGradient:
     """`G Aᵀ` of a weight used once, for any rule: formed, mapped and used up a tile at a time."""
 
-    def __init__(self, layer: SupportsTiles, weight: Tensor, a: Tensor, g: Tensor, rule: Perturbation) -> None:
-        self.layer, self.weight, self.a, self.g, self.code = layer, weight, a, g, rule.code
+    def __init__(self, layer: SupportsTiles, weight: Tensor, a: Tensor, g: Tensor, code: Code) -> None:
+        self.layer, self.weight, self.a, self.g, self.code = layer, weight, a, g, code
 
     def total(self) -> Tensor:
         """`Σ φ(G Aᵀ, W)`."""
@@ -102,9 +101,9 @@ class TiledGradient:
 class MaterializedGradient:
     """`G Aᵀ` of a weight used once, for any rule: formed a tile at a time, and kept."""
 
-    def __init__(self, layer: SupportsTiles, weight: Tensor, a: Tensor, g: Tensor, rule: Perturbation) -> None:
-        self.layer, self.weight, self.code = layer, weight, rule.code
-        self._total, self.gradient = layer.materialize(a, g, weight, rule.code)
+    def __init__(self, layer: SupportsTiles, weight: Tensor, a: Tensor, g: Tensor, code: Code) -> None:
+        self.layer, self.weight, self.code = layer, weight, code
+        self._total, self.gradient = layer.materialize(a, g, weight, code)
 
     def total(self) -> Tensor:
         """`Σ φ(G Aᵀ, W)`."""

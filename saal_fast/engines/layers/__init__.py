@@ -3,6 +3,7 @@
 from . import attention, batchnorm, conv, embedding, linear, pooling, recurrent, weightnorm
 from .base import (
     CallInterceptor,
+    Code,
     Layer,
     LayerCall,
     SupportsGhost,
@@ -16,6 +17,7 @@ from .base import (
 
 __all__ = [
     "CallInterceptor",
+    "Code",
     "Layer",
     "LayerCall",
     "SupportsGhost",

@@ -25,6 +25,6 @@ def test_packed_equals_one_by_one(rule):
         return vmap(one)(grads)
 
     want = stepped(lambda g: SeparateGradients(rule, params, g))
-    got = stepped(lambda g: FlatGradients(rule, params, flatten_parameters(params), g))
+    got = stepped(lambda g: FlatGradients(rule.code, params, flatten_parameters(params), g))
     torch.testing.assert_close(got, want)
     assert list(got[1]) == list(params)

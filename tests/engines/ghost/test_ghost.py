@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import saal_fast
-from saal_fast.engines import EngineError, Problem
+from saal_fast.engines import ENGINES, EngineError, Problem
 from saal_fast.engines.ghost import Ghost, factors
 from saal_fast.engines.ghost.backends import Backends
 from saal_fast.engines.ghost.plan import mode_costs, plan_for
@@ -247,6 +247,28 @@ def test_no_gradient_of_a_factored_weight_is_formed(engine):
         saal_fast.score(model, torch.randn(7, 301), engine=engine)
     own = {s for s in seen.shapes if s[:1] == (7,) and {301, 203} <= set(s)}
     assert bool(own) == (engine == "vmap")  # the control: vmap does form them
+
+
+class Sqrt(L2):
+    """Direction `sign(g) √|g|`: a rule of a user's own, which no fused operation knows."""
+
+    linear, code = False, None
+
+    def contribution(self, g, w):
+        return g.abs().sum()
+
+    def direction(self, g, w):
+        return g.sign() * g.abs().sqrt()
+
+
+def test_a_rule_without_fused_operations_is_left_to_autograd():
+    case = models.build("conv2d_stride")
+    batch = Batch((case.pool,), {}, len(case.pool))
+    problem = Problem.of(case.model, Sqrt(0.1), Classification())
+    with torch.no_grad():
+        want, got = (ENGINES[name](problem)(batch) for name in ("reference", "ghost"))
+    torch.testing.assert_close(got.perturbed_loss, want.perturbed_loss, **CLOSE)
+    assert not torch.equal(got.perturbed_loss, got.loss)
 
 
 # --- cross terms ----------------------------------------------------------------------------------

@@ -72,15 +72,8 @@ def test_ghost_engine(rule, ran):
     want = saal_fast.score(model.double(), pool.double(), 0.3, engine="reference", details=True, **rule)
     ran.clear()
     fused = Backends(fused_layers=(Conv, Linear), fused_loss=True, flat=True)
-    got = scored(
-        model.float(),
-        pool,
-        0.3,
-        engine="ghost",
-        backends=fused,
-        choose=lambda _, linear: "ghost" if linear else "autograd",
-        **rule,
-    )
+    modes = {"backends": fused, "choose": lambda _, linear: "ghost" if linear else "autograd"}
+    got = scored(model.float(), pool, 0.3, engine="ghost", **modes, **rule)
     assert len(ran) == (5 if not rule else 3)
     assert torch.equal(got.label, want.label)
     for what in ("perturbed_loss", "loss", "grad_norm"):
