@@ -12,8 +12,9 @@ import torch
 
 import saal_fast
 import saal_fast.kmeans
-from saal_fast import _core, _native, engines
+from saal_fast import _native, engines
 from saal_fast._config import Config, show_config
+from saal_fast._native import _core
 
 
 @pytest.fixture
@@ -27,9 +28,9 @@ def fresh_caches() -> Iterator[None]:
 
 
 def hide(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes `from saal_fast import <module>` fail as if it weren't built."""
-    monkeypatch.setitem(sys.modules, f"saal_fast.{module}", None)
-    monkeypatch.delattr(saal_fast, module, raising=False)
+    """Makes `from saal_fast._native import <module>` fail as if it weren't built."""
+    monkeypatch.setitem(sys.modules, f"saal_fast._native.{module}", None)
+    monkeypatch.delattr(_native, module, raising=False)
 
 
 def test_versions_are_those_of_the_imported_packages() -> None:

@@ -1,4 +1,4 @@
-// saal_fast._core.
+// saal_fast._native._core.
 #include "bindings/define.h"
 #include "build_info.h"
 #include "support/heap.h"

@@ -1,4 +1,4 @@
-// saal_fast._cuda: addresses and a stream in, rows out. It imports without a driver.
+// saal_fast._native._cuda: addresses and a stream in, rows out. It imports without a driver.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>

@@ -1,4 +1,4 @@
-// The functions that each file adds to saal_fast._core.
+// The functions that each file adds to saal_fast._native._core.
 #pragma once
 
 #include <pybind11/pybind11.h>

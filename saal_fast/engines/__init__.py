@@ -1,4 +1,4 @@
-"""The engines: three ways to the same numbers. `reference` defines them, `vmap` is simple, `ghost` is fast."""
+"""Three engines that give the same numbers: `reference` defines them, `vmap` is simple, `ghost` is fast."""
 
 from collections.abc import Callable
 

@@ -79,7 +79,7 @@ class Problem:
             model: any module.
             rule: what ε* is.
             task: pseudo-label and loss.
-            chosen: tells by a parameter's name whether to perturb it.
+            chosen: says by a parameter's name whether to perturb it.
             device: where to score; None for where the first parameter lies. The model itself stays where it is.
             precision: bfloat16 or float16 for passes under autocast; None for the model's own type.
             embeddings: whether results carry the gradient by the last linear layer.
@@ -134,7 +134,7 @@ class Engine(Protocol):
         ...
 
     def sample_bytes(self, example: Batch) -> int:
-        """Memory that a sample of a batch takes beside its activations."""
+        """Memory in bytes that a sample of a batch takes in addition to its activations."""
         ...
 
 

@@ -1,1 +1,1 @@
-"""What is asked of a model beside its scores: its state kept as it was, its features, the memory of its activations."""
+"""Models under measurement: their state is preserved, their features and the memory of their activations are measured."""

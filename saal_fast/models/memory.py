@@ -22,13 +22,13 @@ LARGEST_ON_CUDA = 8192
 """A GPU has thousands of threads to fill, and each batch costs the host the same, however large."""
 
 
-def batch_size(forward: Callable[[], object], device: torch.device, beside: int = 0, most: int | None = None) -> int:
-    """A batch size whose activations, and what is kept beside them, fit the device.
+def batch_size(forward: Callable[[], object], device: torch.device, extra: int = 0, most: int | None = None) -> int:
+    """A batch size whose activations, and what is kept with them, fit the device.
 
     Args:
         forward: runs the model on a batch of one.
         device: where the model runs.
-        beside: bytes a sample kept beside the activations.
+        extra: bytes a sample kept with the activations.
         most: bytes a batch may take; None for `CPU_TARGET` on a CPU.
 
     Returns:
@@ -36,7 +36,7 @@ def batch_size(forward: Callable[[], object], device: torch.device, beside: int 
     """
     with torch.no_grad(), _Meter() as meter:
         forward()
-    per_sample = 2 * meter.bytes + beside  # values, and their gradients
+    per_sample = 2 * meter.bytes + extra  # values, and their gradients
     largest = LARGEST_ON_CUDA if device.type == "cuda" else LARGEST
     return int(max(1, min(largest, _budget(device, most) // max(1, per_sample))))
 
@@ -96,6 +96,6 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's own
         return out
 
 
-def _dense(nest: Any) -> Iterator[Tensor]:
-    """The tensors of a nest that have one storage (a sparse one has several)."""
-    return (t for t in tree_leaves(nest) if isinstance(t, Tensor) and t.layout == torch.strided)
+def _dense(tree: Any) -> Iterator[Tensor]:
+    """The tensors of a pytree that have one storage (a sparse one has several)."""
+    return (t for t in tree_leaves(tree) if isinstance(t, Tensor) and t.layout == torch.strided)

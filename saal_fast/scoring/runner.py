@@ -42,9 +42,9 @@ class Runner:
 
     def batch_size(self, example: Batch, length: int | None, max_memory: int | None) -> int:
         """A size whose memory fits the device and `max_memory`, for a pool of that length."""
-        beside = self._attempt(lambda engine: engine.sample_bytes(example), example)
+        extra = self._attempt(lambda engine: engine.sample_bytes(example), example)
         problem = self.problem
-        size = memory.batch_size(lambda: problem.output(problem.params, example), problem.device, beside, max_memory)
+        size = memory.batch_size(lambda: problem.output(problem.params, example), problem.device, extra, max_memory)
         if not length:
             return size
         return math.ceil(length / math.ceil(length / size))  # no small rest: all batches of one size, or nearly

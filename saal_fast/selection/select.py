@@ -69,7 +69,7 @@ def select_scored(
     seed: int | torch.Generator | None = None,
     **options: Unpack[Options],
 ) -> tuple[Tensor, Tensor]:
-    """As `select`, and beside the positions the scores [N] they were picked by."""
+    """As `select`; returns the positions, and the scores [N] that chose them."""
     if not is_whole(k):
         raise TypeError(f"expected k to be a whole number, got {k!r} ({type(k).__name__})")
     if k < 1:

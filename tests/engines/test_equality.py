@@ -79,7 +79,9 @@ def scores_of(case, *, engine, **options):
             models.factor_everything(patch)
         if engine == ALL_HELD:
             models.factor_everything(patch, "materialized", "ghost", "tiled")
-            patch.setattr(conv, "LAST", 5)  # some of these models' images are large, and become small on the way
+            patch.setattr(
+                conv, "MIN_PIXELS_CHANNELS_LAST", 5
+            )  # some of these models' images are large, and become small on the way
         if engine == ALL_FUSED:
             models.factor_everything(patch)
             patch.setattr(ghost, "backends_for", partial(backends_for, fused=True))  # their twins for the CPU

@@ -54,7 +54,7 @@ class Layer(Protocol):
 
 @runtime_checkable
 class SupportsSharedWeight(Protocol):
-    """A layer with a faster way to its output where the batch shares the weight, and no gradient at it is asked for."""
+    """A layer that computes its output faster where the batch shares the weight, and the weight needs no gradient."""
 
     def shared(self, call: LayerCall) -> Tensor | None:
         """The layer's output; None where the layer's own function is as fast."""

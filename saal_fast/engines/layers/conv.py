@@ -200,8 +200,8 @@ def conv(
     return LayerCall(layer, input, weight, bias)
 
 
-LAST = 512
-"""Pixels of an image from which on a CPU's convolutions in float32 gain by channels that lie side by side."""
+MIN_PIXELS_CHANNELS_LAST = 512
+"""Pixels of an image from which a CPU's float32 convolutions are faster channels last."""
 
 
 def _last(images: Tensor) -> Tensor:
@@ -220,12 +220,12 @@ def _channels_last(images: Tensor) -> Tensor:
 
 
 def _is_large(images: Tensor) -> bool:
-    """Whether a CPU's convolutions gain by channels that lie side by side; in half precision they always do."""
-    least = 1 if torch.is_autocast_enabled("cpu") else LAST
+    """Whether a CPU's convolutions are faster channels last; in half precision they always are."""
+    least = 1 if torch.is_autocast_enabled("cpu") else MIN_PIXELS_CHANNELS_LAST
     return images.device.type == "cpu" and math.prod(images.shape[2:]) >= least
 
 
-def _rewritten(convolution: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _faster_on_cpu(convolution: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """The same convolution, in a form whose passes are faster on a CPU.
 
     A 1×1 convolution with a stride becomes one without, over the pixels it looks at. Large images are turned to channels
@@ -245,14 +245,14 @@ def _rewritten(convolution: Callable[..., Tensor]) -> Callable[..., Tensor]:
             return convolution(input, weight, bias, stride, padding, dilation, groups)
         dims = weight.ndim - 2
         large = dims == 2 and _is_large(input)
-        if large:  # the weight too: of the input, the pass back is not told the layout
+        if large:  # the weight too: backward does not see the layout of the input
             input, weight = _channels_last(input), _channels_last(weight)
         steps = _each(stride, dims)
         unpadded = padding == "valid" or not (isinstance(padding, str) or any(_each(padding, dims)))
         if math.prod(weight.shape[2:]) == 1 and max(steps) > 1 and unpadded:
             space = [slice(None, None, step) for step in steps]
             seen = (slice(None), *space) if large else (slice(None), slice(None), *space)
-            # In the pass back a slice is laid out as what was sliced.
+            # Backward lays a slice out as what was sliced.
             input = _back(_last(input)[seen]) if large else input[seen]
             stride = 1
         out = convolution(input, weight, bias, stride, padding, dilation, groups)
@@ -262,4 +262,4 @@ def _rewritten(convolution: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 for _convolution in (F.conv1d, F.conv2d, F.conv3d):
-    register_replacement(_convolution)(_rewritten(_convolution))
+    register_replacement(_convolution)(_faster_on_cpu(_convolution))

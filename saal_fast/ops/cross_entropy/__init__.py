@@ -3,7 +3,7 @@
     loss = log(1 + Σ_{j≠y} exp(z_j - z_y))        ∂loss/∂z_j = softmax(z)_j - [j = y]
 
 with y the largest logit's class or a given one. Both are computed without ever forming `1 - softmax(z)_y`, so that nearly
-certain samples keep their digits (see `objectives.Classification`). The gradient is multiplied with a loss scale, the loss's
+certain samples keep their digits (see `tasks.Classification`). The gradient is multiplied with a loss scale, the loss's
 own reciprocal, so that it stays in range however certain a sample is: its direction is all that a perturbation needs.
 """
 
