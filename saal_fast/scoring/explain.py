@@ -67,7 +67,7 @@ class Explanation:
         table = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
         added = sum(row.flops or 0 for row in self.rows)
         table += [
-            f"{added / 1e6:,.1f} MFLOP a sample in addition to three passes (forward, back to the data, perturbed forward) of "
+            f"{added / 1e6:,.1f} MFLOP a sample added to three passes (forward, back to the data, perturbed forward) of "
             f"{self.forward / 1e6:,.1f} each",
             f"engine: {'ghost' if self.fallback is None else 'reference, since ' + self.fallback}",
         ]

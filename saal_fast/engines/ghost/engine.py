@@ -159,7 +159,7 @@ class Ghost:
             )
             return zero, tuple(first)
 
-        # vjp makes the parameters differentiable under vmap; its own backward pass would keep the whole graph, and a second one
+        # vjp makes the parameters differentiable under vmap; its own backward pass would keep the graph, and a second one
         zero = next(iter(problem.params.values())).new_zeros(())
         made: Any = torch.func.vjp(run, params, zero, has_aux=True)
         return FirstPass(*made[2])
