@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from .._utils.checks import check_batch_size
 from ..pools import Batch, Stream
 from ..tasks import class_logits
 from . import memory
@@ -49,8 +50,7 @@ def each_batch(model: nn.Module, pool: Any, see: Callable[[Any], T], *, batch_si
         see: called with each batch's output, where the model's first parameter or buffer is.
         batch_size: samples at once, or "auto" for a size by the memory the activations take.
     """
-    if batch_size != "auto" and batch_size < 1:
-        raise ValueError(f'expected batch_size to be "auto" or >= 1, got {batch_size}')
+    check_batch_size(batch_size)
     inner = module_of(model)
     with _still(inner):
         stream = Stream(pool, device_of(inner))

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from .. import perturbation
-from .._utils.checks import check_choice, is_whole
+from .._utils.checks import check_batch_size, check_choice, is_whole
 from ..engines import NAMES, Problem
 from ..engines.problem import PRECISIONS
 from ..models.state import unwrap
@@ -79,8 +79,7 @@ class ScoreOptions:
         check_choice("engine", self.engine, ("auto", *NAMES))
         check_choice("precision", self.precision, tuple(PRECISIONS))
         check_choice("on_nonfinite", self.on_nonfinite, ("raise", "keep"))
-        if self.batch_size != "auto" and (not is_whole(self.batch_size) or self.batch_size < 1):
-            raise ValueError(f'expected batch_size to be "auto" or a whole number >= 1, got {self.batch_size!r}')
+        check_batch_size(self.batch_size)
         if self.max_memory is not None and (not is_whole(self.max_memory) or self.max_memory < 1):
             raise ValueError(f"expected max_memory to be None or a whole number of bytes >= 1, got {self.max_memory!r}")
         params: Any = self.params
@@ -127,7 +126,7 @@ def check_names(options: Any, known: type) -> None:
     names = set(known.__annotations__)
     unknown = sorted(set(options) - names)
     if unknown:
-        raise TypeError(f"expected options among {', '.join(sorted(names))}; got {', '.join(unknown)}")
+        raise TypeError(f"expected options of saal_fast.score, among {', '.join(sorted(names))}; got {', '.join(unknown)}")
 
 
 def with_options(known: type) -> Callable[[Function], Function]:

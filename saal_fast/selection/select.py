@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from .._utils.checks import check_choice, is_whole
+from .._utils.checks import check_choice, check_whole
 from ..kmeans import kmeans_plusplus
 from ..pools import Stream
 from ..scoring import Options, ScoreOptions, Scores, score_pool
@@ -70,10 +70,7 @@ def select_scored(
     **options: Unpack[Options],
 ) -> tuple[Tensor, Tensor]:
     """As `select`; returns the positions, and the scores [N] that chose them."""
-    if not is_whole(k):
-        raise TypeError(f"expected k to be a whole number, got {k!r} ({type(k).__name__})")
-    if k < 1:
-        raise ValueError(f"expected k >= 1, got k={k}")
+    check_whole("k", k, 1)
     check_choice("diversity", diversity, (None, *get_args(Diversity)))
     if "details" in options:
         raise TypeError("expected options of score but details: select gives positions; call score for details")

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import nn
 
-from .. import perturbation
 from .._utils.checks import check_choice
 from .._utils.rng import ensure_generator
-from ..engines import NAMES
-from ..scoring import Options
-from ..selection import select_scored
-from .choice import check_options
+from ..scoring import Options, ScoreOptions
+from ..selection import Diversity, select_scored
 from .protocol import Selection, WithoutTraining
 
 
@@ -34,7 +31,7 @@ class SAAL(WithoutTraining):
 
     rho: float = 0.05
     objective: Literal["max", "diff"] = "max"
-    diversity: Literal["kmeans++", "badge"] | None = None
+    diversity: Diversity | None = None
     norm: float = 2
     adaptive: bool = False
     options: Options = field(default_factory=Options)
@@ -47,18 +44,14 @@ class SAAL(WithoutTraining):
             TypeError: a number is of another type, or an option is unknown to `score` or an argument of SAAL itself.
             ValueError: an argument is out of range, or a name is unknown.
         """
-        perturbation.make(self.rho, self.norm, self.adaptive)
-        check_choice("objective", self.objective, ("max", "diff"))
-        check_choice("diversity", self.diversity, (None, "kmeans++", "badge"))
-        check_choice("engine", self.options.get("engine", "auto"), ("auto", *NAMES))
-        unknown = sorted(set(self.options) - set(Options.__annotations__))
-        if unknown:
-            known_options = ", ".join(sorted(Options.__annotations__))
-            raise TypeError(f"expected options of saal_fast.score, among {known_options}; got {', '.join(unknown)}")
-        check_options(self.options.get("batch_size", "auto"), self.options.get("on_nonfinite", "raise"))
         mine = {"norm", "adaptive", "objective"} & set(self.options)
         if mine:
             raise TypeError(f"expected {', '.join(sorted(mine))} as SAAL's own argument, got it in options")
+        ScoreOptions.of(self.rho, self._score_options())
+        check_choice("diversity", self.diversity, (None, *get_args(Diversity)))
+
+    def _score_options(self) -> Options:
+        return {**self.options, "norm": self.norm, "adaptive": self.adaptive, "objective": self.objective}
 
     def select(
         self,
@@ -70,13 +63,6 @@ class SAAL(WithoutTraining):
         generator: torch.Generator | None = None,
     ) -> Selection:
         """As `Strategy.select`, with the errors of `saal_fast.select`; draws for a diversity only, ignores `labelled`."""
-        options: Options = {
-            **self.options,
-            "norm": self.norm,
-            "adaptive": self.adaptive,
-            "objective": self.objective,
-        }
-        picks, scores = select_scored(
-            model, pool, k, self.rho, diversity=self.diversity, seed=ensure_generator(generator), **options
-        )
+        seed = ensure_generator(generator)
+        picks, scores = select_scored(model, pool, k, self.rho, diversity=self.diversity, seed=seed, **self._score_options())
         return Selection(picks, scores.float())

@@ -64,7 +64,7 @@ class Flow(IterableDataset):
         ({"task": nn.CrossEntropyLoss()}, TypeError, "expected task .* pseudo_label and loss, got CrossEntropyLoss"),
         ({"task": Classification}, TypeError, "expected task .*, got the class Classification itself"),
         ({"device": "gpu"}, RuntimeError, "Expected one of cpu, cuda.* device string: gpu"),
-        ({"temperature": 1}, TypeError, "expected options among adaptive, .*; got temperature"),
+        ({"temperature": 1}, TypeError, "expected options of saal_fast.score, among adaptive, .*; got temperature"),
     ],
     ids=str,
 )

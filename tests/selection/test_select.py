@@ -158,7 +158,7 @@ def test_a_k_that_is_no_whole_number(k):
 
 @pytest.mark.parametrize("k", [0, -1])
 def test_a_k_below_one(k):
-    with pytest.raises(ValueError, match=f"expected k >= 1, got k={k}"):
+    with pytest.raises(ValueError, match=f"expected k >= 1, got {k}"):
         select(mlp(), inputs(), k)
 
 
