@@ -48,7 +48,7 @@ def test_is_the_gram_matrix_of_patches(window, channels):
     layer = Conv(tuple(kernel), (1,) * len(space), tuple(zip(before, after, strict=True)), tuple(dilation), 1)
     a, x = torch.randn(2, 1, channels, *space, dtype=torch.float64)
     pixels = a.flatten(2)[0].mT @ x.flatten(2)[0]
-    patches = layer.unfold_input(a)[0].mT @ layer.columns(x)[0]
+    patches = layer.unfold_input(a)[0].mT @ layer.unfold_input(x)[0]
     torch.testing.assert_close(diagonal_sums(pixels[None], *window)[0], patches, rtol=1e-12, atol=1e-12)
 
 

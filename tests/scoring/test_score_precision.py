@@ -50,13 +50,16 @@ def test_bf16_keeps_the_order_of_a_trained_models_scores(trained, options):
 
 @pytest.mark.parametrize("engine", ["vmap", "reference"])
 def test_the_engines_agree_in_bf16(trained, engine):
+    """Engines round at different places: nine in ten samples agree to a few percent, and the order stays."""
     model, pool = trained
-    ghost = saal_fast.score(model, pool[:32], precision="bf16", details=True)
+    ghost = saal_fast.score(model, pool[:200], precision="bf16", details=True)
     options = {"precision": "bf16", "details": True, "engine": engine, "labels": ghost.label}  # rounding may decide a tie
-    other = saal_fast.score(model, pool[:32], **options)
+    other = saal_fast.score(model, pool[:200], **options)
     assert ghost.engine == "ghost"
     for name in ("perturbed_loss", "grad_norm"):
-        torch.testing.assert_close(getattr(ghost, name), getattr(other, name), rtol=0.1, atol=0.03)
+        got, want = getattr(ghost, name), getattr(other, name)
+        assert ((got - want).abs() / (0.05 * want + 0.015)).quantile(0.9) < 1
+        assert spearman(got, want) > 0.995
 
 
 def test_attention_and_linear_layers(trained):
