@@ -33,8 +33,8 @@ def gradient_factors(
         ValueError: there is no such layer, or it does not make logits [C] of features [D], so that its gradient is no outer
             product; or the pool is empty.
     """
-    found = penultimate(model, pool, layer=layer, batch_size=batch_size)
     name, module = last_layer(model, pool, layer)
+    found = penultimate(model, pool, layer=name, batch_size=batch_size)
     shape = getattr(getattr(module, "weight", None), "shape", None)
     expected = (found.logits.shape[1], found.features.shape[1])
     if shape != expected:

@@ -31,6 +31,9 @@ def test_there_are_cuda_sources() -> None:
 NEEDS_NVCC = pytest.mark.skipif(NVCC is None, reason="needs nvcc on the PATH")
 FLAGS = ["-std=c++17", "-fmad=false", "--expt-relaxed-constexpr", f"-I{ROOT / 'csrc'}"]  # as in CMakeLists.txt
 
+BUDGET_RELEASE = "13.0"
+"""Of nvcc, by which `BUDGET` was taken: others may count otherwise."""
+
 # A kernel's most registers a thread and bytes of shared memory a thread block, on any of GENERATIONS.
 BUDGET = {
     "norms_kernel": (40, 0),
@@ -63,22 +66,35 @@ def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return said
 
 
+def kernels_in(compiled: str) -> dict[str, tuple[int, int]]:
+    """Registers a thread and bytes of static shared memory of each kernel, the most of its instances."""
+    found: dict[str, tuple[int, int]] = {}
+    used = re.findall(r"entry function '\w*?\d\d([a-z_]+_kernel)I.*?Used (\d+) registers(.*?)\n", compiled, re.DOTALL)
+    for name, registers, rest in used:
+        shared = re.search(r"(\d+) bytes smem", rest)
+        most = found.get(name, (0, 0))
+        found[name] = max(most[0], int(registers)), max(most[1], int(shared[1]) if shared else 0)
+    return found
+
+
 @NEEDS_NVCC
-def test_kernels_compile_without_warnings_or_spills(compiled: str) -> None:
+def test_kernels_compile_without_warnings_or_spills_within_the_hardwares_limits(compiled: str) -> None:
     spills = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", compiled)
     kernels = re.findall(r"Compiling entry function '\w+' for 'sm_\d+'", compiled)
     assert len(spills) >= len(kernels) > 0
     assert set(spills) == {("0", "0", "0")}, compiled
+    used = kernels_in(compiled)
+    assert used.keys() == BUDGET.keys()
+    assert all(registers <= 255 and shared <= 48 * 1024 for registers, shared in used.values()), used
 
 
 @NEEDS_NVCC
 def test_kernels_keep_to_their_budget(compiled: str) -> None:
-    used = re.findall(r"entry function '\w*?\d\d([a-z_]+_kernel)I.*?Used (\d+) registers(.*?)\n", compiled, re.DOTALL)
-    assert {name for name, _, _ in used} == set(BUDGET)
-    for name, registers, rest in used:
-        shared = re.search(r"(\d+) bytes smem", rest)
-        assert int(registers) <= BUDGET[name][0], (name, registers)
-        assert int(shared[1] if shared else 0) <= BUDGET[name][1], (name, rest)
+    version = subprocess.run([NVCC, "--version"], capture_output=True, text=True, check=True).stdout
+    if f"release {BUDGET_RELEASE}," not in version:
+        pytest.skip(f"the budget is that of nvcc {BUDGET_RELEASE}")
+    over = {n: u for n, u in kernels_in(compiled).items() if u[0] > BUDGET[n][0] or u[1] > BUDGET[n][1]}
+    assert not over, over
 
 
 @NEEDS_NVCC
