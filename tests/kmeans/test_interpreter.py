@@ -21,7 +21,7 @@ def points(n: int, dim: int) -> torch.Tensor:
     return torch.randn(n, dim, generator=torch.Generator().manual_seed(0))
 
 
-LONG: dict[str, tuple[Any, int, dict[str, Any]]] = {  # all take a minute or more
+LONG_CASES: dict[str, tuple[Any, int, dict[str, Any]]] = {  # all take a minute or more
     "plain": (points(60_000, 64), 60_000, {"algorithm": "plain"}),
     "rejection": (points(60_000, 64), 60_000, {"algorithm": "rejection"}),
     "one long refresh": (points(30_000, 512), 1, {"algorithm": "rejection", "initial": torch.arange(29_000)}),
@@ -29,12 +29,12 @@ LONG: dict[str, tuple[Any, int, dict[str, Any]]] = {  # all take a minute or mor
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs interval timers, as POSIX has them")
-@pytest.mark.parametrize("name", LONG)
+@pytest.mark.parametrize("name", LONG_CASES)
 def test_signals_are_handled_meanwhile(name: str) -> None:
     def interrupt(*_: object) -> None:
         raise AlarmError
 
-    x, k, options = LONG[name]
+    x, k, options = LONG_CASES[name]
     before = signal.signal(signal.SIGALRM, interrupt)
     start = time.monotonic()
     try:

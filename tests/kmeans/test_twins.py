@@ -14,7 +14,7 @@ from seedings import ALMOST_ONE, native, reference
 from saal_fast._native import _core
 from saal_fast.kmeans import draw_uniforms, kmeans_plusplus, kmeans_plusplus_reference
 
-ENOUGH = 20_000  # uniforms
+UNIFORM_COUNT = 20_000  # uniforms
 
 
 @st.composite
@@ -72,7 +72,7 @@ def both(problem: dict[str, Any], algorithm: str, **options: Any) -> tuple[list[
     x, left = problem["x"], problem["left"]
     rest = {name: problem[name] for name in ("weights", "initial", "key")} | {"algorithm": algorithm} | options
     points = x if left is None else (left, x)
-    expected = reference(points, problem["k"], problem["first"], problem["given"], count=ENOUGH, **rest)
+    expected = reference(points, problem["k"], problem["first"], problem["given"], count=UNIFORM_COUNT, **rest)
     got = [
         native(x, problem["k"], problem["first"], problem["given"], left=left, isa=isa, **rest)
         for isa in _core.usable_isas()
@@ -134,7 +134,7 @@ def test_rejection_over_many_panels_of_centres(dim: int, dtype: type, offset: fl
     for refresh_every, width in ((-1, 1e-3), (90, 0.5)):
         x = tight(1500, dim, dtype, offset, width)
         options = {"key": 1, "algorithm": "rejection", "refresh_every": refresh_every}
-        expected = reference(x, 200, count=ENOUGH, **options)
+        expected = reference(x, 200, count=UNIFORM_COUNT, **options)
         for isa in _core.usable_isas():
             assert native(x, 200, isa=isa, **options) == expected, isa
 
@@ -143,7 +143,7 @@ def test_rejection_over_a_pair_many_centres() -> None:
     x, left = np.maximum(tight(1200, 50, np.float32), 0), tight(1200, 7, np.float32)
     for options in ({}, {"initial": list(range(0, 400, 4))}, {"weights": np.random.default_rng(0).random(1200)}):
         options |= {"key": 2, "algorithm": "rejection"}
-        expected = reference((left, x), 150, count=ENOUGH, **options)
+        expected = reference((left, x), 150, count=UNIFORM_COUNT, **options)
         for isa in _core.usable_isas():
             assert native(x, 150, left=left, isa=isa, **options) == expected, isa
 
