@@ -23,7 +23,6 @@ FAST = (  # one a family, except VGG: none of it is small
     "convnext_tiny",
     "densenet121",
     "efficientnet_b0",
-    "efficientnet_v2_s",
     "googlenet",
     "inception_v3",
     "mnasnet0_5",

@@ -64,14 +64,14 @@ def test_picks_are_the_weighted_seeding_of_the_embedding() -> None:
 
 def test_the_second_row_is_drawn_by_distance_times_perturbed_loss() -> None:
     model, x = mlp(), inputs(6)
-    scored = score(model, x, 0.3, details=True)
+    scored = score(model, x, 0.3, details=True, embeddings=True)
     a, h = factors(model, x, scored.label)
     embedding = (a[:, :, None] * h[:, None, :]).flatten(1)
     first = int((scored.perturbed_loss * embedding.square().sum(1)).argmax())
     weights = scored.perturbed_loss * (embedding - embedding[first]).square().sum(1)
     counts = torch.zeros(6, dtype=torch.float64)
     for seed in range(600):
-        counts[select(model, x, 2, 0.3, diversity="badge", seed=seed, engine="ghost")[1]] += 1
+        counts[pick(scored, 2, diversity="badge", seed=seed)[1]] += 1
     expected = 600 * weights / weights.sum()
     used = expected > 1
     assert float(((counts - expected)[used] ** 2 / expected[used]).sum()) < 30  # of 5 degrees of freedom or fewer: p < 2e-5

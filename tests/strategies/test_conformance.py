@@ -102,7 +102,8 @@ def test_a_generator_moves_on(name):
     generator, model, pool = small.seeded(0), small.network(), small.images(60)
     strategy = make(name)
     small.ready(strategy, model)
-    choices = {tuple(strategy.select(model, pool, 6, generator=generator).indices.tolist()) for _ in range(6)}
+    times = 6 if name in DRAWING else 2
+    choices = {tuple(strategy.select(model, pool, 6, generator=generator).indices.tolist()) for _ in range(times)}
     assert name not in DRAWING or len(choices) > 1
 
 
