@@ -50,7 +50,7 @@ IN_FP32 = (
     "transformer_encoder",
     "weight_norm",
 )
-LP = ("L1.5", "L3", "Linf")  # which take one path
+LP = ("L1.5", "L3", "Linf")  # quickly on the models of IN_FP32, slowly on all
 ALL_PAIRS = [
     pytest.param(name, rule, marks=pytest.mark.slow if rule in LP and name not in IN_FP32 else ())
     for rule in RULES
