@@ -47,5 +47,5 @@ def check_choice(name: str, value: Any, choices: Collection[str | None]) -> None
 
 def check_batch_size(value: Any) -> None:
     """Raises ValueError unless `batch_size` is "auto" or a number of samples."""
-    if value != "auto" and (not is_whole(value) or value < 1):
+    if not (isinstance(value, str) and value == "auto") and (not is_whole(value) or value < 1):
         raise ValueError(f'expected batch_size to be "auto" or a whole number >= 1, got {value!r}')

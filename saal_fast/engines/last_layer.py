@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -22,6 +23,7 @@ class LastLinear(TorchFunctionMode):
         super().__init__()
         self.input: Tensor | None = None
         self.weight: Tensor | None = None
+        self.output: Tensor | None = None
 
     def __torch_function__(
         self, fn: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -31,7 +33,19 @@ class LastLinear(TorchFunctionMode):
         if fn is F.linear:
             self.input = args[0] if args else kwargs["input"]
             self.weight = args[1] if len(args) > 1 else kwargs["weight"]
+            self.output = fn(*args, **kwargs)
+            return self.output
         return fn(*args, **kwargs)
+
+    def check(self, output: Any) -> None:
+        """Raises ValueError unless the last linear layer's output is the logits of a batch of one, bit for bit."""
+        z = class_logits(output)
+        self.gradient(output, z.argmax(1))
+        if self.output is None or not torch.equal(self.output.reshape(1, -1).to(z.dtype), z):
+            raise ValueError(
+                "expected the output of the last linear layer to be the logits, for gradients by its weight; the model "
+                "changes it (a factor, a softmax), or another layer makes the logits"
+            )
 
     def gradient(self, output: Any, label: Tensor) -> tuple[Tensor, Tensor]:
         """The factors (a [1, C], h [1, D]) of the gradient by the last layer's weight, for a batch of one.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
+from typing_extensions import Unpack
 
 from ..engines import Problem
 from ..engines.ghost.plan import Plan, UsageRecorder, Use, mode_costs, plan_for, record_usage
@@ -15,9 +16,6 @@ from ..models.state import disable_compiled, preserve_state
 from ..pools import Batch, Stream
 from .options import ProblemOptions, ScoreOptions, check_names, checked_model, with_options
 from .score import score_pool
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ def explain(model: nn.Module, example: Any, *, rho: float = 0.05, **options: Unp
         ValueError: the example is empty; and as `score`.
         TypeError: as `score`.
     """
-    check_names(options, ProblemOptions)
+    check_names(options, ProblemOptions, "explain")
     chosen = ScoreOptions(rho=rho, progress=False, on_nonfinite="keep", **options)
     inner = checked_model(model)
     with preserve_state(inner), disable_compiled(), torch.inference_mode(False), torch.no_grad():

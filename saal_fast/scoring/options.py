@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from .. import perturbation
-from .._utils.checks import check_batch_size, check_choice, is_whole
+from .._utils.checks import check_batch_size, check_choice, check_flag, is_whole
 from ..engines import NAMES, Problem
 from ..engines.problem import PRECISIONS
 from ..models.state import unwrap
@@ -74,6 +74,10 @@ class ScoreOptions:
 
     def __post_init__(self) -> None:
         """Checks every option that can be checked without a model."""
+        check_flag("adaptive", self.adaptive)
+        check_flag("embeddings", self.embeddings)
+        if self.progress is not None:
+            check_flag("progress", self.progress)
         perturbation.make(self.rho, self.norm, self.adaptive)
         check_choice("objective", self.objective, ("max", "diff"))
         check_choice("engine", self.engine, ("auto", *NAMES))
@@ -121,12 +125,14 @@ class ScoreOptions:
         )
 
 
-def check_names(options: Any, known: type) -> None:
-    """Raises TypeError where an option is none of the keywords of the TypedDict `known`."""
+def check_names(options: Any, known: type, function: str = "score") -> None:
+    """Raises TypeError where an option of `function` is none of the keywords of the TypedDict `known`."""
     names = set(known.__annotations__)
     unknown = sorted(set(options) - names)
     if unknown:
-        raise TypeError(f"expected options of saal_fast.score, among {', '.join(sorted(names))}; got {', '.join(unknown)}")
+        raise TypeError(
+            f"expected options of saal_fast.{function}, among {', '.join(sorted(names))}; got {', '.join(unknown)}"
+        )
 
 
 def with_options(known: type) -> Callable[[Function], Function]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
+from .._utils.checks import check_flag
 from .._utils.progress import bar
 from ..engines import Problem
 from ..models import memory
@@ -19,9 +21,6 @@ from .nonfinite import FiniteCheck
 from .options import EngineName, Options, ScoreOptions, checked_model, with_options
 from .result import Scores, gather, no_scores
 from .runner import Runner
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 @overload
@@ -94,7 +93,10 @@ def score(
         NonFiniteError: outputs or scores hold NaN or inf; the message names the first samples.
         EngineError: the engine asked for by name cannot run this model.
     """
+    check_flag("details", details)
     chosen = ScoreOptions.of(rho, options)
+    if chosen.embeddings and not details:
+        raise ValueError("expected details=True with embeddings=True: Scores.embedding has them")
     scores = score_pool(model, pool, chosen)
     return scores if details else scores.by(chosen.objective)
 

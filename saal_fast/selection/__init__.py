@@ -1,5 +1,5 @@
 """Which samples to label next."""
 
-from .select import Diversity, pick, select, select_scored
+from .select import Diversity, check_diversity, pick, select, select_scored
 
-__all__ = ["Diversity", "pick", "select", "select_scored"]
+__all__ = ["Diversity", "check_diversity", "pick", "select", "select_scored"]

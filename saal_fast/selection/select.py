@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from .._utils.checks import check_choice, check_whole
 from ..kmeans import kmeans_plusplus
 from ..pools import Stream
 from ..scoring import Options, ScoreOptions, Scores, score_pool
 from ..scoring.options import with_options
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 Diversity = Literal["kmeans++", "badge"]
 
@@ -71,14 +69,12 @@ def select_scored(
 ) -> tuple[Tensor, Tensor]:
     """As `select`; returns the positions, and the scores [N] that chose them."""
     check_whole("k", k, 1)
-    check_choice("diversity", diversity, (None, *get_args(Diversity)))
-    if "details" in options:
-        raise TypeError("expected options of score but details: select gives positions; call score for details")
+    for name in ("details", "embeddings"):
+        if name in options:
+            raise TypeError(f"expected options of score but {name}: select gives positions; call score for {name}")
     chosen = ScoreOptions.of(rho, options)
-    if diversity == "badge":
-        if chosen.objective != "max" or chosen.task is not None:
-            raise ValueError('expected objective="max" and task=None with diversity="badge": it weighs a class\'s gradients')
-        chosen = replace(chosen, embeddings=True)
+    check_diversity(diversity, chosen)
+    chosen = replace(chosen, embeddings=diversity == "badge")
     if diversity is not None:  # a bad seed, or a C++ core that was not built, shows before any work is done
         kmeans_plusplus(torch.zeros(1), 1, seed=None if isinstance(seed, torch.Generator) else seed)
     length = Stream(pool, torch.device("cpu")).length
@@ -86,6 +82,13 @@ def select_scored(
         raise ValueError(f"expected k <= {length}, the size of the pool; got k={k}")
     scored = score_pool(model, pool, chosen)
     return pick(scored, k, objective=chosen.objective, diversity=diversity, seed=seed), scored.by(chosen.objective)
+
+
+def check_diversity(diversity: Diversity | None, options: ScoreOptions) -> None:
+    """Raises ValueError where there is no such diversity, or it does not go with the options."""
+    check_choice("diversity", diversity, (None, *get_args(Diversity)))
+    if diversity == "badge" and (options.objective != "max" or options.task is not None):
+        raise ValueError('expected objective="max" and task=None with diversity="badge": it weighs a class\'s gradients')
 
 
 def pick(
@@ -106,8 +109,12 @@ def pick(
         seed: as for `select`.
 
     Raises:
-        ValueError: k is more than the samples with a finite score, or "badge" lacks embeddings.
+        TypeError: k is not a whole number.
+        ValueError: k < 1 or more than the samples with a finite score, there is no such diversity, or "badge" lacks
+            embeddings.
     """
+    check_whole("k", k, 1)
+    check_choice("diversity", diversity, (None, *get_args(Diversity)))
     scores = scored.by(objective)
     candidates = (scored.finite & scores.isfinite()).nonzero()[:, 0]
     if k > len(candidates):

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
 
-from .._utils.checks import check_choice
 from .._utils.rng import ensure_generator
 from ..scoring import Options, ScoreOptions
-from ..selection import Diversity, select_scored
+from ..selection import Diversity, check_diversity, select_scored
 from .protocol import Selection, WithoutTraining
 
 
@@ -47,8 +46,7 @@ class SAAL(WithoutTraining):
         mine = {"norm", "adaptive", "objective"} & set(self.options)
         if mine:
             raise TypeError(f"expected {', '.join(sorted(mine))} as SAAL's own argument, got it in options")
-        ScoreOptions.of(self.rho, self._score_options())
-        check_choice("diversity", self.diversity, (None, *get_args(Diversity)))
+        check_diversity(self.diversity, ScoreOptions.of(self.rho, self._score_options()))
 
     def _score_options(self) -> Options:
         return {**self.options, "norm": self.norm, "adaptive": self.adaptive, "objective": self.objective}

@@ -144,9 +144,51 @@ def test_every_engine_gives_the_last_layers_gradients(engine, params) -> None:
     assert score(model, x, details=True).embedding is None
 
 
+@pytest.mark.parametrize("engine", ["ghost", "vmap", "reference"])
+def test_embeddings_under_given_labels(engine) -> None:
+    model, x, labels = mlp().eval(), inputs(9), torch.arange(9) % 3
+    found = score(model, x, details=True, embeddings=True, engine=engine, labels=labels).embedding
+    a, _ = factors(model, x, labels)
+    assert found is not None
+    torch.testing.assert_close(found[0], a)
+    assert not torch.allclose(a, factors(model, x, None)[0])
+
+
+class Heads(nn.Module):
+    """Logits that are not, or not as they come, what the last linear layer gives."""
+
+    def __init__(self, scaled: bool) -> None:
+        super().__init__()
+        self.head, self.other, self.scaled = nn.Linear(4, 3), nn.Linear(4, 3), scaled
+
+    def forward(self, x):
+        return 5 * self.head(x) if self.scaled else (self.head(x), self.other(x))
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_logits_that_the_last_linear_layer_does_not_make_are_an_error(scaled) -> None:
+    with pytest.raises(ValueError, match="expected the output of the last linear layer to be the logits"):
+        select(Heads(scaled).double(), inputs(), 3, diversity="badge")
+
+
+def test_embeddings_without_details_are_an_error() -> None:
+    with pytest.raises(ValueError, match="expected details=True with embeddings=True"):
+        score(mlp(), inputs(), embeddings=True)
+    with pytest.raises(TypeError, match="select gives positions; call score for embeddings"):
+        select(mlp(), inputs(), 3, embeddings=True)
+
+
+@pytest.mark.parametrize(
+    ("k", "diversity", "error"), [(0, None, ValueError), (2.5, None, TypeError), (2, "none", ValueError)]
+)
+def test_pick_checks_its_arguments(k, diversity, error) -> None:
+    with pytest.raises(error, match="expected"):
+        pick(score(mlp(), inputs(), details=True), k, diversity=diversity)
+
+
 def test_embeddings_are_of_classifiers() -> None:
     with pytest.raises(ValueError, match="expected task=None with embeddings=True"):
-        score(mlp(), inputs(), embeddings=True, task=Classification())
+        score(mlp(), inputs(), details=True, embeddings=True, task=Classification())
     with pytest.raises(ValueError, match="score them with embeddings=True"):
         pick(score(mlp(), inputs(), details=True), 3, diversity="badge")
 

@@ -17,7 +17,7 @@ def diagonal_sums(
     gram = pixels.reshape(-1, *space, *space)
     for i in range(dims):
         first, second = 1 + i, 1 + dims + i
-        pads = [0] * (2 * gram.ndim)
+        pads = [0] * (2 * (gram.ndim - 1))  # none for the samples, of which there may be none
         for dim in (first, second):
             pads[2 * (gram.ndim - 1 - dim)], pads[2 * (gram.ndim - 1 - dim) + 1] = before[i], after[i]
         gram = F.pad(gram, pads)
