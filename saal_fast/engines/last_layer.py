@@ -41,7 +41,8 @@ class LastLinear(TorchFunctionMode):
         """Raises ValueError unless the last linear layer's output is the logits of a batch of one, bit for bit."""
         z = class_logits(output)
         self.gradient(output, z.argmax(1))
-        if self.output is None or not torch.equal(self.output.reshape(1, -1).to(z.dtype), z):
+        made = None if self.output is None else self.output.reshape(1, -1).to(z.dtype)
+        if made is None or made.shape != z.shape or not torch.allclose(made, z, rtol=0, atol=0, equal_nan=True):
             raise ValueError(
                 "expected the output of the last linear layer to be the logits, for gradients by its weight; the model "
                 "changes it (a factor, a softmax), or another layer makes the logits"
