@@ -108,8 +108,8 @@ class Counted(TorchDispatchMode):
         return out
 
 
-def tensors(nest: Any) -> Iterator[Tensor]:
-    return (t for t in tree_leaves(nest) if isinstance(t, Tensor))
+def tensors(tree: Any) -> Iterator[Tensor]:
+    return (t for t in tree_leaves(tree) if isinstance(t, Tensor))
 
 
 def size_of(t: Tensor) -> float:

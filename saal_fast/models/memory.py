@@ -17,8 +17,8 @@ from .._native import core
 CPU_TARGET = 1280 * 2**20
 """Bytes a batch may take on a CPU: smaller ones pay for dispatch, larger gain nothing (ResNet-18 on 32×32: 64 samples)."""
 
-LARGEST = 1024
-LARGEST_ON_CUDA = 8192
+MAX_BATCH = 1024
+MAX_BATCH_ON_CUDA = 8192
 """A GPU has thousands of threads to fill, and each batch costs the host the same, however large."""
 
 
@@ -37,7 +37,7 @@ def batch_size(forward: Callable[[], object], device: torch.device, extra: int =
     with torch.no_grad(), _Meter() as meter:
         forward()
     per_sample = 2 * meter.bytes + extra  # values, and their gradients
-    largest = LARGEST_ON_CUDA if device.type == "cuda" else LARGEST
+    largest = MAX_BATCH_ON_CUDA if device.type == "cuda" else MAX_BATCH
     return int(max(1, min(largest, _budget(device, most) // max(1, per_sample))))
 
 

@@ -1,8 +1,8 @@
-"""Isolation: what happens to a model while it is scored stays there.
+"""A model's state, which scoring leaves as it was.
 
 `preserve_state` takes a snapshot of a model and of the random number generators, puts the model in eval mode, and
-puts everything back. The snapshot costs the memory of the buffers. Parameters are not copied: a forward pass
-that changes them in place gives scores that depend on the order of the pool, so it is reported, not mended.
+restores everything. The snapshot costs the memory of the buffers. Parameters are not copied: a forward pass
+that changes them in place gives scores that depend on the order of the pool, so `preserve_state` raises an error for it.
 """
 
 from __future__ import annotations
@@ -25,14 +25,18 @@ Undo = Callable[[], None]
 
 @contextmanager
 def preserve_state(model: nn.Module) -> Iterator[None]:
-    """Put `model` in eval mode, and on leaving, however that happens, put it back as it was.
+    """Puts `model` in eval mode, and restores it on leaving, however that happens.
 
-    Put back of each submodule: its training flag; its attributes, parameters, buffers and hooks (the same
-    objects); the contents of buffers and of plain tensor attributes; the contents, one level deep, of
-    attributes that are dicts, lists, deques or sets. Of each parameter: its storage, `grad` and
-    `requires_grad`. And the global generators of torch (CPU, and the CUDA devices of the model), `random` and
-    NumPy. Not followed: objects of other classes kept as attributes, and containers inside containers. Of a
-    ScriptModule, whose attributes live in C++, only flags, parameters and buffers are put back.
+    It restores
+
+    - each submodule's training flag; its attributes, parameters, buffers and hooks (the same objects); the contents
+      of buffers and of plain tensor attributes; the contents, one level deep, of attributes that are dicts, lists,
+      deques or sets;
+    - each parameter's storage, `grad` and `requires_grad`;
+    - the global generators of torch (CPU, and the CUDA devices of the model), `random` and NumPy.
+
+    It does not follow objects of other classes that a module keeps, nor containers inside containers. A ScriptModule
+    has its attributes in C++: only its flags, parameters and buffers are restored.
 
     Inside, gradients are None, so that what accumulates into them is dropped. Flags are set without calling
     `model.eval()`, which some models override with changes to their weights (merging LoRA factors, say).
@@ -80,7 +84,7 @@ def preserve_state(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def keep_statistics(model: nn.Module) -> Iterator[None]:
-    """Put the running statistics of `model` back as they were, bit for bit, on leaving, however that happens.
+    """Restores the running statistics of `model`, bit for bit, on leaving, however that happens.
 
     Inside, layers normalise by their batch as in any training pass. It restores all buffers, the count of batches
     too, of every module with a buffer `running_mean`: BatchNorm of any kind, InstanceNorm that tracks, and most
@@ -115,7 +119,7 @@ def disable_compiled() -> Iterator[None]:
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """Give the module inside DataParallel, DistributedDataParallel and torch.compile, however nested."""
+    """The module inside DataParallel, DistributedDataParallel and torch.compile, however nested."""
     while True:
         if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
             inner = model.module
@@ -160,7 +164,7 @@ def _attributes(module: nn.Module) -> Undo:
 
 
 def _container(value: Any) -> Undo:
-    """Keep what is in a dict, list, deque or set, to put it back in the same object and the same order."""
+    """Keeps the contents of a dict, list, deque or set, to restore them in the same object and order."""
     if isinstance(value, dict):
         pairs = list(value.items())
 
@@ -185,7 +189,7 @@ def _container(value: Any) -> Undo:
 
 
 def _state_tensors(modules: list[nn.Module]) -> list[torch.Tensor]:
-    """List, once each, the tensors that a module keeps and that are no parameters."""
+    """The tensors, once each, that modules keep and that are not parameters."""
     found: dict[int, torch.Tensor] = {}
     for module in modules:
         kept = list(module.buffers(recurse=False))
@@ -227,7 +231,7 @@ def _parameter(parameter: torch.Tensor) -> Undo:
 
 
 def _reattach(tensor: torch.Tensor, storage: torch.Tensor) -> None:
-    """Give a tensor back the memory that an assignment to its `.data` took from it."""
+    """Restores the memory that an assignment to a tensor's `.data` took from it."""
     if _address(tensor) != _address(storage) or tensor.shape != storage.shape:
         tensor.data = storage
 

@@ -64,7 +64,7 @@ class Stream:
         self._begun = False
 
     def peek(self) -> Batch | None:
-        """Give the first sample as a batch of one, and leave it in the stream; None when the pool is empty.
+        """The first sample as a batch of one, which stays in the stream; None when the pool is empty.
 
         Raises:
             RuntimeError: The pass has begun, so the first sample is gone.
@@ -79,7 +79,7 @@ class Stream:
         return _batch([_slice(self._first, 0, 1)], 0, self._copy)
 
     def batches(self, size: int) -> Iterator[Batch]:
-        """Yield the whole pool, in order, in batches of at most `size`.
+        """Yields the whole pool, in order, in batches of at most `size`.
 
         Batches are full except the last and, of a `DataLoader`, those before a change of shape.
 
@@ -226,7 +226,7 @@ def _inputs(value: Any, where: str) -> Chunk:
 
 
 def _is_numeric(value: Any) -> bool:
-    """Tell whether `value` is a number or begins, at whatever depth, with one."""
+    """Whether `value` is a number or begins, at whatever depth, with one."""
     while isinstance(value, tuple | list) and value:
         value = value[0]
     return isinstance(value, Number | np.bool_)
@@ -247,7 +247,7 @@ def _tensor(value: Any, where: str) -> torch.Tensor:
 
 
 def _from_numpy(array: np.ndarray[Any, Any]) -> torch.Tensor:
-    """Share the memory of `array` where torch can: no strides below zero, native byte order."""
+    """A tensor that shares the memory of `array` where torch can: no strides below zero, native byte order."""
     if min(array.strides, default=0) < 0 or not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="), order="C")
     with warnings.catch_warnings():  # of read-only memory: batches are copies, so nothing writes to it

@@ -33,7 +33,7 @@ RULES = {
     "Linf": {"rho": 0.01, "norm": math.inf},
     "adaptive": {"rho": 0.2, "adaptive": True},
 }
-ALL_FACTORED, ALL_HELD = "ghost, everything factored", "ghost, everything held and channels last"
+ALL_FACTORED, ALL_MATERIALIZED = "ghost, everything factored", "ghost, everything materialized and channels last"
 ALL_FUSED = "ghost, everything factored, by the operations that serve on CUDA"
 IN_FP32 = (
     "mlp",
@@ -77,7 +77,7 @@ def scores_of(case, *, engine, **options):
     with pytest.MonkeyPatch.context() as patch:
         if engine == ALL_FACTORED:
             models.factor_everything(patch)
-        if engine == ALL_HELD:
+        if engine == ALL_MATERIALIZED:
             models.factor_everything(patch, "materialized", "ghost", "tiled")
             patch.setattr(
                 conv, "MIN_PIXELS_CHANNELS_LAST", 5
@@ -85,7 +85,7 @@ def scores_of(case, *, engine, **options):
         if engine == ALL_FUSED:
             models.factor_everything(patch)
             patch.setattr(ghost, "backends_for", partial(backends_for, fused=True))  # their twins for the CPU
-        engine = "ghost" if engine in (ALL_FACTORED, ALL_HELD, ALL_FUSED) else engine
+        engine = "ghost" if engine in (ALL_FACTORED, ALL_MATERIALIZED, ALL_FUSED) else engine
         return saal_fast.score(case.model, case.pool, details=True, engine=engine, **options)
 
 
@@ -137,7 +137,7 @@ def parameters_that_differ(case, *, engine, dtype, **options):
 @pytest.mark.parametrize(("name", "rule"), ALL_PAIRS)
 def test_engines_agree(name, rule):
     case = built(name, torch.float64)
-    engines = ["vmap", "ghost", ALL_FACTORED, ALL_HELD, ALL_FUSED]
+    engines = ["vmap", "ghost", ALL_FACTORED, ALL_MATERIALIZED, ALL_FUSED]
     for labels in labels_for(rule):
         check_equal(case, engines=engines, dtype=torch.float64, labels=labels, **RULES[rule])
 
@@ -146,7 +146,7 @@ def test_engines_agree(name, rule):
 def test_engines_agree_in_fp32(name, rule):
     case = built(name, torch.float32)
     want = scores_of(built(name, torch.float64), engine="reference", **RULES[rule])
-    engines = ["reference", "vmap", "ghost", ALL_FACTORED, ALL_HELD, ALL_FUSED]
+    engines = ["reference", "vmap", "ghost", ALL_FACTORED, ALL_MATERIALIZED, ALL_FUSED]
     check_equal(case, engines=engines, dtype=torch.float32, want=want, **RULES[rule])
 
 
@@ -168,7 +168,7 @@ def test_no_radius_gives_the_loss(name, rule):
     assert_same(want.perturbed_loss, want.loss)
     assert name == "vit" or torch.equal(want.perturbed_loss, want.loss)  # without a gradient its attention runs fused
     norm = scores_of(case, engine="reference", **RULES[rule]).grad_norm
-    for engine in ("vmap", "ghost", ALL_FACTORED, ALL_HELD, ALL_FUSED):
+    for engine in ("vmap", "ghost", ALL_FACTORED, ALL_MATERIALIZED, ALL_FUSED):
         scores = scores_of(case, engine=engine, **options)
         assert_same(scores.perturbed_loss, scores.loss)
         torch.testing.assert_close(scores.grad_norm, norm, rtol=TOLERANCE[torch.float64]["grad_norm"], atol=0.0)

@@ -38,7 +38,7 @@ def test_the_size_is_the_budget_by_a_samples_bytes(a_mebibyte):
 
 
 def test_a_size_is_at_least_one_and_at_most_the_largest(a_mebibyte):
-    assert size_of(nn.Linear(8, 4), torch.zeros(1, 8)) == memory.LARGEST
+    assert size_of(nn.Linear(8, 4), torch.zeros(1, 8)) == memory.MAX_BATCH
     assert size_of(nn.Linear(8, 4), torch.zeros(1, 8), beside=2**40) == 1
     assert isinstance(size_of(nn.Linear(8, 4), torch.zeros(1, 8)), int)
 
@@ -60,7 +60,7 @@ def test_a_model_with_a_sparse_buffer(a_mebibyte):
         def forward(self, x):
             return self.linear(torch.sparse.mm(self.edges * 2.0, x.mT).mT)
 
-    assert size_of(Graph(), torch.zeros(1, 4)) == memory.LARGEST
+    assert size_of(Graph(), torch.zeros(1, 4)) == memory.MAX_BATCH
 
 
 def test_the_budget_of_this_machine_is_sane():
@@ -100,5 +100,5 @@ def test_freed_memory_is_kept_for_the_next_batch_and_given_back_after(monkeypatc
 
 def test_a_gpu_gets_larger_batches(a_mebibyte):
     model, x = nn.Linear(2, 2), torch.zeros(1, 2)
-    assert memory.batch_size(lambda: model(x), torch.device("cpu")) == memory.LARGEST
-    assert memory.batch_size(lambda: model(x), torch.device("cuda")) == memory.LARGEST_ON_CUDA
+    assert memory.batch_size(lambda: model(x), torch.device("cpu")) == memory.MAX_BATCH
+    assert memory.batch_size(lambda: model(x), torch.device("cuda")) == memory.MAX_BATCH_ON_CUDA

@@ -87,14 +87,16 @@ class Ghost:
 
     def sample_bytes(self, example: Batch) -> int:
         plan, params = self.plan(example), self.problem.params
-        grams = 0
+        gram_bytes = 0
         for call in plan.calls:
             stored = self.problem.device.type == "cpu" or not isinstance(call.layer, self.backends.fused_layers)
             if call.mode == "ghost" and stored:
                 groups, _, positions = call.layer.flatten_grad(torch.empty(call.shape, device="meta")).shape
-                grams = max(grams, 4 * groups * positions**2 * params[call.weight].element_size())  # one call at a time
+                gram_bytes = max(
+                    gram_bytes, 4 * groups * positions**2 * params[call.weight].element_size()
+                )  # one call at a time
         materialized = nbytes(params[call.weight] for call in plan.calls if call.mode == "materialized")
-        return grams + materialized + 4 * nbytes(params[name] for name in plan.autograd)
+        return gram_bytes + materialized + 4 * nbytes(params[name] for name in plan.autograd)
 
     def plan(self, batch: Batch) -> Plan:
         """What is factored for inputs of this shape; made from the batch's first sample, once a shape."""
