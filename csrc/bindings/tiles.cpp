@@ -72,19 +72,19 @@ Rule parse_rule(const std::string& map, double q) {
 
 /// The address of materialized gradients; throws where their size is wrong.
 template <class T, class To>
-To* materialized_data(const Array<T>& held, To* data, std::int64_t count, std::int64_t outputs,
+To* materialized_data(const Array<T>& given, To* data, std::int64_t count, std::int64_t outputs,
                       const py::array_t<T, py::array::c_style>& weight, std::int64_t groups) {
     const std::int64_t size = count * saal::materialized_size(outputs, weight.size() / outputs, groups);
-    if (held.size() != size || !(held.flags() & py::array::c_style))
-        throw std::invalid_argument("expected held of " + std::to_string(size) + " contiguous numbers, got " +
-                                    std::to_string(held.size()));
+    if (given.size() != size || !(given.flags() & py::array::c_style))
+        throw std::invalid_argument("expected materialized gradients of " + std::to_string(size) +
+                                    " contiguous numbers, got " + std::to_string(given.size()));
     return data;
 }
 
 template <class T>
 py::array_t<T> norm(const Array<T>& a, const Array<T>& g, const py::array_t<T, py::array::c_style>& weight,
                     const Pair& kernel, const Pair& stride, const Pair& before, const Pair& dilation,
-                    std::int64_t groups, const std::string& map, double q, std::optional<Array<T>> held,
+                    std::int64_t groups, const std::string& map, double q, std::optional<Array<T>> given,
                     int threads, const std::string& isa) {
     const auto inputs = read(a, "a");
     const auto gradients = read(g, "g");
@@ -93,9 +93,9 @@ py::array_t<T> norm(const Array<T>& a, const Array<T>& g, const py::array_t<T, p
     const Rule rule = parse_rule(map, q);
     py::array_t<T> norms(static_cast<py::ssize_t>(gradients.count));
     T* const to = norms.mutable_data();
-    T* const materialized = held ? materialized_data(*held, held->mutable_data(), gradients.count,
-                                                     gradients.channels, weight, groups)
-                                 : nullptr;
+    T* const materialized = given ? materialized_data(*given, given->mutable_data(), gradients.count,
+                                                      gradients.channels, weight, groups)
+                                  : nullptr;
     {
         const py::gil_scoped_release release;
         saal::tile_norm(inputs, gradients, layer, rule, threads, isa, to, materialized);
@@ -107,8 +107,7 @@ template <class T>
 void apply(const Array<T>& a, const Array<T>& g, const Array<T>& x,
            const py::array_t<T, py::array::c_style>& weight, const py::array_t<T, py::array::c_style>& scales,
            Array<T>& out, const Pair& kernel, const Pair& stride, const Pair& before, const Pair& dilation,
-           std::int64_t groups, const std::string& map, double q, bool whole, int threads,
-           const std::string& isa) {
+           std::int64_t groups, const std::string& map, double q, int threads, const std::string& isa) {
     const auto inputs = read(a, "a");
     const auto gradients = read(g, "g");
     const auto images = read(x, "x");
@@ -117,17 +116,17 @@ void apply(const Array<T>& a, const Array<T>& g, const Array<T>& x,
         as_layer(weight, kernel, stride, before, dilation, groups, inputs.channels, gradients.channels);
     const Rule rule = parse_rule(map, q);
     if (scales.size() != gradients.count) throw std::invalid_argument("expected a scale for each sample");
-    const saal::Step<T> step{scales.data(), whole};
+    const saal::Step<T> step{scales.data(), true};
     const py::gil_scoped_release release;
     saal::tile_apply(inputs, gradients, images, layer, rule, step, threads, isa, outputs);
 }
 
 template <class T>
-void apply_materialized(const Array<T>& held, const Array<T>& x,
+void apply_materialized(const Array<T>& given, const Array<T>& x,
                         const py::array_t<T, py::array::c_style>& weight,
                         const py::array_t<T, py::array::c_style>& scales, Array<T>& out, const Pair& kernel,
                         const Pair& stride, const Pair& before, const Pair& dilation, std::int64_t groups,
-                        const std::string& map, double q, bool whole, int threads, const std::string& isa) {
+                        const std::string& map, double q, int threads, const std::string& isa) {
     const auto images = read(x, "x");
     const auto outputs = as_images(out.mutable_data(), out, "out");
     const auto layer =
@@ -135,15 +134,15 @@ void apply_materialized(const Array<T>& held, const Array<T>& x,
     const Rule rule = parse_rule(map, q);
     if (scales.size() != images.count) throw std::invalid_argument("expected a scale for each sample");
     const T* const materialized =
-        materialized_data(held, held.data(), images.count, outputs.channels, weight, groups);
-    const saal::Step<T> step{scales.data(), whole};
+        materialized_data(given, given.data(), images.count, outputs.channels, weight, groups);
+    const saal::Step<T> step{scales.data(), true};
     const py::gil_scoped_release release;
     saal::apply_materialized(materialized, images, layer, rule, step, threads, isa, outputs);
 }
 
 template <class T>
 void winograd_conv(const Array<T>& x, const py::array_t<T, py::array::c_style>& weight, Array<T>& out,
-                   const Pair& before, bool back, int threads, const std::string& isa) {
+                   const Pair& before, bool backward, int threads, const std::string& isa) {
     const auto images = read(x, "x");
     const auto outputs = as_images(out.mutable_data(), out, "out");
     const auto layer = as_layer(weight, {3, 3}, {1, 1}, before, {1, 1}, 1, images.channels, outputs.channels);
@@ -152,43 +151,44 @@ void winograd_conv(const Array<T>& x, const py::array_t<T, py::array::c_style>& 
     if (images.count != outputs.count || !saal::channels_last(images) || !saal::channels_last(outputs))
         throw std::invalid_argument("expected as many images in x as in out, channels side by side");
     const py::gil_scoped_release release;
-    saal::winograd_conv(images, layer, back, threads, isa, outputs);
+    saal::winograd_conv(images, layer, backward, threads, isa, outputs);
 }
 
 template <class T>
 void define(py::module_& m) {
     m.def("winograd_conv", &winograd_conv<T>, py::arg("x").noconvert(), py::arg("weight").noconvert(),
-          py::arg("out").noconvert(), py::arg("before"), py::arg("back") = false, py::arg("threads") = 1,
+          py::arg("out").noconvert(), py::arg("before"), py::arg("backward") = false, py::arg("threads") = 1,
           py::arg("isa") = "",
-          "Fills out with a 3x3 convolution of x; where back, with the gradient at the inputs, of the "
+          "Fills out with a 3x3 convolution of x; where backward, with the gradient at the inputs, of the "
           "gradient x "
           "at the outputs.");
     m.def("tile_norm", &norm<T>, py::arg("a").noconvert(), py::arg("g").noconvert(),
           py::arg("weight").noconvert(), py::arg("kernel"), py::arg("stride"), py::arg("before"),
-          py::arg("dilation"), py::arg("groups"), py::arg("map"), py::arg("q"), py::arg("held") = py::none(),
-          py::arg("threads") = 1, py::arg("isa") = "",
-          "Each sample's norm: the sum over its mapped weight gradient, which is written to `held` where "
+          py::arg("dilation"), py::arg("groups"), py::arg("map"), py::arg("q"),
+          py::arg("materialized") = py::none(), py::arg("threads") = 1, py::arg("isa") = "",
+          "Each sample's norm: the sum over its mapped weight gradient, which is written to `materialized` "
+          "where "
           "given. "
           "Images are [N, C, H, W].");
     m.def(
         "tile_apply", &apply<T>, py::arg("a").noconvert(), py::arg("g").noconvert(), py::arg("x").noconvert(),
         py::arg("weight").noconvert(), py::arg("scales").noconvert(), py::arg("out").noconvert(),
         py::arg("kernel"), py::arg("stride"), py::arg("before"), py::arg("dilation"), py::arg("groups"),
-        py::arg("map"), py::arg("q"), py::arg("whole") = false, py::arg("threads") = 1, py::arg("isa") = "",
+        py::arg("map"), py::arg("q"), py::arg("threads") = 1, py::arg("isa") = "",
         "Fills out with x through the layer that has each sample's scaled and mapped weight gradient for its "
-        "weight, plus the weight itself where whole.");
-    m.def("held_apply", &apply_materialized<T>, py::arg("held").noconvert(), py::arg("x").noconvert(),
-          py::arg("weight").noconvert(), py::arg("scales").noconvert(), py::arg("out").noconvert(),
-          py::arg("kernel"), py::arg("stride"), py::arg("before"), py::arg("dilation"), py::arg("groups"),
-          py::arg("map"), py::arg("q"), py::arg("whole") = false, py::arg("threads") = 1, py::arg("isa") = "",
-          "As tile_apply, with the gradients that tile_norm wrote to `held`.");
+        "weight, plus the weight itself.");
+    m.def("apply_materialized", &apply_materialized<T>, py::arg("materialized").noconvert(),
+          py::arg("x").noconvert(), py::arg("weight").noconvert(), py::arg("scales").noconvert(),
+          py::arg("out").noconvert(), py::arg("kernel"), py::arg("stride"), py::arg("before"),
+          py::arg("dilation"), py::arg("groups"), py::arg("map"), py::arg("q"), py::arg("threads") = 1,
+          py::arg("isa") = "", "As tile_apply, with the gradients that tile_norm wrote to `materialized`.");
 }
 
 }  // namespace
 
 void define_tiles(py::module_& m) {
-    m.def("held_size", &saal::materialized_size, py::arg("outputs"), py::arg("inputs"), py::arg("groups"),
-          "How many numbers one sample takes in tile_norm's `held`.");
+    m.def("materialized_size", &saal::materialized_size, py::arg("outputs"), py::arg("inputs"),
+          py::arg("groups"), "How many numbers one sample takes in tile_norm's `materialized`.");
     define<float>(m);
     define<double>(m);
 }

@@ -61,7 +61,7 @@ def tile_norm(
     groups: int,
     map: str,
     q: float,
-    held: NDArray[Any] | None = None,
+    materialized: NDArray[Any] | None = None,
     threads: int = 1,
     isa: str = "",
 ) -> NDArray[Any]: ...
@@ -79,13 +79,12 @@ def tile_apply(
     groups: int,
     map: str,
     q: float,
-    whole: bool = False,
     threads: int = 1,
     isa: str = "",
 ) -> None: ...
-def held_size(outputs: int, inputs: int, groups: int) -> int: ...
-def held_apply(
-    held: NDArray[Any],
+def materialized_size(outputs: int, inputs: int, groups: int) -> int: ...
+def apply_materialized(
+    materialized: NDArray[Any],
     x: NDArray[Any],
     weight: NDArray[Any],
     scales: NDArray[Any],
@@ -97,7 +96,6 @@ def held_apply(
     groups: int,
     map: str,
     q: float,
-    whole: bool = False,
     threads: int = 1,
     isa: str = "",
 ) -> None: ...
@@ -106,7 +104,7 @@ def winograd_conv(
     weight: NDArray[Any],
     out: NDArray[Any],
     before: Sequence[int],
-    back: bool = False,
+    backward: bool = False,
     threads: int = 1,
     isa: str = "",
 ) -> None: ...

@@ -99,7 +99,7 @@ def test_bad_arguments():
     last = (WINDOW, *L2)
     with pytest.raises(ValueError, match=r"expected a \[N, C, H, W\]"):
         materialize_gradient(CONV.a[:2], CONV.g, CONV.weight, *last)
-    with pytest.raises(ValueError, match=r"expected held of \d+ contiguous numbers, got"):
+    with pytest.raises(ValueError, match=r"expected materialized gradients of \d+ contiguous numbers, got"):
         apply_materialized(torch.zeros(3, 8), CONV.x, CONV.weight, CONV.scales, *last)
     with pytest.raises(ValueError, match=r"expected a scale for each sample"):
         both(CONV._replace(scales=CONV.scales[:2]), L2)
@@ -118,5 +118,5 @@ def test_every_instruction_set_and_any_threads(isa):
     for threads in (1, 2, 3):
         out = torch.full_like(want, math.nan)
         tensors = (t.numpy() for t in (gradient, CONV.x, CONV.weight, CONV.scales, out))
-        _native.core().held_apply(*tensors, *geometry, True, threads, isa)
+        _native.core().apply_materialized(*tensors, *geometry, threads, isa)
         close(out, want, size=1e-3)

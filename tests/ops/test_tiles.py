@@ -86,7 +86,7 @@ def native(drawn, rule, threads, isa):
     geometry = (*Window.of(drawn.window).core_arguments(), native_map(*rule), rule[1])
     norms = torch.from_numpy(_native.core().tile_norm(a, g, weight, *geometry, None, threads, isa))
     out = torch.full_like(drawn.base, math.nan)
-    _native.core().tile_apply(a, g, x, weight, scales, out.numpy(), *geometry, True, threads, isa)
+    _native.core().tile_apply(a, g, x, weight, scales, out.numpy(), *geometry, threads, isa)
     return norms, out
 
 

@@ -39,8 +39,8 @@ def apply(
     if 0 in (*x.shape, *weight.shape):
         return out.zero_().to(like)
     x, weight, scales = (t.detach().to(dtype) for t in (x, weight, scales))
-    _native.core().held_apply(
+    _native.core().apply_materialized(
         gradient.contiguous().numpy(), as_images(x).numpy(), weight.contiguous().numpy(), scales.contiguous().numpy(),
-        as_images(out).numpy(), *layer.core_arguments(), native_map(rule, q), q, True, torch.get_num_threads(),
+        as_images(out).numpy(), *layer.core_arguments(), native_map(rule, q), q, torch.get_num_threads(),
     )  # fmt: skip
     return out.to(like)

@@ -13,7 +13,7 @@ from ..tiles.reference import perturbed_weights
 
 def materialized_size(weight: Tensor, groups: int) -> int:
     """Numbers that a sample's gradient at a weight takes: outputs and inputs are rounded up to whole panels and strips."""
-    size: int = _native.core().held_size(weight.shape[0], weight[0].numel(), groups)
+    size: int = _native.core().materialized_size(weight.shape[0], weight[0].numel(), groups)
     return size
 
 

@@ -42,6 +42,6 @@ def apply(
     _native.core().tile_apply(
         as_images(a).numpy(), as_images(g).numpy(), as_images(x).numpy(), weight.contiguous().numpy(),
         scales.contiguous().numpy(), as_images(out).numpy(),
-        *layer.core_arguments(), native_map(rule, q), q, True, torch.get_num_threads(),
+        *layer.core_arguments(), native_map(rule, q), q, torch.get_num_threads(),
     )  # fmt: skip
     return out.to(like)
