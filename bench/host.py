@@ -40,19 +40,19 @@ def ratio(work: Callable[[], object], beside: Callable[[], object]) -> tuple[flo
 def main() -> None:
     torch.manual_seed(0)
     model, pool = models.resnet18(4, width=4)
-    batch = Batch((pool,), {}, len(pool), 0)
+    batch = Batch((pool,), {}, len(pool))
     for name, options in {"L2": {}, "adaptive": {"adaptive": True}}.items():
         engine = ENGINES["ghost"](Problem.of(model, perturbation.make(0.05, **options), Classification()))
         recorded = CapturedEngine(engine, cpu_trace, at=2)
         with torch.no_grad(), memory.freed_is_kept(pool.device):
             start = time.perf_counter()
             for _ in range(3):
-                recorded(batch, None)
+                recorded(batch)
             assert recorded.replays, recorded.refused
-            torch.testing.assert_close(recorded(batch, None), engine(batch, None), rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(recorded(batch), engine(batch), rtol=1e-4, atol=1e-6)
             print(f"{name}: {time.perf_counter() - start:.1f} s to record")
             for how, scorer in (("the engine", engine), ("its trace", recorded)):
-                seconds, times = ratio(lambda s=scorer: s(batch, None), lambda: model(pool))
+                seconds, times = ratio(lambda s=scorer: s(batch), lambda: model(pool))
                 print(f"{name}: {how:12}{1e3 * seconds:8.1f} ms a batch{times:8.1f} x forward")
 
 

@@ -45,18 +45,18 @@ def main(name: str = "resnet18", samples: str = "64", *options: str) -> None:
     precision = torch.bfloat16 if "bf16" in options else None
     rule = perturbation.make(0.05, adaptive="adaptive" in options)
     problem = Problem.of(model, rule, Classification(), precision=precision)
-    engine, batch = ENGINES["ghost"](problem), Batch((pool,), {}, len(pool), 0)
+    engine, batch = ENGINES["ghost"](problem), Batch((pool,), {}, len(pool))
     with torch.no_grad(), memory.freed_is_kept(problem.device):
         for _ in range(2):
             model(pool)
-            engine(batch, None)
+            engine(batch)
         start = time.perf_counter()
         model(pool)
         forward = time.perf_counter() - start
         with Clock() as clock:
             start = time.perf_counter()
             for _ in range(ROUNDS):
-                engine(batch, None)
+                engine(batch)
             whole = (time.perf_counter() - start) / ROUNDS
     inside = sum(clock.seconds.values()) / ROUNDS
     print(
