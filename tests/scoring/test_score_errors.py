@@ -309,7 +309,9 @@ def test_an_error_by_a_batch_is_raised_as_itself(engine, caplog):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_an_error_by_the_inputs_is_raised_as_itself(engine):
-    with pytest.raises(RuntimeError) as error:
+    with pytest.raises(RuntimeError) as own:
+        mlp()(inputs()[:1, :3])
+    with pytest.raises(RuntimeError, match=re.escape(str(own.value))) as error:
         score(mlp(), inputs()[:, :3], engine=engine)
     assert not isinstance(error.value, EngineError)
     with pytest.raises(TypeError, match=r"unexpected keyword argument 'pixels'"):
@@ -335,7 +337,9 @@ def test_labels_that_only_the_loss_finds_wrong(engine):
         def loss(self, output, label):
             return F.cross_entropy(output, label, reduction="none")
 
-    with pytest.raises(IndexError):
+    with pytest.raises(IndexError) as own:
+        F.cross_entropy(torch.zeros(1, 3), torch.tensor([7]))
+    with pytest.raises(IndexError, match=re.escape(str(own.value))):
         score(mlp(), inputs(), task=Unchecked(), labels=[0, 1, 2, 0, 1, 7, 0], engine=engine, batch_size=3)
 
 

@@ -92,9 +92,8 @@ class Ghost:
             stored = self.problem.device.type == "cpu" or not isinstance(call.layer, self.backends.fused_layers)
             if call.mode == "ghost" and stored:
                 groups, _, positions = call.layer.flatten_grad(torch.empty(call.shape, device="meta")).shape
-                gram_bytes = max(
-                    gram_bytes, 4 * groups * positions**2 * params[call.weight].element_size()
-                )  # one call at a time
+                numbers = 4 * groups * positions**2
+                gram_bytes = max(gram_bytes, numbers * params[call.weight].element_size())  # one call at a time
         materialized = nbytes(params[call.weight] for call in plan.calls if call.mode == "materialized")
         return gram_bytes + materialized + 4 * nbytes(params[name] for name in plan.autograd)
 
