@@ -26,7 +26,6 @@ namespace {
 constexpr std::int64_t kChunkPositions = 256;  // a chunk takes samples until it has about so many positions
 constexpr std::int64_t kBlockBytes = 3 << 17;  // of a block's strips: with G and the outputs they fit L2
 constexpr std::int64_t kBlockStrips = 16;      // of a block, at most: its step stays in L1
-constexpr double kWorkPerThread = 1 << 20;     // multiply-adds: a thread with fewer costs more than it saves
 
 void check(bool fits, const char* expected) {
     if (!fits) throw std::invalid_argument(std::string("expected ") + expected);
@@ -129,8 +128,7 @@ class TileJob {
         const double work =
             static_cast<double>(count_) * static_cast<double>(a_positions_ + 2 * x_positions_) *
             static_cast<double>(inputs_) * static_cast<double>(panels_.outputs * layer_.groups);
-        const auto useful = static_cast<int>(std::min(work / kWorkPerThread, 4096.0));
-        const int team = std::clamp(useful, 1, std::max(threads, 1));
+        const int team = useful_threads(work, threads);
         sample_parts_ = static_cast<int>(std::clamp<std::int64_t>(count_, 1, team));
         unit_parts_ = static_cast<int>(std::clamp<std::int64_t>(units_, 1, team / sample_parts_));
     }

@@ -23,7 +23,6 @@ constexpr std::int64_t kChunkNumbers = 8192;  // tiles × channels of a chunk, a
 constexpr std::int64_t kMinChunkTiles = 64, kMaxChunkTiles = 128;
 constexpr std::int64_t kChannelMultiple = 16;  // channels fill vectors of any instruction set
 constexpr std::int64_t kMinImageTiles = 8;     // for fewer, the transform costs what it saves
-constexpr double kWorkPerThread = 1 << 20;     // multiply-adds: a thread with fewer costs more than it saves
 
 /// The tiles of images of `height` × `width` outputs, numbered through all samples.
 template <class T>
@@ -172,10 +171,10 @@ Buffer<T> packed(Workers& workers, const Convolution<T>& layer, const Chunks<T>&
     return to;
 }
 
-int useful_threads(std::int64_t tiles, std::int64_t inputs, std::int64_t outputs, int threads) {
+int threads_for(std::int64_t tiles, std::int64_t inputs, std::int64_t outputs, int threads) {
     const double work =
         static_cast<double>(kPlaces * tiles) * static_cast<double>(inputs) * static_cast<double>(outputs);
-    return std::clamp(static_cast<int>(std::min(work / kWorkPerThread, 4096.0)), 1, std::max(threads, 1));
+    return useful_threads(work, threads);
 }
 
 /// One thread's share of `winograd_norm`.
@@ -260,7 +259,7 @@ void winograd_conv(const Images<const T>& x, const Convolution<T>& layer, bool b
     const std::int64_t panels = chunks.panels.count(), tiles = x.count * chunks.tiling.each();
     const Buffer<T> weights(panels * chunks.weights_size());
     const auto weights_of = [&](std::int64_t panel) { return weights.get() + panel * chunks.weights_size(); };
-    Workers workers(useful_threads(tiles, x.channels, out.channels, threads));
+    Workers workers(threads_for(tiles, x.channels, out.channels, threads));
     workers.run(panels, [&](std::int64_t begin, std::int64_t end) {
         const Buffer<T> plain(chunks.plain_size());
         for (std::int64_t panel = begin; panel < end; ++panel) {
@@ -284,7 +283,7 @@ void winograd_norm(const Images<const T>& a, const Images<const T>& g, const Con
                    const Rule& rule, int threads, const std::string& isa, T* norms, T* materialized) {
     const Chunks<T> chunks(isa, a, layer, g.channels, g.height, g.width);
     const std::int64_t of_sample = chunks.panels.count() * chunks.plain_size();
-    Workers workers(useful_threads(g.count * chunks.tiling.each(), a.channels, g.channels, threads));
+    Workers workers(threads_for(g.count * chunks.tiling.each(), a.channels, g.channels, threads));
     const Buffer<T> weight = packed(workers, layer, chunks);
     workers.run(g.count, [&](std::int64_t begin, std::int64_t end) {
         Norm<T> norm(chunks, g, rule);
@@ -301,7 +300,7 @@ void winograd_apply(const T* materialized, const Images<const T>& x, const Convo
     const Chunks<T> chunks(isa, x, layer, out.channels, out.height, out.width);
     const std::int64_t panels = chunks.panels.count(), each = chunks.tiling.each();
     const std::int64_t chunks_each = (each + chunks.most - 1) / chunks.most;
-    Workers workers(useful_threads(x.count * each, x.channels, out.channels, threads));
+    Workers workers(threads_for(x.count * each, x.channels, out.channels, threads));
     const Buffer<T> weight = packed(workers, layer, chunks);
     workers.run(x.count * chunks_each, [&](std::int64_t begin, std::int64_t end) {
         const Buffer<T> inputs(chunks.inputs_size()), scratch(chunks.outputs_size()),

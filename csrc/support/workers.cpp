@@ -11,6 +11,8 @@
 namespace saal {
 namespace {
 
+constexpr double kWorkPerThread = 1 << 20;  // multiply-adds: a thread with fewer costs more than it saves
+
 /// A part of torch's stable C interface (torch/csrc/stable/c/shim.h). Returns 0 on success. Within a parallel
 /// region of torch's, and where torch has one thread, it calls the function once, on the calling thread.
 using ParallelFor = std::int32_t (*)(std::int64_t begin, std::int64_t end, std::int64_t grain,
@@ -51,6 +53,11 @@ void run_parts(std::int64_t first, std::int64_t last, void* context) {
 }
 
 }  // namespace
+
+int useful_threads(double multiply_adds, int threads) {
+    return std::clamp(static_cast<int>(std::min(multiply_adds / kWorkPerThread, 4096.0)), 1,
+                      std::max(threads, 1));
+}
 
 bool use_torch_threads([[maybe_unused]] const std::string& library) {
 #if defined(__linux__)

@@ -15,6 +15,9 @@ namespace saal {
 /// whether the `Workers` of this process use it from now on. Torch has it since 2.10; we look on Linux only.
 bool use_torch_threads(const std::string& library);
 
+/// How many of `threads` gain time on so many multiply-adds; at least one.
+int useful_threads(double multiply_adds, int threads);
+
 /// Up to `size` threads, the caller among them.
 class Workers {
   public:

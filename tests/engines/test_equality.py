@@ -50,14 +50,15 @@ IN_FP32 = (
     "transformer_encoder",
     "weight_norm",
 )
-LP = ("L1.5", "L3", "Linf")  # quickly on the models of IN_FP32, slowly on all
+NONLINEAR = ("L1.5", "L3", "Linf", "adaptive")  # quickly on the models of IN_FP32, slowly on all
+SLOWLY_IN_FP32 = ("L1.5", "L3")
 ALL_PAIRS = [
-    pytest.param(name, rule, marks=pytest.mark.slow if rule in LP and name not in IN_FP32 else ())
+    pytest.param(name, rule, marks=pytest.mark.slow if rule in NONLINEAR and name not in IN_FP32 else ())
     for rule in RULES
     for name in models.NAMES
 ]
 IN_FP32_PAIRS = [
-    pytest.param(name, rule, marks=pytest.mark.slow if rule == "L1.5" else ()) for rule in RULES for name in IN_FP32
+    pytest.param(name, rule, marks=pytest.mark.slow if rule in SLOWLY_IN_FP32 else ()) for rule in RULES for name in IN_FP32
 ]
 
 
@@ -160,7 +161,10 @@ def test_batches_do_not_matter(name, batch_size):
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("name", ["mlp", "resnet", "vit", "lstm", "bert", "conv1d_plain"])
+@pytest.mark.parametrize(
+    "name",
+    ["mlp", "resnet", "lstm", pytest.param("vit", marks=pytest.mark.slow), pytest.param("bert", marks=pytest.mark.slow)],
+)
 def test_no_radius_gives_the_loss(name, rule):
     case = built(name, torch.float64)
     options = RULES[rule] | {"rho": 0}
@@ -220,8 +224,7 @@ def oracle(case, *, rho, norm=2, adaptive=False, labels=None):
     return saal_fast.Scores(perturbed, plain, dual, label, perturbed_label, finite, "oracle", None)
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize(("name", "rule"), ALL_PAIRS)
 def test_reference_is_the_definition(name, rule):
     case = built(name, torch.float64)
     for labels in labels_for(rule):
@@ -234,7 +237,10 @@ def test_reference_is_the_definition(name, rule):
 
 @pytest.mark.parametrize("engine", [*ENGINES, ALL_FACTORED, ALL_FUSED])
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("name", ["mlp", "linear_used_twice", "lstm", "vit"])  # smooth ones
+@pytest.mark.parametrize(
+    "name",
+    ["linear_used_twice", "lstm", pytest.param("mlp", marks=pytest.mark.slow), pytest.param("vit", marks=pytest.mark.slow)],
+)  # smooth
 def test_sharpness_over_rho_tends_to_the_dual_norm(name, rule, engine):
     """Theorem 3.3; what is left over is of the order of rho."""
     case = built(name, torch.float64)

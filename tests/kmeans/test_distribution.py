@@ -112,8 +112,10 @@ def clustered(n: int, dim: int, seed: int) -> np.ndarray:
     return (centres[generator.integers(0, 12, n)] + 0.2 * generator.standard_normal((n, dim))).astype(np.float32)
 
 
-@pytest.mark.parametrize("dim", [1, 5])
-@pytest.mark.parametrize("paired", [False, True])
+@pytest.mark.parametrize(
+    ("dim", "paired"),
+    [(1, False), *(pytest.param(*case, marks=pytest.mark.slow) for case in [(1, True), (5, False), (5, True)])],
+)
 def test_the_potential_is_distributed_as_the_plain_loops(dim: int, paired: bool) -> None:
     x = clustered(500, dim, 0)
     left = clustered(500, 3, 1) if paired else None

@@ -128,7 +128,7 @@ def tight(n: int, dim: int, dtype: type, offset: float = 0.0, width: float = 1e-
     return (x + offset).astype(dtype)
 
 
-@pytest.mark.parametrize("offset", [0.0, 1e3])
+@pytest.mark.parametrize("offset", [pytest.param(0.0, marks=pytest.mark.slow), 1e3])
 @pytest.mark.parametrize(("dtype", "dim"), [(np.float32, 70), (np.float64, 33), (np.float32, 2)])
 def test_rejection_over_many_panels_of_centres(dim: int, dtype: type, offset: float) -> None:
     for refresh_every, width in ((-1, 1e-3), (90, 0.5)):

@@ -80,7 +80,7 @@ def test_one_seed_governs_every_draw():
 
 
 @pytest.mark.parametrize("name", strategies.NAMES)
-@pytest.mark.parametrize("warm_start", [False, True])
+@pytest.mark.parametrize("warm_start", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_learner_made_anew_goes_on_after_every_phase(tmp_path, name, warm_start):
     def make(folder):
         options = {"latent": 4, "width": 2} if name == "vaal" else {"rho": 0.5} if name == "saal" else {}

@@ -24,7 +24,8 @@ VARIANTS = {
 ALL = list(VARIANTS)
 DRAWING = {"random", "saal diverse", "badge"}  # whose choice depends on the generator
 
-every = pytest.mark.parametrize("name", ALL)
+SLOWLY = {"saal diff adaptive", "saal inf"}
+every = pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOWLY else n for n in ALL])
 
 
 def make(name, **options):
@@ -144,7 +145,7 @@ def test_a_pool_of_one_sample(name):
     assert chosen.scores.shape == (1,)
 
 
-@pytest.mark.parametrize("name", [n for n in ALL if n != "random"])  # which does not look at samples
+@pytest.mark.parametrize("name", [n for n in ALL if n not in {"random", *SLOWLY}])  # which does not look at samples
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_what_is_not_finite_is_an_error_or_never_picked(name, value):
     pool = small.images(9)

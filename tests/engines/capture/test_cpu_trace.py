@@ -22,7 +22,8 @@ RULES = {"L2": L2(0.3), "adaptive": Adaptive(0.2), "L3": Lp(0.2, 3)}
 
 
 CASES = [
-    *((name, "L2", False) for name in ("mlp", "vit", "conv2d_stride", "linear_used_twice", "lstm")),
+    *((name, "L2", False) for name in ("mlp", "conv2d_stride", "linear_used_twice")),
+    *(pytest.param(name, "L2", False, marks=pytest.mark.slow) for name in ("vit", "lstm")),
     *(("conv2d_stride", rule, True) for rule in RULES),
     *(("mlp", rule, True) for rule in RULES),
     *(pytest.param("resnet", rule, every, marks=pytest.mark.slow) for rule in RULES for every in (False, True)),

@@ -27,10 +27,10 @@ def test_picks_are_drawn(tmp_path, count):
 
 def test_grid_grows_with_the_picks(tmp_path):
     heights = []
-    for count in (5, 10, MAX_SHOWN, MAX_SHOWN + 3):
+    for count in (5, MAX_SHOWN, MAX_SHOWN + 3):
         draw_picks(picks_of(count), torch.rand(count, 1, 8, 8), tmp_path / "picks.png")
         heights.append(imread(tmp_path / "picks.png").shape[0])
-    assert heights[0] < heights[1] < heights[2] == heights[3]
+    assert heights[0] < heights[1] == heights[2]
 
 
 @pytest.mark.parametrize("count", [1, 50])

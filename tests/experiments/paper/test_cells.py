@@ -94,6 +94,7 @@ run_all(cells, load_split("digits"), Path(sys.argv[2]), log=print)
 """
 
 
+@pytest.mark.slow  # each process imports everything; quickly, one process is tested below to leave a cell to another
 def test_two_processes_share_the_cells(digits, small, tmp_path):
     command = [sys.executable, "-c", PROCESS, str(Path(__file__).parent), str(tmp_path / "shared")]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
