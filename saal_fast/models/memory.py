@@ -64,14 +64,20 @@ def exhausted(error: BaseException) -> bool:
 
 
 def _budget(device: torch.device, most: int | None = None) -> int:
+    quarter = None if (available := free(device)) is None else max(available // 4, 2**20)
+    if device.type != "cuda" and most is None:
+        most = CPU_TARGET
+    known = [size for size in (most, quarter) if size is not None]
+    return min(known)
+
+
+def free(device: torch.device) -> int | None:
+    """Bytes that are free on a device; None where the system does not say."""
     if device.type == "cuda":
-        quarter = int(torch.cuda.mem_get_info(device)[0]) // 4
-        return quarter if most is None else min(most, quarter)
-    most = CPU_TARGET if most is None else most
+        return int(torch.cuda.mem_get_info(device)[0])
     if hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return min(most, max(free // 4, 2**20))
-    return most
+        return int(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return None
 
 
 def nbytes(tensors: Iterable[Tensor]) -> int:

@@ -5,6 +5,7 @@ from .nonfinite import NonFiniteError
 from .options import EngineName, Options, ScoreOptions
 from .result import Scores
 from .score import score, score_pool
+from .self_check import SelfCheckError
 
 __all__ = [
     "EngineName",
@@ -13,6 +14,7 @@ __all__ = [
     "Options",
     "ScoreOptions",
     "Scores",
+    "SelfCheckError",
     "explain",
     "score",
     "score_pool",

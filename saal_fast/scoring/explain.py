@@ -90,7 +90,7 @@ def explain(model: nn.Module, example: Any, *, rho: float = 0.05, **options: Unp
         TypeError: as `score`.
     """
     check_names(options, ProblemOptions, "explain")
-    chosen = ScoreOptions(rho=rho, progress=False, on_nonfinite="keep", **options)
+    chosen = ScoreOptions(rho=rho, progress=False, on_nonfinite="keep", check=False, **options)
     inner = checked_model(model)
     with preserve_state(inner), disable_compiled(), torch.inference_mode(False), torch.no_grad():
         problem = chosen.problem(inner)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal, overload
 
 import torch
@@ -21,6 +22,7 @@ from .nonfinite import FiniteCheck
 from .options import EngineName, Options, ScoreOptions, checked_model, with_options
 from .result import Scores, gather, no_scores
 from .runner import Runner
+from .self_check import SelfCheck
 
 
 @overload
@@ -82,6 +84,9 @@ def score(
         on_nonfinite: "raise", or "keep" NaN and inf scores as they are.
         embeddings: keep each sample's gradient by the last linear layer, of the same pass, in `Scores.embedding`; for
             classifiers whose logits a linear layer makes, with `task=None`.
+        check: what to do where the first sample, and that of the first batch with the largest gradient, have other numbers
+            by plain autograd on a copy of the model than by the engine, also in float64: "raise", or "warn" once and go on;
+            False does not look. Checked once for a model object and its options; `Scores.checked` has what came of it.
 
     Returns:
         Scores [N] on the CPU, float32 (float64 for float64 models), or `Scores` with `details`. Empty for an empty pool.
@@ -92,6 +97,7 @@ def score(
             or the task's loss is not one number a sample.
         NonFiniteError: outputs or scores hold NaN or inf; the message names the first samples.
         EngineError: the engine asked for by name cannot run this model.
+        SelfCheckError: the engine's numbers are not those of plain autograd; the message names the sample and both.
     """
     check_flag("details", details)
     chosen = ScoreOptions.of(rho, options)
@@ -114,6 +120,7 @@ def score_pool(
         if example is None:
             labels.check_length(0)
             return no_scores(problem)
+        itself = SelfCheck(problem, options, make_runner, example)
         check_task(problem, example, labels.labels if labels.given else None)
         runner = make_runner(problem, options.engine)
         size = options.batch_size
@@ -126,8 +133,10 @@ def score_pool(
                 finite = runner.run(labels.attach(batch))
                 if options.on_nonfinite == "raise":
                     check.see(finite, batch)
+                if itself.due:
+                    itself.see(batch, runner.results[0])
                 shown.update(batch.size)
             check.finish()
-        scores = gather(runner.results, runner.name, runner.fallback)
+        scores = replace(gather(runner.results, runner.name, runner.fallback), checked=itself.verdict)
     labels.check_length(len(scores))
     return scores
