@@ -39,6 +39,8 @@ TOLERANCE = {  # (relative, absolute); of perturbed minus plain loss ten times t
 COARSE = (5e-2, 1e-3)
 """For what rounding in float32 can't explain at a point without ties, where a model doesn't run in float64."""
 NOISE = 1e-3
+"""Relative size of the noise that takes a model off its ties."""
+
 COPIES = 6
 """Copies of the model's weights that the check holds at once, in the type it starts with: models, gradients and steps in float64."""
 
@@ -158,19 +160,21 @@ class SelfCheck:
         if self.problem.precision is None:
             plain = self._numbers(sample)
             if self.way.past:  # the user's own weights, which a copy's code reaches too: they are not moved
-                if _close(found._replace(perturbed_loss=0.0), plain._replace(perturbed_loss=0.0), COARSE):
+                if _close(found._replace(perturbed_loss=0.0), plain._replace(perturbed_loss=0.0), TOLERANCE[own]):
                     return
                 raise self._error(sample, found, plain, f"in {own}")
             if _close(found, plain, TOLERANCE[own]):
                 return
             log.info("sample %d differs in %s: %s by the engine, %s", sample.start, own, found, plain)
         if self.way.varies(sample, lambda a, b: math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9)):
-            raise LeftOut("two passes of its differ (it draws random numbers in eval mode, or keeps state between passes)")
+            raise LeftOut("two passes of it differ (it draws random numbers in eval mode, or keeps state between passes)")
         try:
             exact = self._both(sample, torch.float64, 0.0)
             if _close(*exact, TOLERANCE[torch.float64]):
                 if plain is not None and _beyond_rounding(found, plain, exact[1]):
-                    raise self._error(sample, found, exact[1], f"in {own}, where plain autograd gives nearly the same as in float64")
+                    raise self._error(
+                        sample, found, exact[1], f"in {own}, where plain autograd gives nearly the same as in float64"
+                    )
                 return
             if _close(*self._both(sample, torch.float64, NOISE), TOLERANCE[torch.float64]):
                 return
@@ -216,10 +220,14 @@ class SelfCheck:
 
     def _error(self, sample: Batch, found: Numbers, plain: Numbers, where: str) -> SelfCheckError:
         pairs = ", ".join(f"{n} {a:.6g} and {b:.6g}" for n, a, b in zip(Numbers._fields, found, plain, strict=True))
-        past = f". Gradients come to {', '.join(sorted(self.way.past)[:5])} past the module's attributes" if self.way.past else ""
+        past = (
+            f". Gradients come to {', '.join(sorted(self.way.past)[:5])} past the module's attributes"
+            if self.way.past
+            else ""
+        )
         return SelfCheckError(
             f"expected sample {sample.start} of the pool to have the same numbers by the engine and by plain autograd on a copy "
-            f"of {self.name}, got {pairs} ({where}){past}; {CAUSES}. check=\"warn\" goes on, check=False does not look"
+            f'of {self.name}, got {pairs} ({where}){past}; {CAUSES}. check="warn" goes on, check=False does not look'
         )
 
     def _name_unreached(self) -> None:
@@ -243,7 +251,10 @@ def _close(a: Numbers, b: Numbers, tolerance: tuple[float, float]) -> bool:
 
 def _beyond_rounding(found: Numbers, plain: Numbers, exact: Numbers) -> bool:
     """Whether numbers are far from exact ones, and those by plain autograd in the same type are not."""
-    return any(abs(a - c) > 0.05 * abs(c) + 1e-4 and abs(a - c) > 100 * abs(b - c) for a, b, c in zip(found, plain, exact, strict=True))
+    return any(
+        abs(a - c) > 0.05 * abs(c) + 1e-4 and abs(a - c) > 100 * abs(b - c)
+        for a, b, c in zip(found, plain, exact, strict=True)
+    )
 
 
 def _rows(result: Result) -> list[int]:
@@ -287,7 +298,14 @@ def _key(problem: Problem, options: ScoreOptions, example: Batch) -> tuple[Any, 
     )
     weights = tuple((n, p.requires_grad, n in problem.params, p.shape, p.dtype) for n, p in model.named_parameters())
     inputs = tuple((t.ndim, t.dtype) for t in example.tensors)
-    kinds = (type(problem.task), options.engine, problem.precision, problem.device, options.labels is None, options.embeddings)
+    kinds = (
+        type(problem.task),
+        options.engine,
+        problem.precision,
+        problem.device,
+        options.labels is None,
+        options.embeddings,
+    )
     return (problem.rule, *kinds, inputs, tuple(example.kwargs), weights, built)
 
 
