@@ -112,16 +112,16 @@ def score_pool(
 ) -> Scores:
     """`score(details=True)` of checked options; `make_runner` makes the runner of the problem and the engine's name."""
     model = checked_model(model)
-    with preserve_state(model), disable_compiled(), torch.inference_mode(False), torch.no_grad():
+    with preserve_state(model) as kept, disable_compiled(), torch.inference_mode(False), torch.no_grad():
         problem = options.problem(model)
         stream = Stream(pool, problem.device)
         labels = GivenLabels(options.labels, stream.length, problem.device)
-        example = stream.peek()
+        example = kept.watch(stream.peek)
         if example is None:
             labels.check_length(0)
             return no_scores(problem)
         itself = SelfCheck(problem, options, make_runner, example)
-        check_task(problem, example, labels.labels if labels.given else None)
+        kept.watch(lambda: check_task(problem, example, labels.labels if labels.given else None), times=3)
         runner = make_runner(problem, options.engine)
         size = options.batch_size
         if size == "auto":
