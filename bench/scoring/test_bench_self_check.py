@@ -7,7 +7,8 @@ import time
 import timed_models as models
 
 import saal_fast
-from saal_fast.scoring import self_check
+from saal_fast.scoring.self_check import SelfCheck
+from saal_fast.scoring.verdicts import _known
 
 SCORED = 192
 POOL = 2000
@@ -20,7 +21,7 @@ def test_share_of_scoring(benchmark, capsys):
     benchmark.group = "self-check, ResNet-18"
     model, pool = models.resnet18(SCORED)
     spent = []
-    inner = self_check.SelfCheck._guarded
+    inner = SelfCheck._guarded
 
     def timed(itself):
         return _Timed(inner(itself), spent)
@@ -32,12 +33,12 @@ def test_share_of_scoring(benchmark, capsys):
 
     def check():
         spent.clear()
-        self_check._known.clear()
-        self_check.SelfCheck._guarded = timed
+        _known.clear()
+        SelfCheck._guarded = timed
         try:
             found = saal_fast.score(model, pool[:64], details=True)
         finally:
-            self_check.SelfCheck._guarded = inner
+            SelfCheck._guarded = inner
         assert found.checked.startswith("agreed on samples")
         return sum(spent)
 

@@ -1,11 +1,11 @@
 """Scores of a pool's samples: the walk through the pool, the engines' results, and what explains them."""
 
+from .comparison import SelfCheckError
 from .explain import Explanation, explain
 from .nonfinite import NonFiniteError
 from .options import EngineName, Options, ScoreOptions
 from .result import Scores
 from .score import score, score_pool
-from .self_check import SelfCheckError
 
 __all__ = [
     "EngineName",

@@ -68,7 +68,7 @@ def find_caches(model: nn.Module, run: Callable[[nn.Module], object]) -> list[Ca
 
 
 def remade_by_modes(model: nn.Module) -> bool:
-    """Whether going through training to eval mode remakes what modules keep, and changes no weight (as merging LoRA does)."""
+    """Whether modules act on `train()` and `eval()`, and change no weight by that (as those that merge LoRA factors do)."""
     if all(type(module).train is nn.Module.train for module in model.modules()):
         return False
     trial = copy_of(model)

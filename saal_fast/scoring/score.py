@@ -20,6 +20,7 @@ from .check_task import check_task
 from .labels import GivenLabels
 from .nonfinite import FiniteCheck
 from .options import EngineName, Options, ScoreOptions, checked_model, with_options
+from .probabilities import warn_of_probabilities
 from .result import Scores, gather, no_scores
 from .runner import Runner
 from .self_check import SelfCheck
@@ -59,7 +60,7 @@ def score(
 
     Args:
         model: any `nn.Module`. It may return logits [B, C], a tuple that starts with them, a mapping with `logits` or an
-            object with `.logits`.
+            object with `.logits`. Gradient hooks of its parameters do not run: other tensors stand in for these.
         pool: a tensor [N, ...], a mapping of tensors, a `Dataset`, a `DataLoader` (its own order is kept) or a sequence.
             Items are `x`, `(x, y)` or dicts; y is ignored. Dicts go in as keywords.
         rho: radius ρ of the ball the weights are pushed in, in the units of the weights; >= 0.
@@ -121,7 +122,8 @@ def score_pool(
             labels.check_length(0)
             return no_scores(problem)
         itself = SelfCheck(problem, options, make_runner, example)
-        kept.watch(lambda: check_task(problem, example, labels.labels if labels.given else None), times=3)
+        labels_or_none = labels.labels if labels.given else None
+        probable = kept.watch(lambda: check_task(problem, example, labels_or_none), times=3)
         runner = make_runner(problem, options.engine)
         size = options.batch_size
         if size == "auto":
@@ -133,8 +135,10 @@ def score_pool(
                 finite = runner.run(labels.attach(batch))
                 if options.on_nonfinite == "raise":
                     check.see(finite, batch)
-                if itself.due:
+                if batch.start == 0:
                     itself.see(batch, runner.results[0])
+                    if probable:
+                        warn_of_probabilities(problem, batch)
                 shown.update(batch.size)
             check.finish()
         scores = replace(gather(runner.results, runner.name, runner.fallback), checked=itself.verdict)

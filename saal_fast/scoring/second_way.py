@@ -1,8 +1,8 @@
 """A second way to a sample's numbers, which shares no code with the engines: plain autograd, and weights that really move.
 
-The model is copied. The gradient is `torch.autograd.grad` of one sample's loss in a batch that holds it twice (torch's backward
-pass of batch norm is wrong for some batches of one); Eq. 3 is written out in float64; the copy's parameters are moved by ε in
-place; the perturbed loss is a plain call. No function mode, no `functional_call`, no `vmap`.
+The model is copied. The gradient is `torch.autograd.grad` of one sample's loss in a batch that holds it twice (torch's
+backward pass of batch norm is wrong for some batches of one). Eq. 3 is written out in float64. The copy's parameters are
+moved by ε in place; the perturbed loss is a plain call. No function mode, no `functional_call`, no `vmap`.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class SecondWay:
     def of(cls, problem: Problem) -> SecondWay:
         """The second way for a problem whose model has not been run; the model is copied now."""
         model = copy_of(problem.model).to(problem.device)
-        own = {name: p for name, p in problem.model.named_parameters() if name in problem.params}
+        own: Named = {name: p for name, p in problem.model.named_parameters() if name in problem.params}
         return cls(model, tuple(problem.params), own, problem.rule, problem.task)
 
     def numbers(self, sample: Batch) -> Numbers:

@@ -21,8 +21,10 @@ from saal_fast import SelfCheckError, score
 from saal_fast._utils.logs import forget_warnings
 from saal_fast.engines import ENGINES
 from saal_fast.models import memory
-from saal_fast.scoring import ScoreOptions, score_pool, self_check
+from saal_fast.scoring import ScoreOptions, score_pool
+from saal_fast.scoring.comparison import Comparison
 from saal_fast.scoring.runner import Runner
+from saal_fast.scoring.verdicts import _known
 
 RULES = {
     "L2": {"rho": 0.3},
@@ -195,7 +197,7 @@ def by(engine, model=None, **options):
 @pytest.mark.parametrize("quantity", ["loss", "grad_norm", "perturbed_loss"])
 def test_a_wrong_engine(quantity, rows):
     with pytest.raises(
-        SelfCheckError, match="expected sample 0 of the pool .*usual causes: .*check=False does not look"
+        SelfCheckError, match=r"expected sample 0 of the pool .*usual causes: .*check=False does not look"
     ) as e:
         by(partial(Wrong, quantity=quantity, least=rows))
     assert isinstance(e.value, RuntimeError)
@@ -368,7 +370,7 @@ def test_models_that_cannot_be_copied_are_left_out(caplog):
 
 def test_copies_that_memory_does_not_hold_are_left_out(monkeypatch, caplog):
     monkeypatch.setattr(memory, "free", lambda device: 100)
-    assert checked(mlp()).startswith("left out: copies of the model take 0 MiB, of which 0 MiB are free")
+    assert checked(mlp()).startswith("left out: copies of the model and their gradients take 2,048 bytes, of which 100 are")
     assert "was left out" in caplog.text
 
 
@@ -401,11 +403,11 @@ def test_a_model_that_fails_on_the_second_way_is_left_out():
 
 
 def test_an_alarm_by_a_signal_is_raised_as_it_came():
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def stop(number, frame):
-        raise Stop
+        raise StopError
 
     class Rings(nn.Module):
         def __deepcopy__(self, memo):
@@ -417,7 +419,7 @@ def test_an_alarm_by_a_signal_is_raised_as_it_came():
 
     before = signal.signal(signal.SIGUSR1, stop)
     try:
-        with pytest.raises(Stop):
+        with pytest.raises(StopError):
             score(mlp(Rings()), inputs())
     finally:
         signal.signal(signal.SIGUSR1, before)
@@ -445,8 +447,8 @@ def test_a_model_that_does_not_run_in_float64():
 def looks(monkeypatch):
     """Counts the samples that are scored a second way."""
     seen = []
-    inner = self_check.SelfCheck._check
-    monkeypatch.setattr(self_check.SelfCheck, "_check", lambda self, *a: (seen.append(1), inner(self, *a))[1])
+    inner = Comparison.check
+    monkeypatch.setattr(Comparison, "check", lambda self, *given: (seen.append(1), inner(self, *given))[1])
     return seen
 
 
@@ -491,10 +493,10 @@ def test_verdicts_go_with_their_model():
     model = mlp()
     checked(model)
     number = id(model)
-    assert number in self_check._known
+    assert number in _known
     del model
     gc.collect()
-    assert number not in self_check._known
+    assert number not in _known
 
 
 def test_an_alarm_is_raised_each_time():
@@ -513,7 +515,7 @@ def test_parameters_that_no_gradient_reaches_are_named_once(caplog):
         checked(model)
     told = [r.getMessage() for r in caplog.records]
     assert told == [
-        "no gradient reached 2 of 4 parameters of Function for the samples checked, so that they are not perturbed there: "
+        "no gradient reached 2 of 4 parameters of Function for the samples checked, so that these are not perturbed there: "
         "rest.weight, rest.bias"
     ]
 
