@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 _OWN = ("_parameters", "_buffers", "_modules")
+_UNCOPIED = (TypeError, RuntimeError, ValueError, AttributeError, pickle.PickleError, copy.Error)
 
 
 class Cache(NamedTuple):
@@ -33,9 +35,18 @@ class Cache(NamedTuple):
 
 
 def copy_of(model: nn.Module) -> nn.Module:
-    """A deep copy; tensors that the model keeps from a graph come without it, since torch refuses to copy these."""
+    """A deep copy, which shares what can't be copied of modules' attributes (locks, files, scripted functions).
+
+    Tensors that the model keeps from a graph come without it, since torch refuses to copy these.
+    """
     held = [t for module in model.modules() for t in tree_leaves(_kept(module)) if isinstance(t, Tensor)]
-    copied: nn.Module = copy.deepcopy(model, {id(t): t.detach().clone() for t in held if t.grad_fn is not None})
+    memo: dict[int, Any] = {id(t): t.detach().clone() for t in held if t.grad_fn is not None}
+    copied: nn.Module
+    try:
+        copied = copy.deepcopy(model, dict(memo))
+    except _UNCOPIED:
+        shared = {id(value): value for module in model.modules() for value in _uncopied(module, memo)}
+        copied = copy.deepcopy(model, memo | shared)
     return copied
 
 
@@ -78,6 +89,17 @@ def remade_by_modes(model: nn.Module) -> bool:
         if any(not torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in pairs):
             return False
     return True
+
+
+def _uncopied(module: nn.Module, memo: dict[int, Any]) -> Iterator[Any]:
+    """The plain attributes of a module that can't be copied."""
+    for name, value in vars(module).items():
+        if name in _OWN or isinstance(value, Tensor):
+            continue
+        try:
+            copy.deepcopy(value, dict(memo))
+        except _UNCOPIED:
+            yield value
 
 
 def _tried(model: nn.Module, run: Callable[[nn.Module], object], names: tuple[str, ...], attribute: str) -> Iterator[Cache]:

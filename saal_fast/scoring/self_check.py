@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
 from .._utils.failures import is_from_handler
@@ -49,13 +48,14 @@ class SelfCheck:
         self.verdicts, self.key = verdicts_of(problem.model), key_of(problem, options, example)
         self.verdict = self.verdicts.get(self.key)
         self.due = self.verdict is None
+        self.versions = _versions(self.problem)
         if self.due:
             with self._guarded():
                 self._check_memory()
                 self.comparison = Comparison(problem, SecondWay.of(problem), make_runner, options.engine)
 
     def see(self, batch: Batch, result: Result) -> None:
-        """Checks the first finite sample of a batch, and the one with the largest gradient, where that is due.
+        """Checks the first finite sample of a batch, and of the others the one with the largest gradient, where that is due.
 
         Args:
             batch: what was scored first.
@@ -65,7 +65,7 @@ class SelfCheck:
             SelfCheckError: the numbers of a sample differ, and `options.check` is "raise".
         """
         comparison, self.comparison = self.comparison, None
-        if comparison is None:
+        if comparison is None or self.versions != _versions(self.problem):  # `preserve_state` will tell of the latter
             return
         with self._guarded():
             rows = _rows(result)
@@ -123,13 +123,17 @@ class SelfCheck:
 
 
 def _rows(result: Result) -> list[int]:
-    """The first sample that is finite, and the one of those with the largest gradient."""
+    """The first sample that is finite, and of the others the one with the largest gradient."""
     good = result.finite & result.loss.isfinite() & result.perturbed_loss.isfinite() & result.grad_norm.isfinite()
     rows = good.nonzero()[:, 0].tolist()
     if not rows:
         raise LeftOut("no sample of the first batch has finite numbers")
-    largest = int(torch.where(good, result.grad_norm, -torch.inf).argmax())
-    return sorted({rows[0], largest})
+    return sorted([rows[0], *sorted(rows[1:], key=lambda row: -float(result.grad_norm[row]))[:1]])
+
+
+def _versions(problem: Problem) -> list[int]:
+    """How often each parameter was written to."""
+    return [p._version for p in problem.model.parameters() if not p.is_inference()]
 
 
 def _label(result: Result, row: int) -> Any:

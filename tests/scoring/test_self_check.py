@@ -363,9 +363,63 @@ class Locked(nn.Module):
         return x
 
 
+class Unique(Locked):
+    def __deepcopy__(self, memo):
+        raise TypeError("there is but one")
+
+
 def test_models_that_cannot_be_copied_are_left_out(caplog):
-    assert checked(mlp(Locked())).startswith("left out: TypeError: cannot pickle '_thread.lock' object")
-    assert "was left out: TypeError" in caplog.text
+    assert checked(mlp(Unique())) == "left out: TypeError: there is but one"
+    assert "the self-check of Sequential was left out: TypeError: there is but one" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_attributes_that_cannot_be_copied_are_shared(caplog):
+    model = mlp(Locked())
+    model[2].traced = torch.jit.trace(lambda x: 2 * x, torch.randn(2, 6))
+    assert checked(model).startswith("agreed")
+    assert not caplog.records
+
+
+class Twice(nn.Module):
+    """Uses a weight by its name, and once more by a list."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.encode, self.head = nn.Linear(5, 6), nn.Linear(6, 4)
+        self.tied = [self.encode.weight]
+
+    def forward(self, x):
+        return self.head((x @ self.tied[0].T).tanh() * self.encode(x).sigmoid())
+
+
+def test_numbers_of_a_tied_weight_are_those_of_both_uses():
+    """What an engine that takes the second use for a constant finds is refused."""
+
+    class Once(Wrong):
+        def __init__(self, problem):
+            weight = problem.model.encode.weight.detach()
+            problem.model.tied[0] = weight
+            super().__init__(problem, factor=1.0)
+
+    with pytest.raises(SelfCheckError, match="weights reached past the module's attributes"):
+        by(Once, Twice())
+
+
+def test_two_samples_are_checked_where_there_are_two(looks):
+    for n in (1, 2, 5):
+        looks.clear()
+        checked(mlp(), inputs(n))
+        assert len(looks) == min(n, 2)
+
+
+def test_a_model_that_writes_to_its_parameters_is_told_as_such():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(20, 8, max_norm=1.0), nn.Flatten(), nn.Linear(24, 4))
+    with pytest.raises(RuntimeError, match=r"0\.weight") as error:
+        score(model, torch.arange(12).reshape(4, 3))
+    assert not isinstance(error.value, SelfCheckError)
 
 
 def test_copies_that_memory_does_not_hold_are_left_out(monkeypatch, caplog):
