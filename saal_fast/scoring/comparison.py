@@ -39,7 +39,7 @@ NOISE = 1e-3
 CAUSES = (
     "usual causes: weights reached past the module's attributes (a closure, a global), values computed from weights and "
     "kept from an earlier pass, code that asks torch.is_grad_enabled(), dropout or noise in eval mode, outputs of a sample "
-    "that depend on the rest of its batch, an autograd function or a registered layer whose gradient is wrong"
+    "that depend on the rest of its batch, or a wrong registered layer, replacement or vmap rule of an autograd function"
 )
 
 

@@ -18,7 +18,7 @@ LOOKED_AT = 8
 def are_probabilities(output: Any) -> bool:
     """Whether each row of a classifier's output holds numbers >= 0 that sum to 1."""
     z = class_logits(output).detach()
-    return bool((z >= 0).all() and ((z.sum(1) - 1).abs() <= 1e-4).all())
+    return not z.is_meta and bool((z >= 0).all() and ((z.sum(1) - 1).abs() <= 1e-4).all())
 
 
 @torch.no_grad()

@@ -34,7 +34,7 @@ class Numbers(NamedTuple):
 
 @dataclass
 class SecondWay:
-    """The second way for one model.
+    """The second way for one model. Hooks of its modules run on the copies too: they are part of what it computes.
 
     Attributes:
         model: a copy as the user brought it, which is never run.

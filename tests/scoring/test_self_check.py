@@ -20,6 +20,7 @@ import saal_fast
 from saal_fast import SelfCheckError, score
 from saal_fast._utils.logs import forget_warnings
 from saal_fast.engines import ENGINES
+from saal_fast.engines.layers.linear import Linear
 from saal_fast.models import memory
 from saal_fast.scoring import ScoreOptions, score_pool
 from saal_fast.scoring.comparison import Comparison
@@ -592,3 +593,12 @@ def test_the_logger_says_nothing_where_all_is_well(caplog):
     caplog.set_level(logging.INFO, "saal_fast")
     checked(mlp())
     assert not caplog.records
+
+
+def test_a_layer_registered_with_wrong_factors(monkeypatch):
+    """A linear layer whose gradient is said to be half as long again."""
+    original = Linear.ghost_norm
+    monkeypatch.setattr(Linear, "ghost_norm", lambda self, *given: 2.25 * original(self, *given))
+    models.factor_everything(monkeypatch)
+    with pytest.raises(SelfCheckError, match="a wrong registered layer"):
+        score(mlp(), inputs(), engine="ghost")
