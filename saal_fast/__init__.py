@@ -12,7 +12,7 @@ from .kmeans import kmeans_plusplus
 from .learning import ActiveLearner, run
 from .models.state import keep_statistics
 from .optim import SAM
-from .scoring import Explanation, NonFiniteError, Scores, explain, score
+from .scoring import Explanation, NonFiniteError, Scores, SelfCheckError, explain, score
 from .selection import select
 from .tasks import Classification, Task
 
@@ -26,6 +26,7 @@ __all__ = [
     "Explanation",
     "NonFiniteError",
     "Scores",
+    "SelfCheckError",
     "Task",
     "explain",
     "keep_statistics",

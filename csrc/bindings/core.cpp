@@ -9,6 +9,7 @@ PYBIND11_MODULE(_core, m) {
     define_kmeans(m);
     define_diagonal_sums(m);
     define_tiles(m);
+    define_uninterrupted(m);
     m.def("keep_freed_memory", &saal::keep_freed_memory, pybind11::arg("keep"),
           "Keeps freed memory for the next allocation, or gives it back to the system.");
     m.def("use_torch_threads", &saal::use_torch_threads, pybind11::arg("library"),

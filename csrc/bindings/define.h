@@ -6,3 +6,4 @@
 void define_kmeans(pybind11::module_& m);
 void define_diagonal_sums(pybind11::module_& m);
 void define_tiles(pybind11::module_& m);
+void define_uninterrupted(pybind11::module_& m);

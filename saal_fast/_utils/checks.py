@@ -39,7 +39,7 @@ def check_flag(name: str, value: Any) -> None:
         raise TypeError(f"expected {name} to be True or False, got {value!r}")
 
 
-def check_choice(name: str, value: Any, choices: Collection[str | None]) -> None:
+def check_choice(name: str, value: Any, choices: Collection[str | bool | None]) -> None:
     """Raises ValueError unless argument `name` is one of the choices."""
     if value not in choices:
         raise ValueError(f"expected {name} to be one of {', '.join(map(repr, choices))}; got {value!r}")

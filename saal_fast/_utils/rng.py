@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+
+T = TypeVar("T")
 
 
 def check_generator(generator: Any) -> None:
@@ -53,3 +59,103 @@ def seeded(seed: int) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
+
+
+class GlobalGenerators:
+    """The global generators of torch, NumPy and Python as they are now, to be put back once work is done.
+
+    They belong to the process: what another thread draws meanwhile must not be given out again. While this thread is the
+    only one of Python's, what has moved is put back. Beside other threads, a generator is put back only where it moved
+    while the work that `watch` was shown ran, and now, while this thread rests, does not move.
+
+    Args:
+        devices: CUDA devices whose generators count too.
+    """
+
+    def __init__(self, devices: Iterable[torch.device] = ()) -> None:
+        self.thread = threading.get_ident()
+        self._all: list[tuple[Callable[[], Any], Callable[[Any], None]]] = [
+            (random.getstate, random.setstate),
+            (np.random.get_state, np.random.set_state),
+            (torch.get_rng_state, torch.set_rng_state),
+        ]
+        for device in devices:
+            self._all.append(
+                (partial(torch.cuda.get_rng_state, device), partial(_set_cuda_state, device)),
+            )
+        self._before = self._states()
+        self._drew: list[bool] | None = None  # which ones moved in `watch`; None where it was shown nothing
+        _open.append(self)
+
+    def watch(self, work: Callable[[], T], times: int = 1) -> T:
+        """Does work that may draw, and remembers which generators it moved.
+
+        Args:
+            work: gives the same each time.
+            times: how often to do it at most, beside other threads: what each of these moves is what the work draws.
+        """
+        if not self._beside_others():
+            return work()
+        moved = [True] * len(self._all)
+        for _ in range(times):
+            before = self._states()
+            result = work()
+            moved = [m and not _same(a, b) for m, a, b in zip(moved, before, self._states(), strict=True)]
+            if not any(moved):
+                break
+        self._drew = moved if self._drew is None else [a or b for a, b in zip(self._drew, moved, strict=True)]
+        return result
+
+    def put_back(self) -> None:
+        """Puts back what the work has moved; once more does nothing."""
+        if self not in _open:
+            return
+        now = self._states()
+        ours = [not _same(a, b) for a, b in zip(now, self._before, strict=True)]
+        if any(ours) and self._beside_others():
+            if self._drew is not None:
+                ours = [a and b for a, b in zip(ours, self._drew, strict=True)]
+            if any(ours):
+                time.sleep(REST)
+                ours = [o and _same(a, b) for o, a, b in zip(ours, now, self._states(), strict=True)]
+        for i, (_, write) in enumerate(self._all):
+            if ours[i]:
+                write(self._before[i])
+                self._hand_on(i)
+        _open.remove(self)
+
+    def _states(self) -> list[Any]:
+        return [read() for read, _ in self._all]
+
+    def _beside_others(self) -> bool:
+        """Whether Python has threads besides the one that works, and this one, which may put back for it."""
+        return bool(sys._current_frames().keys() - {self.thread, threading.get_ident()})
+
+    def _hand_on(self, i: int) -> None:
+        """Other threads' work that began since found the generator as this work had moved it: it puts back what was before."""
+        for later in _open[_open.index(self) + 1 :]:
+            if later.thread != self.thread and i < len(later._before):
+                later._before[i] = self._before[i]
+
+
+REST = 1e-3
+"""Seconds in which a thread that draws all the time would be seen to do so."""
+
+_open: list[GlobalGenerators] = []
+
+
+def _set_cuda_state(device: torch.device, state: torch.Tensor) -> None:
+    torch.cuda.set_rng_state(state, device)
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two states of a generator are the same: numbers, arrays, tensors, and tuples or dicts of these."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, np.ndarray):
+        return np.array_equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_same(value, b[key]) for key, value in a.items())
+    if isinstance(a, tuple) and any(isinstance(part, np.ndarray) for part in a):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return bool(a == b)

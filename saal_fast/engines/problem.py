@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from ..perturbation import Perturbation
 from ..pools import Batch
@@ -197,10 +197,16 @@ def concatenate(results: Sequence[Result]) -> Result:
 
 def join(labels: Sequence[Any]) -> Any:
     """The labels of several batches as one pytree, or as a list where shapes differ (a varying number of boxes)."""
-    try:
-        return tree_map(lambda *parts: torch.cat(parts), *labels)
-    except (RuntimeError, ValueError, TypeError):
-        return [one for label in labels for one in (label if isinstance(label, list) else [label])]
+    trees = [tree_flatten(label) for label in labels]
+    leaves = list(zip(*(leaves for leaves, _ in trees), strict=False))
+    if all(spec == trees[0][1] for _, spec in trees) and all(map(_fit_together, leaves)):
+        return tree_unflatten([torch.cat(parts) for parts in leaves], trees[0][1])
+    return [one for label in labels for one in (label if isinstance(label, list) else [label])]
+
+
+def _fit_together(parts: Sequence[Any]) -> bool:
+    """Whether these are tensors that differ in their first dimension at most."""
+    return all(isinstance(t, Tensor) and t.ndim > 0 for t in parts) and len({(t.shape[1:], t.device) for t in parts}) == 1
 
 
 def loss_scale(loss: Tensor) -> Tensor:

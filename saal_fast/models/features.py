@@ -52,7 +52,7 @@ def each_batch(model: nn.Module, pool: Any, see: Callable[[Any], T], *, batch_si
     """
     check_batch_size(batch_size)
     inner = module_of(model)
-    with _still(inner):
+    with preserve_state(inner), torch.inference_mode(False), torch.no_grad():
         stream = Stream(pool, device_of(inner))
         example = stream.peek()
         if example is None:
@@ -133,7 +133,7 @@ def last_layer(model: nn.Module, pool: Any, name: str | None = None) -> tuple[st
 def is_empty(model: nn.Module, pool: Any) -> bool:
     """Whether a pool for the model holds no sample; a `DataLoader`'s draws leave the global generators as they were."""
     inner = module_of(model)
-    with _still(inner):
+    with preserve_state(inner), torch.inference_mode(False), torch.no_grad():
         return Stream(pool, device_of(inner)).peek() is None
 
 
@@ -144,7 +144,7 @@ def first_output(model: nn.Module, pool: Any, copies: int = 1) -> Any:
         ValueError: the pool is empty.
     """
     inner = module_of(model)
-    with _still(inner):
+    with preserve_state(inner), torch.inference_mode(False), torch.no_grad():
         example = Stream(pool, device_of(inner)).peek()
         if example is None:
             raise ValueError("expected a pool of at least one sample, to see what the model does with it; it is empty")
@@ -204,12 +204,6 @@ def device_of(model: nn.Module) -> torch.device:
 def _put_last(seen: dict[str, Tensor], name: str, tensor: Tensor) -> None:
     seen.pop(name, None)
     seen[name] = tensor
-
-
-@contextmanager
-def _still(model: nn.Module) -> Iterator[None]:
-    with preserve_state(model), torch.inference_mode(False), torch.no_grad():
-        yield
 
 
 def _size(model: nn.Module, example: Batch, length: int | None) -> int:

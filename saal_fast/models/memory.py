@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from .._native import core
+from .available import available_memory
+from .uninterrupted import uninterrupted
 
 CPU_TARGET = 1280 * 2**20
 """Bytes a batch may take on a CPU: smaller ones pay for dispatch, larger gain nothing (ResNet-18 on 32×32: 64 samples)."""
@@ -32,7 +35,7 @@ def batch_size(forward: Callable[[], object], device: torch.device, extra: int =
         most: bytes a batch may take; None for `CPU_TARGET` on a CPU.
 
     Returns:
-        A size in [1, 1024] (8,192 on CUDA), such that a batch stays within `most` bytes and a quarter of the free memory.
+        A size in [1, 1024] (8,192 on CUDA), such that a batch stays within `most` bytes and a quarter of the memory to be had.
     """
     with torch.no_grad(), _Meter() as meter:
         forward()
@@ -41,21 +44,16 @@ def batch_size(forward: Callable[[], object], device: torch.device, extra: int =
     return int(max(1, min(largest, _budget(device, most) // max(1, per_sample))))
 
 
-@contextlib.contextmanager
-def freed_is_kept(device: torch.device) -> Iterator[None]:
-    """Within it, memory that a batch has freed serves the next one.
+def freed_is_kept(device: torch.device) -> AbstractContextManager[None]:
+    """Within it, memory that a batch has freed serves the next one, until the last thread has left.
 
     On a CPU the C library would give large blocks back to the system again and again, and each page of a new one is a fault:
     of ResNet-18's time, up to a tenth. A CUDA device has PyTorch's allocator for the same purpose.
     """
     if device.type != "cpu":
-        yield
-        return
-    core().keep_freed_memory(True)
-    try:
-        yield
-    finally:
-        core().keep_freed_memory(False)
+        return nullcontext()
+    keep = core().keep_freed_memory
+    return uninterrupted(partial(keep, True), partial(keep, False))  # no Python in between, where a signal might strike
 
 
 def exhausted(error: BaseException) -> bool:
@@ -63,15 +61,22 @@ def exhausted(error: BaseException) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
 
 
-def _budget(device: torch.device, most: int | None = None) -> int:
+def free(device: torch.device) -> int | None:
+    """Bytes to be had on a device; None where the system does not say."""
     if device.type == "cuda":
-        quarter = int(torch.cuda.mem_get_info(device)[0]) // 4
-        return quarter if most is None else min(most, quarter)
+        return int(torch.cuda.mem_get_info(device)[0])
+    found = available_memory()
+    if found is None and hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
+        return int(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return found
+
+
+def _budget(device: torch.device, most: int | None = None) -> int:
+    available = free(device)
+    if device.type == "cuda" and available is not None:
+        return available // 4 if most is None else min(most, available // 4)
     most = CPU_TARGET if most is None else most
-    if hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return min(most, max(free // 4, 2**20))
-    return most
+    return most if available is None else min(most, max(available // 4, 2**20))
 
 
 def nbytes(tensors: Iterable[Tensor]) -> int:

@@ -7,24 +7,27 @@ that changes them in place gives scores that depend on the order of the pool, so
 
 from __future__ import annotations
 
-import random
 import sys
+import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from .._utils.rng import GlobalGenerators
+from .turns import turns
+from .uninterrupted import uninterrupted
+
+T = TypeVar("T")
 Undo = Callable[[], None]
 
 
-@contextmanager
-def preserve_state(model: nn.Module) -> Iterator[None]:
+def preserve_state(model: nn.Module) -> AbstractContextManager[Kept]:
     """Puts `model` in eval mode, and restores it on leaving, however that happens.
 
     It restores
@@ -33,7 +36,8 @@ def preserve_state(model: nn.Module) -> Iterator[None]:
       of buffers and of plain tensor attributes; the contents, one level deep, of attributes that are dicts, lists,
       deques or sets;
     - each parameter's storage, `grad` and `requires_grad`;
-    - the global generators of torch (CPU, and the CUDA devices of the model), `random` and NumPy.
+    - the global generators of torch (CPU, and the CUDA devices of the model), `random` and NumPy, beside other threads
+      only as far as `GlobalGenerators` says.
 
     It does not follow objects of other classes that a module keeps, nor containers inside containers. A ScriptModule
     has its attributes in C++: only its flags, parameters and buffers are restored.
@@ -41,49 +45,97 @@ def preserve_state(model: nn.Module) -> Iterator[None]:
     Inside, gradients are None, so that what accumulates into them is dropped. Flags are set without calling
     `model.eval()`, which some models override with changes to their weights (merging LoRA factors, say).
 
+    Threads take turns: another thread that asks for the model, or for one that shares modules, parameters or buffers with
+    it, waits until this one has left. One thread may ask again. No signal cuts the leaving off.
+
     Args:
         model: Any module; wrappers and modules that appear twice are fine.
 
     Raises:
         ValueError: A parameter or buffer is lazy, so there is nothing yet to put back.
-        RuntimeError: On leaving: a parameter was changed in place. All else has been put back. It is not
-            raised over another exception.
+        RuntimeError: On leaving: a parameter was changed in place. It is not raised over another exception. All else has been
+            put back, save what training in another thread would miss: that parameter's gradient, and the training flag of
+            modules that are in training mode by now.
     """
-    modules = list(model.modules())
-    parameters = dict(model.named_parameters())
-    for name, tensor in chain(parameters.items(), model.named_buffers()):
-        if is_lazy(tensor):
-            raise ValueError(f"{name} of the model is lazy; run the model once first, to give it a shape")
-    versions = {name: _version(parameter) for name, parameter in parameters.items()}
+    kept = Kept(model)
+    return uninterrupted(kept.enter, kept.leave)
 
-    # All of the snapshot is read before anything changes: an interrupt up to here leaves nothing to undo.
-    undo = [
-        *_generators(parameters.values()),
-        *(_contents(tensor) for tensor in _state_tensors(modules)),
-        *(_parameter(parameter) for parameter in parameters.values()),
-        *(_attributes(module) for module in modules),
-    ]
-    with ExitStack() as leaving:
-        for step in undo:  # each runs, even where another one fails
-            leaving.callback(step)
+
+class Kept:
+    """What `preserve_state` keeps of a model.
+
+    Attributes:
+        generators: the global generators, inside; work that may draw from them is shown to `watch`.
+    """
+
+    generators: GlobalGenerators | None = None
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self._undo: deque[Undo] = deque()
+        self._versions: list[tuple[str, torch.Tensor, int]] = []
+        self._changed: list[str] | None = None
+        self._trained: list[nn.Module] = []
+
+    def enter(self) -> Kept:
+        """Waits for the model, reads all that there is to put back, and then puts the model in eval mode."""
+        modules = list(self.model.modules())
+        turns.take(self, [*modules, *self.model.parameters(), *self.model.buffers()])
+        parameters = dict(self.model.named_parameters())
+        for name, tensor in chain(parameters.items(), self.model.named_buffers()):
+            if is_lazy(tensor):
+                raise ValueError(f"{name} of the model is lazy; run the model once first, to give it a shape")
+        self.generators = GlobalGenerators({p.device for p in parameters.values() if p.is_cuda})
+        self._versions = [(name, parameter, _version(parameter)) for name, parameter in parameters.items()]
+        # All of the snapshot is read before anything changes: an interrupt up to here leaves nothing to undo.
+        self._undo = deque(
+            [
+                *(_contents(tensor) for tensor in _state_tensors(modules)),
+                *(_parameter(parameter) for parameter in parameters.values()),
+                *(_attributes(module) for module in modules),
+            ]
+        )
         for parameter in parameters.values():
             if parameter.is_leaf:
                 parameter.grad = None
         for module in modules:
             if getattr(module, "training", False):
                 module.training = False
-        yield
-        changed = [name for name, parameter in parameters.items() if _version(parameter) != versions[name]]
-    if changed:
-        raise RuntimeError(
-            f"the model changed its own parameters in place while it was scored ({', '.join(changed)}); "
-            "expected a forward pass that only reads them (torch.nn.Embedding with max_norm is one that does "
-            "not). The parameters were not put back"
+        return self
+
+    def watch(self, work: Callable[[], T], times: int = 1) -> T:
+        """Does work that may draw random numbers; see `GlobalGenerators.watch`."""
+        return work() if self.generators is None else self.generators.watch(work, times)
+
+    def leave(self) -> BaseException | None:
+        """Puts everything back; where it was cut off, it is called again and goes on with the step that was cut off."""
+        if self._changed is None:
+            changed = [name for name, parameter, version in self._versions if _version(parameter) != version]
+            self._trained = [module for module in self.model.modules() if changed and getattr(module, "training", False)]
+            self._changed = changed
+        while self._undo:
+            try:
+                self._undo[0]()
+            except BaseException:
+                self._undo.rotate(-1)  # a step that fails by itself lets the others pass
+                raise
+            self._undo.popleft()
+        for module in self._trained:
+            module.training = True
+        if self.generators is not None:
+            self.generators.put_back()
+        turns.give_back(self)
+        if not self._changed:
+            return None
+        return RuntimeError(
+            f"parameters of the model were changed in place while it was scored ({', '.join(self._changed)}): the model was "
+            "trained in another thread meanwhile, or the model changed its own parameters in place (torch.nn.Embedding with "
+            "max_norm does). Expected a forward pass that only reads them, and training and scoring in turn. The parameters "
+            "were not put back"
         )
 
 
-@contextmanager
-def keep_statistics(model: nn.Module) -> Iterator[None]:
+def keep_statistics(model: nn.Module) -> AbstractContextManager[None]:
     """Restores the running statistics of `model`, bit for bit, on leaving, however that happens.
 
     Inside, layers normalise by their batch as in any training pass. It restores all buffers, the count of batches
@@ -99,23 +151,48 @@ def keep_statistics(model: nn.Module) -> Iterator[None]:
         if isinstance(getattr(module, "running_mean", None), torch.Tensor)
         for name, buffer in module.named_buffers(recurse=False)
     ]
-    try:
-        yield
-    finally:
+
+    def leave() -> None:
         with torch.no_grad():
             for module, name, buffer, copy in kept:
                 buffer.copy_(copy)  # whatever its version says: the kernels of batch norm don't count
                 setattr(module, name, buffer)
 
+    return uninterrupted(lambda: None, leave)
 
-@contextmanager
-def disable_compiled() -> Iterator[None]:
-    """Within it, what `torch.compile` has compiled inside a model runs as it was written, so that `vmap` sees it."""
-    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and importing it takes seconds
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"):
-        yield
+
+def disable_compiled() -> AbstractContextManager[None]:
+    """Within it, what `torch.compile` has compiled inside a model runs as it was written, so that `vmap` sees it.
+
+    The switch is one for the process: the last thread to leave puts it back to what the first one found.
+    """
+    entry = object()
+
+    def enter() -> None:
+        if "torch._dynamo" not in sys.modules:  # nothing is compiled, and importing it takes seconds
+            return
+        with uninterrupted(lambda: None, switch):
+            pass
+
+    def switch() -> None:
+        with _eager_lock:
+            if not _eager:
+                _stance.append(torch.compiler.set_stance("force_eager"))
+            _eager.add(entry)
+
+    def leave() -> None:
+        with _eager_lock:
+            if not _eager - {entry} and _stance:
+                _stance[0].__exit__(None, None, None)
+                _stance.clear()
+            _eager.discard(entry)
+
+    return uninterrupted(enter, leave)
+
+
+_eager_lock = threading.Lock()
+_eager: set[object] = set()
+_stance: list[Any] = []
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -131,20 +208,6 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 # --- what each step puts back: a reading now, and a function for later ------------------------------
-
-
-def _generators(tensors: Any) -> Iterator[Undo]:
-    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    yield lambda: random.setstate(python)
-    yield lambda: np.random.set_state(numpy)
-    yield lambda: torch.set_rng_state(cpu)
-    for device in {tensor.device for tensor in tensors if tensor.is_cuda}:
-        yield _cuda_generator(device)
-
-
-def _cuda_generator(device: torch.device) -> Undo:
-    state = torch.cuda.get_rng_state(device)
-    return lambda: torch.cuda.set_rng_state(state, device)
 
 
 def _attributes(module: nn.Module) -> Undo:
@@ -164,28 +227,49 @@ def _attributes(module: nn.Module) -> Undo:
 
 
 def _container(value: Any) -> Undo:
-    """Keeps the contents of a dict, list, deque or set, to restore them in the same object and order."""
+    """Keeps the contents of a dict, list, deque or set, to restore them in the same object and order.
+
+    What is missing comes first and what is too much goes then: others may read the container meanwhile.
+    """
     if isinstance(value, dict):
-        pairs = list(value.items())
-
-        def undo() -> None:
-            now = list(value.items())
-            if len(now) == len(pairs) and all(a is c and b is d for (a, b), (c, d) in zip(now, pairs, strict=True)):
-                return
-            value.clear()
-            value.update(pairs)
-
-        return undo
+        return _dict(value)
     if isinstance(value, list | deque | set):
         items = list(value)
 
         def undo() -> None:
-            if [id(item) for item in value] != [id(item) for item in items]:
-                value.clear()
-                value.update(items) if isinstance(value, set) else value.extend(items)
+            if [id(item) for item in value] == [id(item) for item in items]:
+                return
+            if isinstance(value, set):
+                value.update(items)
+                value.intersection_update(items)
+            elif isinstance(value, deque):
+                value.extend(items)
+                while len(value) > len(items):
+                    value.popleft()
+            else:
+                value[:] = items
 
         return undo
     return lambda: None
+
+
+def _dict(value: dict[Any, Any]) -> Undo:
+    pairs = list(value.items())
+    missing = object()
+
+    def undo() -> None:
+        for key, item in pairs:
+            if value.get(key, missing) is not item:
+                value[key] = item
+        kept = {key for key, _ in pairs}
+        for key in [key for key in value if key not in kept]:
+            del value[key]
+        if [key for key in value] != [key for key, _ in pairs]:
+            for key, item in pairs:  # each key goes to the end
+                value.pop(key)
+                value[key] = item
+
+    return undo
 
 
 def _state_tensors(modules: list[nn.Module]) -> list[torch.Tensor]:
@@ -217,14 +301,14 @@ def _contents(tensor: torch.Tensor) -> Undo:
 
 
 def _parameter(parameter: torch.Tensor) -> Undo:
-    storage, requires_grad = parameter.detach(), parameter.requires_grad
+    storage, requires_grad, version = parameter.detach(), parameter.requires_grad, _version(parameter)
     grad = parameter.grad if parameter.is_leaf else None
 
     def undo() -> None:
         _reattach(parameter, storage)
         if parameter.requires_grad != requires_grad:
             parameter.requires_grad_(requires_grad)
-        if parameter.is_leaf:
+        if parameter.is_leaf and _version(parameter) == version:
             parameter.grad = grad
 
     return undo

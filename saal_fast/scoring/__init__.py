@@ -1,5 +1,6 @@
 """Scores of a pool's samples: the walk through the pool, the engines' results, and what explains them."""
 
+from .comparison import SelfCheckError
 from .explain import Explanation, explain
 from .nonfinite import NonFiniteError
 from .options import EngineName, Options, ScoreOptions
@@ -13,6 +14,7 @@ __all__ = [
     "Options",
     "ScoreOptions",
     "Scores",
+    "SelfCheckError",
     "explain",
     "score",
     "score_pool",

@@ -11,16 +11,20 @@ from .._utils.logs import warn_once
 from ..engines import Problem
 from ..engines.problem import constant
 from ..pools import Batch
-from ..tasks import ChecksLabels
+from ..tasks import ChecksLabels, Classification
+from .probabilities import are_probabilities
 
 
-def check_task(problem: Problem, example: Batch, labels: Any) -> None:
+def check_task(problem: Problem, example: Batch, labels: Any) -> bool:
     """Runs the model once on one sample: the task must understand its output, the labels fit, the loss have a gradient.
 
     Args:
         problem: what is scored.
         example: a batch of one.
         labels: those given for the whole pool; None where pseudo-labels count.
+
+    Returns:
+        Whether a classifier's output looks like probabilities, not logits.
     """
     task = problem.task
     params = {name: p.detach().requires_grad_() for name, p in problem.params.items()}
@@ -51,6 +55,7 @@ def check_task(problem: Problem, example: Batch, labels: Any) -> None:
             f"{type(problem.model).__name__} run under no_grad, or its output detached, or does it not use the parameters "
             "that params= accepts?",
         )
+    return isinstance(task, Classification) and are_probabilities(output)
 
 
 def _check_types(problem: Problem, example: Batch, error: RuntimeError) -> None:

@@ -52,11 +52,14 @@ class Explanation:
         rows: the perturbed parameters, in the model's order.
         forward: FLOPs a sample of one forward pass through the layers that factor.
         fallback: why the reference engine scores this model instead; None where ghost does.
+        hooked: perturbed parameters with gradient hooks (`register_hook`, `register_post_accumulate_grad_hook`), which do
+            not run while a model is scored: engines differentiate by tensors that stand in for the parameters.
     """
 
     rows: tuple[Row, ...]
     forward: float
     fallback: str | None
+    hooked: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         head = ("parameter", "shape", "layer", "T", "mode", "MFLOP", "kB", "open modes (MFLOP)")
@@ -69,6 +72,8 @@ class Explanation:
             f"{self.forward / 1e6:,.1f} each",
             f"engine: {'ghost' if self.fallback is None else 'reference, since ' + self.fallback}",
         ]
+        if self.hooked:
+            table.append(f"gradient hooks that don't run while scoring: those of {', '.join(self.hooked)}")
         return "\n".join(table)
 
 
@@ -90,7 +95,7 @@ def explain(model: nn.Module, example: Any, *, rho: float = 0.05, **options: Unp
         TypeError: as `score`.
     """
     check_names(options, ProblemOptions, "explain")
-    chosen = ScoreOptions(rho=rho, progress=False, on_nonfinite="keep", **options)
+    chosen = ScoreOptions(rho=rho, progress=False, on_nonfinite="keep", check=False, **options)
     inner = checked_model(model)
     with preserve_state(inner), disable_compiled(), torch.inference_mode(False), torch.no_grad():
         problem = chosen.problem(inner)
@@ -100,7 +105,8 @@ def explain(model: nn.Module, example: Any, *, rho: float = 0.05, **options: Unp
         usage, plan = record_usage(problem, sample), plan_for(problem, sample)
     rows = _rows(problem, usage, plan)
     forward = sum(2.0 * math.prod(row.shape) * row.positions for row in rows if row.layer in ("conv", "linear"))
-    return Explanation(rows, forward, score_pool(inner, _pool_of(sample), chosen).fallback)
+    hooked = tuple(name for name, p in inner.named_parameters() if name in problem.params and _has_hooks(p))
+    return Explanation(rows, forward, score_pool(inner, _pool_of(sample), chosen).fallback, hooked)
 
 
 def _rows(problem: Problem, usage: UsageRecorder, plan: Plan) -> tuple[Row, ...]:
@@ -125,6 +131,10 @@ def _rows(problem: Problem, usage: UsageRecorder, plan: Plan) -> tuple[Row, ...]
             )
         )
     return tuple(rows)
+
+
+def _has_hooks(p: torch.Tensor) -> bool:
+    return bool(p._backward_hooks or getattr(p, "_post_accumulate_grad_hooks", None))
 
 
 def _pool_of(sample: Batch) -> Any:

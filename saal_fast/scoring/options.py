@@ -45,6 +45,7 @@ class Options(ProblemOptions, total=False):
     progress: bool | None
     on_nonfinite: Literal["raise", "keep"]
     embeddings: bool
+    check: Literal["raise", "warn", False]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,6 +72,7 @@ class ScoreOptions:
     progress: bool | None = None
     on_nonfinite: Literal["raise", "keep"] = "raise"
     embeddings: bool = False
+    check: Literal["raise", "warn", False] = "raise"
 
     def __post_init__(self) -> None:
         """Checks every option that can be checked without a model."""
@@ -83,6 +85,8 @@ class ScoreOptions:
         check_choice("engine", self.engine, ("auto", *NAMES))
         check_choice("precision", self.precision, tuple(PRECISIONS))
         check_choice("on_nonfinite", self.on_nonfinite, ("raise", "keep"))
+        if self.check is not False:
+            check_choice("check", self.check, ("raise", "warn", False))
         check_batch_size(self.batch_size)
         if self.max_memory is not None and (not is_whole(self.max_memory) or self.max_memory < 1):
             raise ValueError(f"expected max_memory to be None or a whole number of bytes >= 1, got {self.max_memory!r}")

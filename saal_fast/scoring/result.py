@@ -30,6 +30,8 @@ class Scores:
         fallback: why it is not the one that "auto" tries first; None where it is.
         embedding: with `embeddings=True` each sample's gradient by the last linear layer under `label`, as factors
             (a [N, C], h [N, D]) of the outer product `a ⊗ h` (BADGE, arXiv:1906.03671, Section 3); else None.
+        checked: what the self-check found, "agreed on samples 0, 17" or "left out: ..." with the reason, also where it is
+            remembered from an earlier call; None with `check=False` and of an empty pool.
     """
 
     perturbed_loss: Tensor
@@ -41,6 +43,7 @@ class Scores:
     engine: str
     fallback: str | None
     embedding: tuple[Tensor, Tensor] | None = None
+    checked: str | None = None
 
     @property
     def sharpness(self) -> Tensor:

@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from .._utils.failures import foreign_failure
 from .._utils.logs import log, warn_once
 from ..engines import ENGINES, Engine, EngineError, Problem, Result
 from ..engines.capture import captured
@@ -78,13 +79,19 @@ class Runner:
         """What `work` makes of the engine for a batch.
 
         What an engine cannot do becomes a fallback on "auto", and an `EngineError` where the engine was asked for. An error
-        that the reference raises too is the model's own, and is raised as it is; so is want of memory.
+        that the reference raises too is the model's own, and is raised as it is; so is want of memory, and what a signal
+        handler or another thread raised while the engine worked (see `foreign_failure`).
         """
         try:
             return work(self.engine)
         except Exception as error:
             if self.name == "reference" or memory.exhausted(error):
                 raise
+            foreign = foreign_failure(error, lambda: work(self.engine))
+            if foreign is error:
+                raise
+            if foreign is not None:
+                raise foreign from None
             reference = self.engines["reference"](self.problem)
             reference(batch)
             first = str(error).strip().partition("\n")[0]  # torch's compiler adds its whole stack

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal, overload
 
 import torch
@@ -19,8 +20,10 @@ from .check_task import check_task
 from .labels import GivenLabels
 from .nonfinite import FiniteCheck
 from .options import EngineName, Options, ScoreOptions, checked_model, with_options
+from .probabilities import warn_of_probabilities
 from .result import Scores, gather, no_scores
 from .runner import Runner
+from .self_check import SelfCheck
 
 
 @overload
@@ -57,7 +60,7 @@ def score(
 
     Args:
         model: any `nn.Module`. It may return logits [B, C], a tuple that starts with them, a mapping with `logits` or an
-            object with `.logits`.
+            object with `.logits`. Gradient hooks of its parameters do not run: other tensors stand in for these.
         pool: a tensor [N, ...], a mapping of tensors, a `Dataset`, a `DataLoader` (its own order is kept) or a sequence.
             Items are `x`, `(x, y)` or dicts; y is ignored. Dicts go in as keywords.
         rho: radius ρ of the ball the weights are pushed in, in the units of the weights; >= 0.
@@ -82,6 +85,9 @@ def score(
         on_nonfinite: "raise", or "keep" NaN and inf scores as they are.
         embeddings: keep each sample's gradient by the last linear layer, of the same pass, in `Scores.embedding`; for
             classifiers whose logits a linear layer makes, with `task=None`.
+        check: what to do where the first sample, and that of the first batch with the largest gradient, have other numbers
+            by plain autograd on a copy of the model than by the engine, also in float64: "raise", or "warn" once and go on;
+            False does not look. Checked once for a model object and its options; `Scores.checked` has what came of it.
 
     Returns:
         Scores [N] on the CPU, float32 (float64 for float64 models), or `Scores` with `details`. Empty for an empty pool.
@@ -92,6 +98,7 @@ def score(
             or the task's loss is not one number a sample.
         NonFiniteError: outputs or scores hold NaN or inf; the message names the first samples.
         EngineError: the engine asked for by name cannot run this model.
+        SelfCheckError: the engine's numbers are not those of plain autograd; the message names the sample and both.
     """
     check_flag("details", details)
     chosen = ScoreOptions.of(rho, options)
@@ -106,15 +113,17 @@ def score_pool(
 ) -> Scores:
     """`score(details=True)` of checked options; `make_runner` makes the runner of the problem and the engine's name."""
     model = checked_model(model)
-    with preserve_state(model), disable_compiled(), torch.inference_mode(False), torch.no_grad():
+    with preserve_state(model) as kept, disable_compiled(), torch.inference_mode(False), torch.no_grad():
         problem = options.problem(model)
         stream = Stream(pool, problem.device)
         labels = GivenLabels(options.labels, stream.length, problem.device)
-        example = stream.peek()
+        example = kept.watch(stream.peek)
         if example is None:
             labels.check_length(0)
             return no_scores(problem)
-        check_task(problem, example, labels.labels if labels.given else None)
+        itself = SelfCheck(problem, options, make_runner, example)
+        labels_or_none = labels.labels if labels.given else None
+        probable = kept.watch(lambda: check_task(problem, example, labels_or_none), times=3)
         runner = make_runner(problem, options.engine)
         size = options.batch_size
         if size == "auto":
@@ -126,8 +135,12 @@ def score_pool(
                 finite = runner.run(labels.attach(batch))
                 if options.on_nonfinite == "raise":
                     check.see(finite, batch)
+                if batch.start == 0:
+                    itself.see(batch, runner.results[0])
+                    if probable:
+                        warn_of_probabilities(problem, batch)
                 shown.update(batch.size)
             check.finish()
-        scores = gather(runner.results, runner.name, runner.fallback)
+        scores = replace(gather(runner.results, runner.name, runner.fallback), checked=itself.verdict)
     labels.check_length(len(scores))
     return scores

@@ -1,6 +1,10 @@
 import math
 import random
+import subprocess
+import sys
+import threading
 import warnings
+from collections import Counter, OrderedDict, deque
 
 import numpy as np
 import pytest
@@ -118,6 +122,232 @@ def test_everything_comes_back(error):
             leave_traces_and_fail(model, error)
     assert portrait(model) == before
     assert generators() == random_before
+
+
+class Injected(BaseException):
+    """What a debugger, another thread or a signal handler may throw in at any line."""
+
+
+def injecting(at, times):
+    """A trace function that raises at the `at`-th line that state.py or rng.py runs from now on, and at further ones."""
+    count = [0]
+
+    def trace(frame, event, arg):
+        if not frame.f_code.co_filename.endswith(("models/state.py", "_utils/rng.py", "models/turns.py")):
+            return None
+        if event == "line":
+            count[0] += 1
+            if at <= count[0] < at + times:
+                raise Injected(f"line {frame.f_lineno} of {frame.f_code.co_filename}")
+        return trace
+
+    return trace, count
+
+
+def leave_with_injection(model, at, times, error):
+    """Leaves traces on another thread, as the main one leaves apart, and raises while the model is put back."""
+    raised = []
+
+    def work():
+        trace, count = injecting(at, times)
+        before = sys.gettrace()
+        try:
+            with preserve_state(model):
+                leave_traces(model)
+                sys.settrace(trace)
+                if error is not None:
+                    raise error
+        except BaseException as caught:  # noqa: BLE001 - looked at below
+            raised.append(caught)
+        finally:
+            sys.settrace(before)
+        raised.append(count[0])
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    return raised
+
+
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("error", [None, ValueError])
+def test_an_exception_at_any_line_of_the_restore_leaves_nothing_behind(error, times, monkeypatch):
+    monkeypatch.setattr("saal_fast._utils.rng.REST", 0)
+    torch.set_grad_enabled(True)
+    lines = 0
+    while True:
+        model = model_with_everything()
+        before, random_before = portrait(model), generators()
+        *caught, count = leave_with_injection(model, lines + 1, times, error)
+        assert portrait(model) == before, caught
+        assert generators() == random_before, caught
+        with preserve_state(model):  # and nobody has to wait for it
+            pass
+        if count <= lines:
+            break
+        (caught,) = caught
+        assert isinstance(caught, Injected)
+        assert error is None or isinstance(caught.__context__, error)
+        lines += max(1, count // 12)  # some twelve of them; all are tried below
+    assert lines > 12
+
+
+@pytest.mark.slow
+def test_an_exception_at_every_line_of_the_restore_leaves_nothing_behind(monkeypatch):
+    monkeypatch.setattr("saal_fast._utils.rng.REST", 0)
+    line, count = 0, 1
+    while line < count:
+        line += 1
+        model = model_with_everything()
+        before, random_before = portrait(model), generators()
+        *caught, count = leave_with_injection(model, line, 1, None)
+        assert portrait(model) == before, caught
+        assert generators() == random_before, caught
+
+
+def test_a_step_that_fails_by_itself_lets_the_others_pass():
+    class Stuck(dict):
+        def __setitem__(self, key, value):
+            raise OSError("stuck")
+
+    model = model_with_everything()
+    model[0].stuck = Stuck(a=1)
+    before = portrait(model)
+    with pytest.raises(OSError, match="stuck"), preserve_state(model):
+        leave_traces(model)
+        dict.clear(model[0].stuck)
+    after = portrait(model)
+    assert {key for key in before if before[key] != after[key]} == {("0", "stuck")}
+
+
+def test_no_module_is_ever_empty_while_it_is_put_back():
+    model = model_with_everything()
+    seen = []
+
+    class Watching(dict):
+        def __setitem__(self, key, value):
+            seen.append(min(len(vars(m)) for m in model.modules()))
+            super().__setitem__(key, value)
+
+    model[0].by_name = Watching(a=1)
+    least = min(len(vars(m)) for m in model.modules())
+    with preserve_state(model):
+        model[0].by_name["a"] = 2
+        del model[0].history
+    assert seen
+    assert min(seen) >= least - 1
+
+
+def test_containers_of_every_kind_come_back_in_order():
+    model = nn.Linear(1, 1)
+    model.counts = Counter("aab")
+    model.ordered = OrderedDict(a=1, b=2)
+    model.queue = deque([1, 2, 3], maxlen=3)
+    model.names, model.numbers = {"a", "b"}, [3, 1, 2]
+    with preserve_state(model):
+        model.counts.update("bcc")
+        del model.ordered["a"]
+        model.ordered["a"] = 3
+        model.queue.extend([4, 5])
+        model.names ^= {"b", "c"}
+        model.numbers.sort()
+    assert model.counts == Counter("aab")
+    assert list(model.ordered.items()) == [("a", 1), ("b", 2)]
+    assert list(model.queue) == [1, 2, 3]
+    assert model.queue.maxlen == 3
+    assert (model.names, model.numbers) == ({"a", "b"}, [3, 1, 2])
+
+
+def test_a_model_trained_meanwhile_keeps_what_training_has_made_of_it():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Dropout()).eval()
+    model[0].weight.grad = torch.ones(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def train():
+        model.train()
+        model(torch.randn(4, 2)).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    with pytest.raises(RuntimeError, match=r"\(0.weight, 0.bias\): the model was trained in another thread meanwhile, or"):
+        with preserve_state(model):
+            thread = threading.Thread(target=train)
+            thread.start()
+            thread.join()
+            trained = model[0].weight.tolist()
+    assert model[0].weight.tolist() == trained
+    assert model[0].weight.grad is None  # the old one would be added to the next
+    assert all(module.training for module in model.modules())
+
+
+BURST = """
+import os, signal, sys, threading, time, torch
+from torch import nn
+from saal_fast import score
+from saal_fast.models import state
+
+def stop(number, frame):
+    while frame is not None:  # what strikes this script elsewhere is left alone
+        if frame.f_code is attempt.__code__:
+            raise RuntimeError(f"signal {number}")
+        frame = frame.f_back
+
+numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGCHLD, signal.SIGUSR1]
+for number in numbers:
+    signal.signal(number, stop)
+
+torch.manual_seed(0)
+model = nn.Sequential(*(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout()) for _ in range(20)), nn.Linear(4, 3))
+model(torch.randn(8, 4)).sum().backward()
+x = torch.randn(16, 4)
+
+def portrait():
+    return (
+        [(id(p), p.tolist(), id(p.grad), p.grad.tolist()) for p in model.parameters()],
+        [(id(b), b.tolist()) for b in model.buffers()],
+        [(m.training, list(vars(m))) for m in model.modules()],
+    )
+
+firing = threading.Event()
+
+def fire():
+    while True:
+        firing.wait()
+        for number in numbers:
+            os.kill(os.getpid(), number)
+        time.sleep(2e-4)
+
+class Fires(nn.Module):
+    def forward(self, x):
+        firing.set()
+        return x
+
+def attempt(n):
+    with state.preserve_state(model):
+        if n % 2:
+            score(model, x)
+        firing.set()
+        time.sleep(n * 1e-5)
+
+model.append(Fires())
+before = portrait()
+threading.Thread(target=fire, daemon=True).start()
+cut = 0
+for n in range(40):
+    try:
+        attempt(n)
+    except RuntimeError:
+        cut += 1
+    firing.clear()
+    assert portrait() == before, n
+print("cut", cut)
+"""
+
+
+def test_a_burst_of_signals_of_every_kind_leaves_nothing_behind():
+    done = subprocess.run([sys.executable, "-c", BURST], capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout.split()[1]) > 5
 
 
 def test_inside_every_submodule_is_in_eval_mode_and_gradients_are_clear():

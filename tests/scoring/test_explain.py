@@ -76,3 +76,18 @@ def test_bad_arguments():
         saal_fast.explain(nn.Linear(4, 3), torch.randn(0, 4))
     with pytest.raises(ValueError, match="rho"):
         saal_fast.explain(nn.Linear(4, 3), torch.randn(1, 4), rho=-1)
+
+
+def test_gradient_hooks_are_told_and_do_not_run():
+    model, ran = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)), []
+    assert saal_fast.explain(model, torch.randn(2, 4)).hooked == ()
+    x = torch.randn(6, 4)
+    before = {engine: saal_fast.score(model, x, engine=engine) for engine in ("ghost", "vmap", "reference")}
+    model[0].weight.register_hook(lambda g: (ran.append("hook"), 2 * g)[1])
+    model[2].bias.register_post_accumulate_grad_hook(lambda p: ran.append("accumulated"))
+    found = saal_fast.explain(model, x)
+    assert found.hooked == ("0.weight", "2.bias")
+    assert str(found).splitlines()[-1] == "gradient hooks that don't run while scoring: those of 0.weight, 2.bias"
+    for engine, scores in before.items():
+        assert torch.equal(saal_fast.score(model, x, engine=engine), scores)
+    assert not ran

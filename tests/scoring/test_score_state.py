@@ -116,7 +116,7 @@ def test_an_interrupt_or_want_of_memory_is_not_tried_again(error, engine):
 
     model = build(at)
     with unchanged(model), pytest.raises(error):
-        score(model, inputs(), engine=engine, batch_size=1)  # for want of memory, larger batches are halved
+        score(model, inputs(), engine=engine, batch_size=1, check=False)  # for want of memory, larger batches are halved
     assert calls == 5
 
 

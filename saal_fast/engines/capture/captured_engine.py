@@ -4,8 +4,10 @@ An engine queues a thousand and more small kernels a batch, each by a few layers
 time than Python takes to queue it would wait. A captured batch is queued by one call.
 
     a shape's first batch    runs eagerly: what is compiled, planned or allocated once is done then
-    its second               runs eagerly under `CaptureCheck`, which refuses what cannot be captured; then it is captured,
-                             and the replay's results are compared with the eager ones
+    its second               runs eagerly under `CaptureCheck`, which refuses what cannot be captured; then it is captured
+    its third                runs eagerly too, and the replay's results are compared with the eager ones: all of them, on
+                             inputs other than the captured ones, so that a recording that gives its own results for ever is
+                             found out; a batch of the same results proves nothing, and the next one is compared as well
     all further ones         are replayed on memory of the capture's own: inputs are copied in, results are copied out
 
 A shape seen once (such as the last, smaller batch) is never captured. If a model cannot be captured, because it asks for
@@ -18,13 +20,14 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
+from ..._utils.failures import foreign_failure
 from ...models import memory
 from ...pools import Batch
 from ..problem import Engine, Result
@@ -39,7 +42,25 @@ MAX_GRAPHS = 8
 CPU_TRACE_AFTER = 100
 """The batch of a shape that is captured on a CPU."""
 
+NUMBERS = ("perturbed_loss", "loss", "grad_norm")
+"""Fields of a result one of which another batch must change, to prove a recording."""
+
+T = TypeVar("T")
 Capture = Callable[[Work, list[Tensor]], Work]
+
+
+class Recording(NamedTuple):
+    """A captured batch that has not proved itself yet.
+
+    Attributes:
+        replay: gives the results of inputs.
+        kept: what must live as long as it.
+        result: the captured batch's own results.
+    """
+
+    replay: Work
+    kept: list[Tensor]
+    result: Result
 
 
 class CannotCapture(Exception):  # noqa: N818 - says what a capture cannot hold; scoring then goes on without one
@@ -92,6 +113,8 @@ class CapturedEngine:
         self.engine, self.capture, self.at = engine, capture, at
         self.seen: Counter[Hashable] = Counter()
         self.replays: dict[Hashable, tuple[Work, list[Tensor]]] = {}  # with what must be kept
+        self.unproved: dict[Hashable, Recording] = {}
+        self.full = False  # whether a shape went without a capture because there were enough
         self.refused: str | None = None  # why nothing is captured any more
 
     def __call__(self, batch: Batch) -> Result:
@@ -101,9 +124,11 @@ class CapturedEngine:
         if key in self.replays:
             result: Result = self.replays[key][0](leaves)
             return result
+        if key in self.unproved:
+            return self._prove(key, leaves, batch)
         self.seen[key] += 1
         tensors = all(isinstance(t, Tensor) for t in leaves if t is not None)
-        if self.refused is None and self.seen[key] == self.at and tensors and len(self.replays) < MAX_GRAPHS:
+        if self.refused is None and self.seen[key] == self.at and tensors and self._has_room():
             return self._capture(key, batch)
         return self._eager(batch)
 
@@ -123,17 +148,55 @@ class CapturedEngine:
             return self.engine(Batch(args, kwargs, batch.size, labels=labels))
 
         inputs = [leaves[i] for i in places]
-        result: Result | None = None
-        try:
+
+        def checked() -> tuple[Result, list[Tensor]]:
             with CaptureCheck() as check:
-                result = work(inputs)
-            replay = self.capture(work, inputs)
-            _check_agreement(replay(inputs), result)
-        except Exception as error:
-            self._refuse(error)
-            return self._eager(batch) if result is None else result
-        self.replays[key] = lambda given: replay([given[i] for i in places]), list(check.outside.values())
+                return work(inputs), list(check.outside.values())
+
+        found = self._try(checked)
+        if found is None:
+            return self._eager(batch)
+        result, kept = found
+        replay = self._try(lambda: self.capture(work, inputs))
+        if replay is not None:
+            self.unproved[key] = Recording(lambda given: replay([given[i] for i in places]), kept, result)
         return result
+
+    def _prove(self, key: Hashable, leaves: list[Any], batch: Batch) -> Result:
+        """Scores a batch, and trusts the shape's recording from here on if it gives the same."""
+        result = self._eager(batch)
+        if (recording := self.unproved.get(key)) is None:  # memory ran out
+            return result
+        replayed: Result | None = self._try(lambda: recording.replay(leaves))
+        differs = None if replayed is None else difference(replayed, result)
+        if replayed is None or differs is not None:
+            del self.unproved[key]
+        if differs is not None:
+            self._refuse(CannotCapture(f"a replay gives another {differs} than the batch itself"))
+        elif replayed is not None and difference(recording.result, result) in NUMBERS:
+            del self.unproved[key]
+            self.replays[key] = recording.replay, recording.kept
+        return result
+
+    def _try(self, work: Callable[[], T]) -> T | None:
+        """What `work` gives; None where it cannot be captured, which is logged. What comes from outside is raised."""
+        try:
+            return work()
+        except CannotCapture as error:
+            self._refuse(error)
+        except Exception as error:
+            if not memory.exhausted(error) and (foreign := foreign_failure(error, work)) is not None:
+                raise foreign from None
+            self._refuse(error)
+        return None
+
+    def _has_room(self) -> bool:
+        """Whether one more shape is captured; it is logged, once, that one is not."""
+        room = len(self.replays) + len(self.unproved) < MAX_GRAPHS
+        if not room and not self.full:
+            self.full = True
+            log.info("batches of %d shapes are captured, and no more: those of further shapes run without", MAX_GRAPHS)
+        return room
 
     def _refuse(self, error: BaseException) -> None:
         while error.__context__ is not None:  # a capture that breaks off raises an error of its own over the cause
@@ -147,10 +210,11 @@ class CapturedEngine:
         try:
             return self.engine(batch)
         except Exception as error:
-            if not (self.replays and memory.exhausted(error)):
+            if not ((self.replays or self.unproved) and memory.exhausted(error)):
                 raise
             self._refuse(error)
         self.replays.clear()
+        self.unproved.clear()
         torch.cuda.empty_cache()
         return self.engine(batch)
 
@@ -162,12 +226,24 @@ def captured(engine: Engine, device: torch.device) -> Engine:
     return CapturedEngine(engine, cpu_trace, CPU_TRACE_AFTER) if device.type == "cpu" else engine
 
 
-def _check_agreement(replayed: Result, result: Result) -> None:
-    """Raises `CannotCapture` where a replay gives other numbers than the work itself; rounding aside."""
-    for name in ("perturbed_loss", "loss", "grad_norm"):
-        got, want = getattr(replayed, name), getattr(result, name)
-        if not torch.allclose(got, want, rtol=1e-3, atol=1e-6, equal_nan=True):
-            raise CannotCapture(f"a replay gives another {name} than the batch itself")
+def difference(one: Result, other: Result) -> str | None:
+    """The first field in which two results differ, rounding aside; None where they agree."""
+    for name, a, b in zip(Result._fields, one, other, strict=True):
+        mine, specs = tree_flatten(a)
+        others, spec = tree_flatten(b)
+        if specs != spec or not all(map(_agree, mine, others)):
+            return name
+    return None
+
+
+def _agree(a: Any, b: Any) -> bool:
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
+        return bool(a == b)
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if not a.is_floating_point():
+        return torch.equal(a, b)
+    return torch.allclose(a, b, rtol=1e-3, atol=1e-6, equal_nan=True)
 
 
 def _strided(tree: Any) -> Iterator[Tensor]:

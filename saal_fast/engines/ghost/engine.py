@@ -77,13 +77,16 @@ class Ghost:
 
     def _score(self, batch: Batch) -> Result:
         """Scores a batch whose samples take the same branches of the model's code."""
+        plan = self.plan(batch)
         try:
-            plan = self.plan(batch)
             return over_samples(lambda sample: self._one(plan, sample), batch)
         except PlanError:  # an earlier batch of these shapes took another branch, or the model writes only under grad
             self._plans.clear()
-            plan = self.plan(batch).assume_inplace()
-            return over_samples(lambda sample: self._one(plan, sample), batch)
+        careful = self.plan(batch).assume_inplace()
+        result = over_samples(lambda sample: self._one(careful, sample), batch)
+        if plan in (self.plan(batch), plan.assume_inplace()):  # it took no other branch: further batches need the care too
+            self._plans[self._shapes(batch)] = careful
+        return result
 
     def sample_bytes(self, example: Batch) -> int:
         plan, params = self.plan(example), self.problem.params
@@ -99,11 +102,14 @@ class Ghost:
 
     def plan(self, batch: Batch) -> Plan:
         """What is factored for inputs of this shape; made from the batch's first sample, once a shape."""
-        sample = batch.slice(0, 1)
-        shapes = tuple(t.shape if isinstance(t, Tensor) else None for t in tree_leaves((sample.args, sample.kwargs)))
+        shapes = self._shapes(batch)
         if shapes not in self._plans:
-            self._plans[shapes] = plan_for(self.problem, sample, self.choose)
+            self._plans[shapes] = plan_for(self.problem, batch.slice(0, 1), self.choose)
         return self._plans[shapes]
+
+    def _shapes(self, batch: Batch) -> Any:
+        """What a plan is made for: the shapes of a sample's inputs."""
+        return tuple(t.shape[1:] if isinstance(t, Tensor) else None for t in tree_leaves((batch.args, batch.kwargs)))
 
     def _one(self, plan: Plan, sample: Batch) -> Result:
         problem, rule = self.problem, self.problem.rule

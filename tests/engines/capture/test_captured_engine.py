@@ -9,7 +9,7 @@ import pytest
 import torch
 from scored import scored
 from torch import nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 import saal_fast
 from saal_fast.engines import Problem
@@ -62,22 +62,26 @@ def test_a_shape_is_captured_on_its_second_batch_and_the_odd_last_batch_never(la
     got = scored(model, pool, labels=labels, batch_size=5, capture=by(tape))
     shapes = [(5, 6)] if labels is None else [(5, 6), (5,)]
     assert tape.recorded == [shapes]
-    assert tape.replayed == [shapes] * 3  # of four whole batches the second was captured, and replayed to be compared
+    assert tape.replayed == [shapes] * 2  # of four whole batches the second was captured, and the third compared
     torch.testing.assert_close(got.perturbed_loss, want.perturbed_loss)
     assert torch.equal(got.label, want.label)
 
 
-def test_every_shape_by_itself_and_no_more_than_most(monkeypatch):
+def test_every_shape_by_itself_and_no_more_than_most(monkeypatch, caplog):
     tape, engine = Tape(), engine_of(network())
     monkeypatch.setattr("saal_fast.engines.capture.captured_engine.MAX_GRAPHS", 2)
     one = CapturedEngine(engine, tape)
-    for _ in range(4):
-        for size in (2, 3, 4):
-            x = torch.randn(size, 6)
-            want = engine(Batch((x,), {}, size, 0))
-            torch.testing.assert_close(one(Batch((x,), {}, size, 0)), want)
+    with caplog.at_level(logging.INFO, "saal_fast"):
+        for _ in range(4):
+            for size in (2, 3, 4, 5):
+                x = torch.randn(size, 6)
+                want = engine(Batch((x,), {}, size, 0))
+                torch.testing.assert_close(one(Batch((x,), {}, size, 0)), want)
     assert tape.recorded == [[(2, 6)], [(3, 6)]]
-    assert tape.replayed == [[(2, 6)], [(3, 6)]] * 3
+    assert tape.replayed == [[(2, 6)], [(3, 6)]] * 2
+    assert [r.message for r in caplog.records] == [
+        "batches of 2 shapes are captured, and no more: those of further shapes run without"
+    ]
 
 
 def engine_of(model):
@@ -163,19 +167,20 @@ class Caches(nn.Module):
 def test_what_a_graph_reads_is_kept():
     model = Caches()
     one = CapturedEngine(engine_of(model), Tape())
-    for _ in range(2):
+    for _ in range(3):
         one(batch(torch.randn(2, 4, 6)))
     kept, cache = next(iter(one.replays.values()))[1], model.cache
     pointers = {t.untyped_storage().data_ptr() for t in kept}
     assert {p.data_ptr() for p in (cache, *model.parameters())} <= pointers
 
 
-def test_where_memory_runs_out_the_graphs_are_given_up():
+@pytest.mark.parametrize("batches", [2, 3])
+def test_where_memory_runs_out_the_graphs_are_given_up(batches):
     engine = engine_of(network())
     one, x = CapturedEngine(engine, Tape()), torch.randn(4, 6)
-    for _ in range(2):
-        one(batch(x))
-    assert one.replays
+    for _ in range(batches):
+        one(batch(torch.randn(4, 6)))
+    assert (len(one.unproved), len(one.replays)) == ((1, 0) if batches == 2 else (0, 1))
     failures = [torch.OutOfMemoryError("no memory")]
 
     def scarce(batch):
@@ -186,9 +191,68 @@ def test_where_memory_runs_out_the_graphs_are_given_up():
     one.engine = scarce
     torch.testing.assert_close(one(batch(x[:3])), engine(batch(x[:3])))
     assert not one.replays
+    assert not one.unproved
     failures.append(torch.OutOfMemoryError("no memory"))
     with pytest.raises(torch.OutOfMemoryError):  # there are none to give up: batches are halved above
         one(batch(x[:3]))
+
+
+class Broken(Tape):
+    """Replays that are right for the captured batch, and go wrong in one field later."""
+
+    def __init__(self, field):
+        super().__init__()
+        self.field = field
+
+    def __call__(self, work, inputs):
+        recorded = work([t.clone() for t in inputs])
+
+        def replay(given):
+            right = work([t.clone() for t in given])
+            return recorded if self.field is None else right._replace(**{self.field: getattr(recorded, self.field)})
+
+        return replay
+
+
+@pytest.mark.parametrize("field", [None, "perturbed_loss", "loss", "grad_norm", "label", "perturbed_label", "finite", "embedding"])
+def test_a_recorder_that_gives_the_recorded_result_for_ever_is_refused(field, caplog):
+    problem = Problem.of(network().eval(), L2(0.1), Classification(), embeddings=True)
+    engine = Ghost(problem)
+    one, first, second = CapturedEngine(engine, Broken(field)), torch.randn(5, 6), torch.randn(5, 6)
+    if field == "finite":
+        second[3] = torch.nan
+    with caplog.at_level(logging.INFO, "saal_fast"):
+        for x in (first, first, first, second, second, first):  # the third equals the captured one, and proves nothing
+            got, want = one(batch(x)), engine(batch(x))
+            assert all(torch.equal(a, b) or a.isnan().any() for a, b in zip(tree_leaves(got), tree_leaves(want), strict=True))
+    assert not one.replays
+    assert f"a replay gives another {field or 'perturbed_loss'} than the batch itself" in caplog.text
+
+
+def test_a_recording_is_trusted_only_after_a_batch_of_other_results():
+    tape = Tape()
+    one, x = CapturedEngine(engine_of(network()), tape), torch.randn(5, 6)
+    for _ in range(4):
+        one(batch(x))
+    assert not one.replays
+    one(batch(torch.randn(5, 6)))
+    assert one.replays
+    assert one.refused is None
+
+
+def test_what_strikes_a_capture_from_outside_is_raised():
+    struck = []
+
+    def strikes_once(work, inputs):
+        if not struck:
+            struck.append(True)
+            raise TimeoutError("time is up")
+        return Tape()(work, inputs)
+
+    one = CapturedEngine(engine_of(network()), strikes_once)
+    one(batch(torch.randn(5, 6)))
+    with pytest.raises(TimeoutError, match="time is up"):
+        one(batch(torch.randn(5, 6)))
 
 
 @pytest.mark.gpu
@@ -203,9 +267,11 @@ class TestCuda:
         stream = Stream(case.pool, problem.device)
         given = next(stream.batches(3))
         with torch.no_grad():
-            want = engine(given)
+            want, other = engine(given), given.map(lambda t: t.flip(0))
             for _ in range(3):
                 torch.testing.assert_close(one(given), want, rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(one(other), engine(other), rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(one(given), want, rtol=1e-5, atol=1e-6)
         assert one.refused is None
         assert len(one.replays) == 1
 

@@ -1,0 +1,67 @@
+"""What the self-check costs: `pytest bench/scoring/test_bench_self_check.py --benchmark-only`."""
+
+from __future__ import annotations
+
+import time
+
+import timed_models as models
+
+import saal_fast
+from saal_fast.scoring.self_check import SelfCheck
+from saal_fast.scoring.verdicts import _known
+
+SCORED = 192
+POOL = 2000
+MOST = 0.02
+"""Share of the time that scoring `POOL` samples takes."""
+
+
+def test_share_of_scoring(benchmark, capsys):
+    """The check's seconds over those of scoring `SCORED` samples without it, times `POOL / SCORED`."""
+    benchmark.group = "self-check, ResNet-18"
+    model, pool = models.resnet18(SCORED)
+    spent = []
+    inner = SelfCheck._guarded
+
+    def timed(itself):
+        return _Timed(inner(itself), spent)
+
+    saal_fast.score(model, pool[:64], check=False)  # warm
+    start = time.perf_counter()
+    saal_fast.score(model, pool, check=False)
+    scoring = (time.perf_counter() - start) * POOL / SCORED
+
+    def check():
+        spent.clear()
+        _known.clear()
+        SelfCheck._guarded = timed
+        try:
+            found = saal_fast.score(model, pool[:64], details=True)
+        finally:
+            SelfCheck._guarded = inner
+        assert found.checked.startswith("agreed on samples")
+        return sum(spent)
+
+    seconds = min(check() for _ in range(3))
+    benchmark.pedantic(check, rounds=1)
+    benchmark.extra_info.update(check=seconds, scoring=scoring)
+    with capsys.disabled():
+        print(f"\nself-check {seconds:.2f} s, {POOL} samples {scoring:.0f} s: {seconds / scoring:.2%}")
+    assert seconds <= MOST * scoring
+
+
+class _Timed:
+    """A context that adds what it takes to `spent`."""
+
+    def __init__(self, inner, spent):
+        self.inner, self.spent = inner, spent
+
+    def __enter__(self):
+        self.start = time.perf_counter()
+        return self.inner.__enter__()
+
+    def __exit__(self, *error):
+        try:
+            return self.inner.__exit__(*error)
+        finally:
+            self.spent.append(time.perf_counter() - self.start)

@@ -1,0 +1,139 @@
+"""Copies of a model that may be run, moved and spoilt, for the self-check; and what a model keeps between passes."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+_OWN = ("_parameters", "_buffers", "_modules")
+_UNCOPIED = (TypeError, RuntimeError, ValueError, AttributeError, pickle.PickleError, copy.Error)
+
+
+class Cache(NamedTuple):
+    """A place where modules keep tensors that a pass makes anew once they are gone.
+
+    Attributes:
+        modules: their names.
+        attribute: a dict, or a tensor, of each of them.
+        empty: empties it.
+    """
+
+    modules: tuple[str, ...]
+    attribute: str
+    empty: Callable[[nn.Module, str], None]
+
+    def clear(self, model: nn.Module) -> None:
+        """Empties it in `model`."""
+        for name in self.modules:
+            self.empty(model.get_submodule(name), self.attribute)
+
+
+def copy_of(model: nn.Module) -> nn.Module:
+    """A deep copy, which shares what can't be copied of modules' attributes (locks, files, scripted functions).
+
+    Tensors that the model keeps from a graph come without it, since torch refuses to copy these.
+    """
+    held = [t for module in model.modules() for t in tree_leaves(_kept(module)) if isinstance(t, Tensor)]
+    memo: dict[int, Any] = {id(t): t.detach().clone() for t in held if t.grad_fn is not None}
+    copied: nn.Module
+    try:
+        copied = copy.deepcopy(model, dict(memo))
+    except _UNCOPIED:
+        shared = {id(value): value for module in model.modules() for value in _uncopied(module, memo)}
+        copied = copy.deepcopy(model, memo | shared)
+    return copied
+
+
+def cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The model itself, with its parameters, buffers and plain tensors of floating point in another type."""
+    for module in model.modules():
+        for name, value in _kept(module).items():
+            vars(module)[name] = tree_map(lambda t: as_type(t, dtype) if isinstance(t, Tensor) else t, value)
+    return model.to(dtype)
+
+
+def as_type(t: Tensor, dtype: torch.dtype) -> Tensor:
+    """The tensor in a floating-point type, or as it is where it is of another kind."""
+    return t.to(dtype) if t.is_floating_point() else t.to(dtype.to_complex()) if t.is_complex() else t
+
+
+def find_caches(model: nn.Module, run: Callable[[nn.Module], object]) -> list[Cache]:
+    """What a pass fills again after it was emptied, found by trying; the model itself is not run.
+
+    Args:
+        model: brought as it is to be scored.
+        run: a pass.
+    """
+    places: dict[tuple[type, str], list[str]] = {}
+    for name, module in model.named_modules():
+        for attribute, value in _kept(module).items():
+            if any(isinstance(t, Tensor) for t in tree_leaves(value)):
+                places.setdefault((type(module), attribute), []).append(name)
+    return [cache for (_, attribute), names in places.items() for cache in _tried(model, run, tuple(names), attribute)]
+
+
+def remade_by_modes(model: nn.Module) -> bool:
+    """Whether modules act on `train()` and `eval()`, and change no weight by that (as those that merge LoRA factors do)."""
+    if all(type(module).train is nn.Module.train for module in model.modules()):
+        return False
+    trial = copy_of(model)
+    for training in (True, False):
+        trial.train(training)
+        pairs = zip(model.parameters(), trial.parameters(), strict=True)
+        if any(not torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in pairs):
+            return False
+    return True
+
+
+def _uncopied(module: nn.Module, memo: dict[int, Any]) -> Iterator[Any]:
+    """The plain attributes of a module that can't be copied."""
+    for name, value in vars(module).items():
+        if name in _OWN or isinstance(value, Tensor):
+            continue
+        try:
+            copy.deepcopy(value, dict(memo))
+        except _UNCOPIED:
+            yield value
+
+
+def _tried(model: nn.Module, run: Callable[[nn.Module], object], names: tuple[str, ...], attribute: str) -> Iterator[Cache]:
+    for empty in (_clear, delattr):
+        cache = Cache(names, attribute, empty)
+        trial = copy_of(model)
+        try:
+            cache.clear(trial)
+            run(trial)
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError):  # what it keeps is no cache
+            continue
+        if all(_filled(trial.get_submodule(name), attribute) for name in names):
+            yield cache
+            return
+
+
+def _clear(module: nn.Module, attribute: str) -> None:
+    value = vars(module)[attribute]
+    if isinstance(value, (dict, list)):
+        value.clear()
+    else:
+        vars(module)[attribute] = None
+
+
+def _filled(module: nn.Module, attribute: str) -> bool:
+    return any(isinstance(t, Tensor) for t in tree_leaves(vars(module).get(attribute)))
+
+
+def _kept(module: nn.Module) -> dict[str, Any]:
+    """The plain attributes of a module that hold tensors, or dicts, lists and tuples of them; parameters are left alone."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if name not in _OWN
+        and isinstance(value, (Tensor, dict, list, tuple))
+        and not any(isinstance(t, nn.Parameter) for t in tree_leaves(value))
+    }

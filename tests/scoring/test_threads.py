@@ -1,0 +1,258 @@
+"""Scoring from several threads: one model in turn, two models side by side, and nothing of the process's left changed."""
+
+import random
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from saal_fast import explain, score
+from saal_fast.models import features
+from saal_fast.models.state import disable_compiled
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    body = nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.5))
+    model = nn.Sequential(body, nn.Linear(16, 3))
+    model(torch.randn(30, 4)).logsumexp(1).sum().backward()
+    return model
+
+
+def portrait(model):
+    tensors = [(id(t), t.tolist()) for t in model.state_dict(keep_vars=True).values()]
+    return tensors, [(id(p.grad), p.grad.tolist()) for p in model.parameters()], [m.training for m in model.modules()]
+
+
+def in_threads(*works):
+    with ThreadPoolExecutor(len(works)) as threads:
+        return [future.result(60) for future in [threads.submit(work) for work in works]]
+
+
+@pytest.mark.parametrize("engine", ["ghost", "vmap", "reference"])
+def test_one_model_from_four_threads(engine):
+    model, pools = network(), [torch.randn(20, 4) for _ in range(4)]
+    want = [score(model, pool, engine=engine, batch_size=5) for pool in pools]
+    before = portrait(model)
+    for _ in range(3):
+        got = in_threads(*(lambda pool=pool: score(model, pool, engine=engine, batch_size=5) for pool in pools))
+        assert all(map(torch.equal, got, want))
+    assert portrait(model) == before
+
+
+def test_models_that_share_modules_parameters_or_a_wrapper():
+    model, pool = network(), torch.randn(20, 4)
+    tied = nn.Sequential(nn.Linear(4, 16), nn.Linear(16, 3))
+    tied[1].weight = model[1].weight
+    tied(pool).sum().backward()
+    others = [nn.DataParallel(model), nn.Sequential(model[0], nn.Linear(16, 2)), tied, torch.compile(model, backend="eager")]
+    want = [score(m, pool) for m in (model, *others)]
+    before = portrait(model)
+    for _ in range(3):
+        got = in_threads(*(lambda m=m: score(m, pool) for m in (model, *others)))
+        assert all(map(torch.equal, got, want))
+    assert portrait(model) == before
+
+
+def test_other_uses_of_one_model_take_turns_too():
+    model, pool = network(), torch.randn(20, 4)
+    logits, want = features.logits(model, pool), score(model, pool)
+    before = portrait(model)
+    got = in_threads(
+        lambda: score(model, pool),
+        lambda: features.logits(model, pool),
+        lambda: str(explain(model, pool)),
+        lambda: features.penultimate(model, pool).logits,
+    )
+    assert torch.equal(got[0], want)
+    assert torch.equal(got[1], logits)
+    assert torch.equal(got[3], logits)
+    assert portrait(model) == before
+
+
+class Meets(nn.Module):
+    """Goes on once another thread is inside the forward pass of its model."""
+
+    def __init__(self, barrier):
+        super().__init__()
+        object.__setattr__(self, "barrier", barrier)
+        self.first = True
+
+    def forward(self, x):
+        if self.first:
+            self.first = False
+            self.barrier.wait(30)
+        return x
+
+
+def test_two_models_in_two_threads_go_on_side_by_side():
+    barrier = threading.Barrier(2)
+    models = [nn.Sequential(network(i), Meets(barrier)) for i in range(2)]
+    pool = torch.randn(20, 4)
+    got = in_threads(*(lambda m=m: score(m, pool) for m in models))
+    assert all(torch.equal(a, score(network(i), pool)) for i, a in enumerate(got))
+
+
+def test_a_model_that_scores_inside_its_forward_pass():
+    class Scores(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = network()
+            self.inside = 0
+
+        def forward(self, x):
+            if not self.inside:
+                self.inside = 1
+                score(self, torch.ones(2, 4), engine="reference")
+                self.inside = 0
+            return self.body(x)
+
+    model, pool = Scores(), torch.randn(6, 4)
+    assert torch.equal(score(model, pool, engine="reference"), score(network(), pool, engine="reference"))
+
+
+def test_the_switch_of_torch_compile_comes_back_whoever_leaves_first():
+    import torch._dynamo as dynamo  # noqa: PLC0415 - takes seconds
+
+    def stance():
+        return dynamo.eval_frame._stance.stance
+
+    assert stance() == "default"
+    one, two = disable_compiled(), disable_compiled()
+    one.__enter__()
+    two.__enter__()
+    one.__exit__(None, None, None)
+    assert stance() == "force_eager"
+    two.__exit__(None, None, None)
+    assert stance() == "default"
+    with torch.compiler.set_stance("eager_on_recompile"):
+        in_threads(*(lambda i=i: score(network(i), torch.randn(20, 4)) for i in range(4)))
+        assert stance() == "eager_on_recompile"
+    assert stance() == "default"
+
+
+DRAWS = {
+    "torch": lambda: float(torch.rand((), dtype=torch.float64)),
+    "python": random.random,
+    "numpy": np.random.rand,
+}
+
+
+@pytest.mark.parametrize("pause", [0, 1e-4])
+@pytest.mark.parametrize("generator", DRAWS)
+def test_what_another_thread_draws_does_not_come_twice(generator, pause):
+    drawn, done = [], threading.Event()
+
+    def draw():
+        while not done.is_set():
+            drawn.append(DRAWS[generator]())
+            time.sleep(pause)
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    try:
+        for i in range(5):
+            score(network(1), torch.randn(200, 4), batch_size=8)
+            model = network(i)  # seeds torch anew
+            score(model, torch.randn(200, 4), batch_size=8) if generator != "torch" else None
+    finally:
+        done.set()
+        thread.join()
+    assert len(drawn) > 10
+    if generator != "torch":
+        assert len(set(drawn)) == len(drawn)
+
+
+def test_what_another_thread_draws_from_torch_does_not_come_twice():
+    model, pool, drawn, done = network(), torch.randn(200, 4), [], threading.Event()
+
+    def draw():
+        while not done.is_set():
+            drawn.append(float(torch.rand((), dtype=torch.float64)))
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    try:
+        for _ in range(5):
+            score(model, pool, batch_size=8)
+    finally:
+        done.set()
+        thread.join()
+    assert len(drawn) > 10
+    assert len(set(drawn)) == len(drawn)
+
+
+def states():
+    return random.getstate(), np.random.get_state()[1].tobytes(), torch.get_rng_state().numpy().tobytes()
+
+
+class Draws(nn.Module):
+    def forward(self, x):
+        torch.rand(3), random.random(), np.random.rand()
+        return x
+
+
+@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize("where", ["model", "loader", "dataset"])
+def test_what_scoring_draws_is_put_back_also_beside_a_thread_that_draws_nothing(where, beside):
+    class Drawing(list):
+        def __getitem__(self, i):
+            Draws()(None)
+            return super().__getitem__(i)
+
+    x = torch.randn(12, 4)
+    model = nn.Sequential(network(), Draws()) if where == "model" else network()
+    pool = {"model": x, "loader": DataLoader(list(x), batch_size=4), "dataset": Drawing(x)}[where]
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    if beside:
+        thread.start()
+    before = states()
+    try:
+        score(model, pool, engine="reference", batch_size=4)
+        assert states() == before
+    finally:
+        done.set()
+        if beside:
+            thread.join()
+
+
+def test_two_threads_whose_pools_draw_leave_the_generator_as_it_was():
+    barrier = threading.Barrier(2)
+    x = torch.randn(12, 4)
+    models = [nn.Sequential(network(i), Meets(barrier)) for i in range(2)]
+    before = states()
+    in_threads(*(lambda m=m: score(m, DataLoader(list(x), batch_size=4), engine="reference") for m in models))
+    assert states() == before
+
+
+def test_training_the_model_meanwhile_is_an_error_that_says_so():
+    model, pool = network(), torch.randn(20, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    class Trains(nn.Module):
+        def forward(self, x):
+            if threads:
+                threads.pop().start()
+                time.sleep(0.05)
+            return x
+
+    def train():
+        model.train()
+        for _ in range(3):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(model(pool), torch.zeros(20, dtype=torch.int64)).backward()
+            optimizer.step()
+
+    model.append(Trains())
+    threads = []
+    threads = [thread := threading.Thread(target=train)]
+    with pytest.raises(RuntimeError, match=r"changed in place while it was scored.*trained in another thread"):
+        score(model, pool, engine="reference")
+    thread.join()
+    assert all(module.training for module in model.modules())
