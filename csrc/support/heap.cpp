@@ -18,8 +18,9 @@ constexpr int kMostMmap = 32 << 20;  // the end of glibc's own moving threshold;
 constexpr int kKeptBytes = 1 << 30;
 constexpr std::size_t kPage = 4096;
 
-/// Whether a block of this size comes from a mapping of its own. A block of glibc's heap has eight bytes after its end
-/// that serve it too. Other allocators' sizes are multiples of 16, so that every block seems mapped.
+/// Whether a block of this size comes from a mapping of its own. A block of glibc's heap has eight bytes
+/// after its end that serve it too. Other allocators' sizes are multiples of 16, so that every block seems
+/// mapped.
 bool is_mapped(std::size_t bytes) {
     void* volatile block = std::malloc(bytes);
     if (block == nullptr) return false;
@@ -28,12 +29,13 @@ bool is_mapped(std::size_t bytes) {
     return mapped;
 }
 
-/// Whether the program has settings of its own: by the environment, or by mallopt, which stops glibc's threshold.
+/// Whether the program has settings of its own: by the environment, or by mallopt, which stops glibc's
+/// threshold.
 bool is_tuned() {
     for (const char* name : {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"})
         if (std::getenv(name) != nullptr) return true;
     if (!is_mapped(kMostMmap + 2 * kPage)) return true;
-    is_mapped(kMostMmap - 2 * kPage);         // once freed, it has moved a threshold that still moves
+    is_mapped(kMostMmap - 2 * kPage);  // once freed, it has moved a threshold that still moves
     return is_mapped(kMostMmap - 2 * kPage);
 }
 

@@ -53,8 +53,9 @@ def preserve_state(model: nn.Module) -> AbstractContextManager[Kept]:
 
     Raises:
         ValueError: A parameter or buffer is lazy, so there is nothing yet to put back.
-        RuntimeError: On leaving: a parameter was changed in place. It is not raised over another exception. All else has been
-            put back, save what training in another thread would miss: that parameter's gradient, and the training flag of
+        RuntimeError: On leaving: a parameter was changed in place. It becomes a note of another exception
+            that there is already. All else has been put back, save what training in another thread would miss: that
+            parameter's gradient, and the training flag of
             modules that are in training mode by now.
     """
     kept = Kept(model)
@@ -264,7 +265,7 @@ def _dict(value: dict[Any, Any]) -> Undo:
         kept = {key for key, _ in pairs}
         for key in [key for key in value if key not in kept]:
             del value[key]
-        if [key for key in value] != [key for key, _ in pairs]:
+        if list(value) != [key for key, _ in pairs]:
             for key, item in pairs:  # each key goes to the end
                 value.pop(key)
                 value[key] = item

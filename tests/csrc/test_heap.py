@@ -1,0 +1,45 @@
+"""glibc's settings while memory is kept, and afterwards; the size that a block has says whether it is mapped."""
+
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import ctypes, sys
+from saal_fast._native import _core
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype = libc.malloc_usable_size.restype = ctypes.c_size_t
+libc.malloc.argtypes = libc.free.argtypes = libc.malloc_usable_size.argtypes = [ctypes.c_size_t]
+
+def is_mapped(mib):
+    block = libc.malloc(mib << 20)
+    mapped = libc.malloc_usable_size(block) % 16 == 0
+    libc.free(block)
+    return mapped
+
+tuned = int(sys.argv[1])
+if tuned:
+    libc.mallopt(-3, tuned << 20)  # M_MMAP_THRESHOLD
+seen = [is_mapped(40)]
+for keep in (True, True, False, True, False, False, True, False):
+    _core.keep_freed_memory(keep)
+    seen.append(is_mapped(40))
+seen += [is_mapped(2), is_mapped(2)]
+print(*map(int, seen))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
+@pytest.mark.parametrize(
+    ("tuned", "seen"),
+    [
+        (0, "1  0 0 0 0 0 1 0 1  0 0"),  # the last one out puts it back, to where glibc's own threshold ends
+        (1, "1  1 1 1 1 1 1 1 1  1 1"),  # a program's own setting stays
+        (64, "0  0 0 0 0 0 0 0 0  0 0"),
+    ],
+)
+def test_the_last_one_out_puts_glibcs_settings_back(tuned, seen):
+    done = subprocess.run([sys.executable, "-c", SCRIPT, str(tuned)], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == seen.split()
