@@ -54,10 +54,9 @@ def preserve_state(model: nn.Module) -> AbstractContextManager[Kept]:
 
     Raises:
         ValueError: A parameter or buffer is lazy, so there is nothing yet to put back.
-        RuntimeError: On leaving: a parameter was changed in place. It becomes a note of another exception
-            that there is already. All else has been put back, save what training in another thread would miss: that
-            parameter's gradient, and the training flag of
-            modules that are in training mode by now.
+        RuntimeError: On leaving: a parameter was changed in place. Where there is another exception already, it becomes a
+            note of that one. All else has been put back, save what training in another thread would miss: that parameter's
+            gradient, and the training flag of modules that are in training mode by now.
     """
     kept = Kept(model)
     return uninterrupted(kept.enter, kept.leave)
@@ -130,9 +129,9 @@ class Kept:
         if not self._changed:
             return None
         return RuntimeError(
-            f"the model changed its own parameters in place while it was scored ({', '.join(self._changed)}), or it was trained "
-            "in another thread meanwhile; expected a forward pass that only reads them (torch.nn.Embedding with max_norm is one "
-            "that does not), and training and scoring in turn. The parameters were not put back"
+            f"the model changed its own parameters in place while it was scored ({', '.join(self._changed)}), or it was "
+            "trained in another thread meanwhile; expected a forward pass that only reads them (torch.nn.Embedding with "
+            "max_norm is one that does not), and training and scoring in turn. The parameters were not put back"
         )
 
 
