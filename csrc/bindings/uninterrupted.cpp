@@ -1,9 +1,11 @@
 // A context manager whose exit no signal handler can cut off.
 //
-// Python runs signal handlers on the main thread, between bytecodes: whatever they raise (KeyboardInterrupt, the
-// RuntimeError of a DataLoader whose worker died) may strike the first instruction of any Python function, also that of an
-// `__exit__`. Here entry and exit are C++. The Python function that undoes what was done runs on a thread of its own, which no
-// handler visits, while the main thread waits for it: the handlers run afterwards, as if the signal had come then.
+// Python runs signal handlers on the main thread, between bytecodes: whatever they raise (KeyboardInterrupt,
+// the RuntimeError of a DataLoader whose worker died) may strike the first instruction of any Python
+// function, also that of an
+// `__exit__`. Here entry and exit are C++. The Python function that undoes what was done runs on a thread of
+// its own, which no handler visits, while the main thread waits for it: the handlers run afterwards, as if
+// the signal had come then.
 #include <pybind11/pybind11.h>
 
 #include <system_error>
@@ -61,7 +63,11 @@ class Uninterrupted {
         py::object result = py::none();
         run([&] { raised = leave(result); });
         if (raised) raised.raise();  // Python itself makes the body's exception the context of this one
-        if (!result.is_none() && value.is_none()) {
+        if (result.is_none()) return;
+        if (!value.is_none()) {
+            if (py::hasattr(value, "add_note"))
+                value.attr("add_note")(py::str(result));  // Python 3.11 and later
+        } else {
             PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(result.ptr())), result.ptr());
             throw py::error_already_set();
         }
@@ -109,8 +115,10 @@ class Uninterrupted {
 void define_uninterrupted(py::module_& m) {
     py::class_<Uninterrupted>(m, "Uninterrupted")
         .def(py::init<py::object, py::object, bool>(), py::arg("enter"), py::arg("leave"), py::arg("apart"),
-             "A context manager that calls `enter`, and on leaving `leave`, on a thread of its own where `apart` is set. Where "
-             "an exception cuts `leave` off it is called again, until it comes to its end; where it returns an exception, that "
+             "A context manager that calls `enter`, and on leaving `leave`, on a thread of its own where "
+             "`apart` is set. Where "
+             "an exception cuts `leave` off it is called again, until it comes to its end; where it returns "
+             "an exception, that "
              "is raised, unless there is one already.")
         .def("__enter__", &Uninterrupted::enter)
         .def("__exit__", &Uninterrupted::exit);

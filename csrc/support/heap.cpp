@@ -18,23 +18,30 @@ constexpr int kMostMmap = 32 << 20;  // the end of glibc's own moving threshold;
 constexpr int kKeptBytes = 1 << 30;
 constexpr std::size_t kPage = 4096;
 
-/// Whether a block of this size comes from a mapping of its own. A block of glibc's heap has eight bytes after its end
-/// that serve it too. Other allocators' sizes are multiples of 16, so that every block seems mapped.
+/// Whether a block of this size gets a mapping of its own. Blocks are held until one has, since free memory
+/// in the heap serves before the threshold counts. A block in glibc's heap may use the eight bytes after its
+/// end too, a mapped one may not; other allocators' sizes are multiples of 16, so that each of their blocks
+/// seems mapped.
 bool is_mapped(std::size_t bytes) {
-    void* volatile block = std::malloc(bytes);
-    if (block == nullptr) return false;
-    const bool mapped = malloc_usable_size(block) % 16 == 0;
-    std::free(block);
+    void* volatile held[4] = {};
+    bool mapped = false;
+    for (auto& block : held) {
+        block = std::malloc(bytes);
+        mapped = block != nullptr && malloc_usable_size(block) % 16 == 0;
+        if (mapped || block == nullptr) break;
+    }
+    for (auto& block : held) std::free(block);
     return mapped;
 }
 
-/// Whether the program has settings of its own: by the environment, or by mallopt, which stops glibc's threshold.
+/// Whether the program has settings of its own: by the environment, or by mallopt, which stops glibc's
+/// threshold.
 bool is_tuned() {
     for (const char* name : {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"})
         if (std::getenv(name) != nullptr) return true;
     if (!is_mapped(kMostMmap + 2 * kPage)) return true;
-    is_mapped(kMostMmap - 2 * kPage);         // once freed, it has moved a threshold that still moves
-    return is_mapped(kMostMmap - 2 * kPage);
+    // A mapped block moves a threshold that still moves above itself once it is freed.
+    return is_mapped(kMostMmap - 2 * kPage) && is_mapped(kMostMmap - 2 * kPage);
 }
 
 }  // namespace

@@ -59,7 +59,7 @@ def _codes(handler: object) -> Iterator[CodeType]:
     """The code that a handler begins with, where it is Python's."""
     while isinstance(handler, functools.partial | MethodType):
         handler = handler.func if isinstance(handler, functools.partial) else handler.__func__
-    for function in (handler, getattr(type(handler), "__call__", None)):
+    for function in (handler, vars(type(handler)).get("__call__")):
         code = getattr(function, "__code__", None)
         if isinstance(code, CodeType):
             yield code

@@ -84,6 +84,7 @@ class GlobalGenerators:
                 (partial(torch.cuda.get_rng_state, device), partial(_set_cuda_state, device)),
             )
         self._before = self._states()
+        self._watched = 0.0  # seconds
         self._drew: list[bool] | None = None  # which ones moved in `watch`; None where it was shown nothing
         _open.append(self)
 
@@ -96,13 +97,14 @@ class GlobalGenerators:
         """
         if not self._beside_others():
             return work()
-        moved = [True] * len(self._all)
+        moved, begun = [True] * len(self._all), time.monotonic()
         for _ in range(times):
             before = self._states()
             result = work()
             moved = [m and not _same(a, b) for m, a, b in zip(moved, before, self._states(), strict=True)]
             if not any(moved):
                 break
+        self._watched += time.monotonic() - begun
         self._drew = moved if self._drew is None else [a or b for a, b in zip(self._drew, moved, strict=True)]
         return result
 
@@ -115,8 +117,9 @@ class GlobalGenerators:
         if any(ours) and self._beside_others():
             if self._drew is not None:
                 ours = [a and b for a, b in zip(ours, self._drew, strict=True)]
-            if any(ours):
-                time.sleep(REST)
+            end = time.monotonic() + max(REST, min(2 * self._watched, MOST_REST))
+            while any(ours) and time.monotonic() < end:
+                time.sleep(REST / 10)
                 ours = [o and _same(a, b) for o, a, b in zip(ours, now, self._states(), strict=True)]
         for i, (_, write) in enumerate(self._all):
             if ours[i]:
@@ -132,14 +135,14 @@ class GlobalGenerators:
         return bool(sys._current_frames().keys() - {self.thread, threading.get_ident()})
 
     def _hand_on(self, i: int) -> None:
-        """Other threads' work that began since found the generator as this work had moved it: it puts back what was before."""
+        """Lets other threads' work that began since, and found the generator moved, put back what was before this work."""
         for later in _open[_open.index(self) + 1 :]:
             if later.thread != self.thread and i < len(later._before):
                 later._before[i] = self._before[i]
 
 
-REST = 1e-3
-"""Seconds in which a thread that draws all the time would be seen to do so."""
+REST, MOST_REST = 0.02, 0.2
+"""Seconds in which a thread that draws all the time would be seen to do so; more, where the work took long to be watched."""
 
 _open: list[GlobalGenerators] = []
 

@@ -6,8 +6,8 @@ Everything here runs the model in eval mode without gradients, and the model com
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
@@ -19,6 +19,7 @@ from ..pools import Batch, Stream
 from ..tasks import class_logits
 from . import memory
 from .state import preserve_state, unwrap
+from .uninterrupted import uninterrupted
 
 T = TypeVar("T")
 BatchSize = int | Literal["auto"]
@@ -152,23 +153,26 @@ def first_output(model: nn.Module, pool: Any, copies: int = 1) -> Any:
         return inner(*batch.args, **batch.kwargs)
 
 
-@contextmanager
 def tapped(
     modules: Mapping[str, nn.Module], side: Literal["input", "output"], take: Callable[[Tensor], Tensor] = Tensor.detach
-) -> Iterator[dict[str, Tensor]]:
+) -> AbstractContextManager[dict[str, Tensor]]:
     """Inside, the dict it gives holds the first tensor that each module was last given, or gave, in the order they ran.
 
     What it holds is what `take` makes of the tensor while the module runs; later ones may write to it in place.
     """
     seen: dict[str, Tensor] = {}
-    handles = []
-    try:
+    handles: list[Any] = []
+
+    def enter() -> dict[str, Tensor]:
         for name, module in modules.items():
             handles.append(tap(module, side, lambda t, name=name: _put_last(seen, name, take(t))))  # type: ignore[misc]
-        yield seen
-    finally:
+        return seen
+
+    def leave() -> None:
         for handle in handles:
             handle.remove()
+
+    return uninterrupted(enter, leave)
 
 
 def tap(module: nn.Module, side: Literal["input", "output"], keep: Callable[[Tensor], None]) -> Any:

@@ -35,7 +35,7 @@ def batch_size(forward: Callable[[], object], device: torch.device, extra: int =
         most: bytes a batch may take; None for `CPU_TARGET` on a CPU.
 
     Returns:
-        A size in [1, 1024] (8,192 on CUDA), such that a batch stays within `most` bytes and a quarter of the memory to be had.
+        A size in [1, 1024] (8,192 on CUDA), such that a batch stays within `most` bytes and a quarter of what is to be had.
     """
     with torch.no_grad(), _Meter() as meter:
         forward()

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from itertools import chain
+from operator import is_
 from typing import Any, TypeVar
 
 import torch
@@ -53,9 +54,9 @@ def preserve_state(model: nn.Module) -> AbstractContextManager[Kept]:
 
     Raises:
         ValueError: A parameter or buffer is lazy, so there is nothing yet to put back.
-        RuntimeError: On leaving: a parameter was changed in place. It is not raised over another exception. All else has been
-            put back, save what training in another thread would miss: that parameter's gradient, and the training flag of
-            modules that are in training mode by now.
+        RuntimeError: On leaving: a parameter was changed in place. Where there is another exception already, it becomes a
+            note of that one. All else has been put back, save what training in another thread would miss: that parameter's
+            gradient, and the training flag of modules that are in training mode by now.
     """
     kept = Kept(model)
     return uninterrupted(kept.enter, kept.leave)
@@ -128,10 +129,9 @@ class Kept:
         if not self._changed:
             return None
         return RuntimeError(
-            f"parameters of the model were changed in place while it was scored ({', '.join(self._changed)}): the model was "
-            "trained in another thread meanwhile, or the model changed its own parameters in place (torch.nn.Embedding with "
-            "max_norm does). Expected a forward pass that only reads them, and training and scoring in turn. The parameters "
-            "were not put back"
+            f"the model changed its own parameters in place while it was scored ({', '.join(self._changed)}), or it was "
+            "trained in another thread meanwhile; expected a forward pass that only reads them (torch.nn.Embedding with "
+            "max_norm is one that does not), and training and scoring in turn. The parameters were not put back"
         )
 
 
@@ -215,7 +215,7 @@ def _attributes(module: nn.Module) -> Undo:
     if isinstance(module, torch.jit.ScriptModule):
         return lambda: None if training is None else setattr(module, "training", training)
     attributes = vars(module)
-    containers = [_container(value) for value in attributes.values()]
+    containers = [_container(value) for value in attributes.values() if isinstance(value, dict | list | deque | set)]
     whole = _container(attributes)
 
     def undo() -> None:
@@ -254,18 +254,20 @@ def _container(value: Any) -> Undo:
 
 
 def _dict(value: dict[Any, Any]) -> Undo:
-    pairs = list(value.items())
-    missing = object()
+    keys, items = list(value), list(value.values())
 
     def undo() -> None:
-        for key, item in pairs:
+        if list(value) == keys and all(map(is_, value.values(), items)):
+            return
+        missing = object()
+        for key, item in zip(keys, items, strict=True):
             if value.get(key, missing) is not item:
                 value[key] = item
-        kept = {key for key, _ in pairs}
+        kept = set(keys)
         for key in [key for key in value if key not in kept]:
             del value[key]
-        if [key for key in value] != [key for key, _ in pairs]:
-            for key, item in pairs:  # each key goes to the end
+        if list(value) != keys:
+            for key, item in zip(keys, items, strict=True):  # each key goes to the end
                 value.pop(key)
                 value[key] = item
 

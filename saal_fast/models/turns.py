@@ -39,8 +39,8 @@ class Turns:
                     return
                 if thread in self._waited_for(users):
                     raise RuntimeError(
-                        "two threads would wait for each other: each scores a model inside another model's forward pass, and "
-                        "each has the model that the other one needs. Score these models from one thread"
+                        "two threads would wait for each other: each scores a model inside another model's forward pass, "
+                        "and each has the model that the other one needs. Score these models from one thread"
                     )
                 gate = threading.Lock()
                 gate.acquire()

@@ -40,5 +40,5 @@ def test_want_of_memory_is_raised(error, monkeypatch):
         raise error
 
     monkeypatch.setattr(problem.torch, "cat", cat)
-    with pytest.raises(RuntimeError, match="memory|allocate"):
+    with pytest.raises(RuntimeError, match=r"memory|allocate"):
         join([torch.arange(3), torch.arange(3)])

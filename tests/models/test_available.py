@@ -70,7 +70,9 @@ def test_a_group_above_its_limit_leaves_nothing(tmp_path):
     assert system(tmp_path, **files) == 0
 
 
-@pytest.mark.parametrize("text", ["", "\n", "garbage", "MemAvailable:", "MemAvailable: many kB\n", "0:\n::\n", "MemAvailable: -3 kB"])
+@pytest.mark.parametrize(
+    "text", ["", "\n", "garbage", "MemAvailable:", "MemAvailable: many kB\n", "0:\n::\n", "MemAvailable: -3 kB"]
+)
 def test_files_that_say_nothing(tmp_path, text):
     names = ("proc__meminfo", "proc__self__cgroup", "sys__fs__cgroup__memory.max", "sys__fs__cgroup__memory.current")
     assert system(tmp_path, **dict.fromkeys(names, text)) is None

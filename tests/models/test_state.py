@@ -157,7 +157,7 @@ def leave_with_injection(model, at, times, error):
                 sys.settrace(trace)
                 if error is not None:
                     raise error
-        except BaseException as caught:  # noqa: BLE001 - looked at below
+        except BaseException as caught:
             raised.append(caught)
         finally:
             sys.settrace(before)
@@ -172,7 +172,7 @@ def leave_with_injection(model, at, times, error):
 @pytest.mark.parametrize("times", [1, 3])
 @pytest.mark.parametrize("error", [None, ValueError])
 def test_an_exception_at_any_line_of_the_restore_leaves_nothing_behind(error, times, monkeypatch):
-    monkeypatch.setattr("saal_fast._utils.rng.REST", 0)
+    monkeypatch.setattr("saal_fast._utils.rng.REST", 1e-3)
     torch.set_grad_enabled(True)
     lines = 0
     while True:
@@ -194,7 +194,7 @@ def test_an_exception_at_any_line_of_the_restore_leaves_nothing_behind(error, ti
 
 @pytest.mark.slow
 def test_an_exception_at_every_line_of_the_restore_leaves_nothing_behind(monkeypatch):
-    monkeypatch.setattr("saal_fast._utils.rng.REST", 0)
+    monkeypatch.setattr("saal_fast._utils.rng.REST", 1e-3)
     line, count = 0, 1
     while line < count:
         line += 1
@@ -213,9 +213,14 @@ def test_a_step_that_fails_by_itself_lets_the_others_pass():
     model = model_with_everything()
     model[0].stuck = Stuck(a=1)
     before = portrait(model)
-    with pytest.raises(OSError, match="stuck"), preserve_state(model):
-        leave_traces(model)
-        dict.clear(model[0].stuck)
+
+    def work():
+        with preserve_state(model):
+            leave_traces(model)
+            dict.clear(model[0].stuck)
+
+    with pytest.raises(OSError, match="stuck"):
+        work()
     after = portrait(model)
     assert {key for key in before if before[key] != after[key]} == {("0", "stuck")}
 
@@ -269,12 +274,17 @@ def test_a_model_trained_meanwhile_keeps_what_training_has_made_of_it():
         optimizer.step()
         optimizer.zero_grad()
 
-    with pytest.raises(RuntimeError, match=r"\(0.weight, 0.bias\): the model was trained in another thread meanwhile, or"):
+    trained = []
+
+    def work():
         with preserve_state(model):
             thread = threading.Thread(target=train)
             thread.start()
             thread.join()
-            trained = model[0].weight.tolist()
+            trained.extend(model[0].weight.tolist())
+
+    with pytest.raises(RuntimeError, match=r"\(0.weight, 0.bias\), or it was trained in another thread"):
+        work()
     assert model[0].weight.tolist() == trained
     assert model[0].weight.grad is None  # the old one would be added to the next
     assert all(module.training for module in model.modules())
@@ -333,7 +343,7 @@ model.append(Fires())
 before = portrait()
 threading.Thread(target=fire, daemon=True).start()
 cut = 0
-for n in range(40):
+for n in range(24):
     try:
         attempt(n)
     except RuntimeError:
@@ -483,8 +493,10 @@ def test_a_change_through_a_detached_alias_is_reported():
 def test_the_report_does_not_hide_another_exception():
     embedding = nn.Embedding(2, 3, max_norm=0.01)
     model = nn.Sequential(embedding, nn.Linear(4, 2))  # of another width: fails after the embedding
-    with pytest.raises(RuntimeError, match="shapes"), preserve_state(model):
+    with pytest.raises(RuntimeError, match="shapes") as error, preserve_state(model):
         model(torch.tensor([0, 1]))
+    if sys.version_info >= (3, 11):
+        assert "in place while it was scored (0.weight)" in error.value.__notes__[0]
     assert embedding.weight.norm(dim=1).max() < 0.011
 
 

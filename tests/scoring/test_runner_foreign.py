@@ -69,12 +69,16 @@ def alarm():
 def test_an_alarm_at_any_moment_is_raised_as_it_came(engine, alarm, caplog):
     model, pool = mlp(), torch.randn(4000, 4)
     score(model, pool[:20], engine=engine)
+
+    def on_and_on():
+        while True:
+            score(model, pool, engine=engine, batch_size=8)
+
     rng = random.Random(0)
     for _ in range(40 if engine == "auto" else 5):
         signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-4, 0.02))
         with pytest.raises(TimeoutError, match="time is up"):
-            while True:
-                score(model, pool, engine=engine, batch_size=8)
+            on_and_on()
     assert not caplog.records
 
 
@@ -96,7 +100,7 @@ def test_an_alarm_that_rings_at_the_same_place_again_and_again(engine, alarm, ca
     assert not caplog.records
 
 
-class Thrown(Exception):
+class ThrownError(Exception):
     pass
 
 
@@ -105,9 +109,9 @@ class Thrown(Exception):
 def test_what_another_thread_throws_in_is_raised_as_it_came(engine, n, caplog):
     def throw():
         ident = ctypes.c_ulong(threading.get_ident())
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(Thrown))
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(ThrownError))
 
-    with pytest.raises(Thrown):
+    with pytest.raises(ThrownError):
         score(mlp(At(n, throw)), torch.randn(80, 4), engine=engine, batch_size=8)
     assert not caplog.records
 

@@ -39,7 +39,7 @@ def test_one_model_from_four_threads(engine):
     model, pools = network(), [torch.randn(20, 4) for _ in range(4)]
     want = [score(model, pool, engine=engine, batch_size=5) for pool in pools]
     before = portrait(model)
-    for _ in range(3):
+    for _ in range(2):
         got = in_threads(*(lambda pool=pool: score(model, pool, engine=engine, batch_size=5) for pool in pools))
         assert all(map(torch.equal, got, want))
     assert portrait(model) == before
@@ -103,16 +103,14 @@ def test_a_model_that_scores_inside_its_forward_pass():
         def __init__(self):
             super().__init__()
             self.body = network()
-            self.inside = 0
+            object.__setattr__(self, "others", [network(1)])
 
         def forward(self, x):
-            if not self.inside:
-                self.inside = 1
-                score(self, torch.ones(2, 4), engine="reference")
-                self.inside = 0
+            score(self.others[0], torch.ones(2, 4), engine="reference")
+            features.logits(self.body, torch.ones(2, 4))  # has the turn already
             return self.body(x)
 
-    model, pool = Scores(), torch.randn(6, 4)
+    model, pool = Scores(), torch.randn(2, 4)
     assert torch.equal(score(model, pool, engine="reference"), score(network(), pool, engine="reference"))
 
 
@@ -143,43 +141,22 @@ DRAWS = {
 }
 
 
-@pytest.mark.parametrize("pause", [0, 1e-4])
+@pytest.mark.parametrize("pause", [None, 0, 1e-4])
 @pytest.mark.parametrize("generator", DRAWS)
 def test_what_another_thread_draws_does_not_come_twice(generator, pause):
-    drawn, done = [], threading.Event()
+    model, pool, drawn, done = network(), torch.randn(100, 4), [], threading.Event()
 
     def draw():
         while not done.is_set():
             drawn.append(DRAWS[generator]())
-            time.sleep(pause)
+            if pause is not None:
+                time.sleep(pause)
 
     thread = threading.Thread(target=draw)
     thread.start()
     try:
-        for i in range(5):
-            score(network(1), torch.randn(200, 4), batch_size=8)
-            model = network(i)  # seeds torch anew
-            score(model, torch.randn(200, 4), batch_size=8) if generator != "torch" else None
-    finally:
-        done.set()
-        thread.join()
-    assert len(drawn) > 10
-    if generator != "torch":
-        assert len(set(drawn)) == len(drawn)
-
-
-def test_what_another_thread_draws_from_torch_does_not_come_twice():
-    model, pool, drawn, done = network(), torch.randn(200, 4), [], threading.Event()
-
-    def draw():
-        while not done.is_set():
-            drawn.append(float(torch.rand((), dtype=torch.float64)))
-
-    thread = threading.Thread(target=draw)
-    thread.start()
-    try:
-        for _ in range(5):
-            score(model, pool, batch_size=8)
+        for _ in range(3):
+            score(model, pool, batch_size=25)
     finally:
         done.set()
         thread.join()
@@ -232,27 +209,28 @@ def test_two_threads_whose_pools_draw_leave_the_generator_as_it_was():
 
 
 def test_training_the_model_meanwhile_is_an_error_that_says_so():
-    model, pool = network(), torch.randn(20, 4)
+    model, pool = nn.Sequential(nn.Linear(4, 3), nn.Dropout()), torch.randn(20, 4)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 
     class Trains(nn.Module):
         def forward(self, x):
             if threads:
-                threads.pop().start()
-                time.sleep(0.05)
+                thread = threads.pop()
+                thread.start()
+                thread.join()
             return x
 
     def train():
         model.train()
-        for _ in range(3):
-            optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(model(pool), torch.zeros(20, dtype=torch.int64)).backward()
-            optimizer.step()
+        for p in parameters:
+            p.grad = torch.ones_like(p)
+        optimizer.step()
+        optimizer.zero_grad()
 
+    parameters = list(model.parameters())
     model.append(Trains())
-    threads = []
-    threads = [thread := threading.Thread(target=train)]
-    with pytest.raises(RuntimeError, match=r"changed in place while it was scored.*trained in another thread"):
+    threads = [threading.Thread(target=train)]
+    with pytest.raises(RuntimeError, match=r"in place while it was scored.*or it was trained in another thread"):
         score(model, pool, engine="reference")
-    thread.join()
+    assert all(p.grad is None for p in parameters)
     assert all(module.training for module in model.modules())

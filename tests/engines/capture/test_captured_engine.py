@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 import saal_fast
-from saal_fast.engines import Problem
+from saal_fast.engines import Problem, Result
 from saal_fast.engines.capture import cuda_graph as cuda
 from saal_fast.engines.capture.captured_engine import CannotCapture, CaptureCheck, CapturedEngine
 from saal_fast.engines.ghost import Ghost
@@ -214,7 +214,7 @@ class Broken(Tape):
         return replay
 
 
-@pytest.mark.parametrize("field", [None, "perturbed_loss", "loss", "grad_norm", "label", "perturbed_label", "finite", "embedding"])
+@pytest.mark.parametrize("field", [None, *Result._fields])
 def test_a_recorder_that_gives_the_recorded_result_for_ever_is_refused(field, caplog):
     problem = Problem.of(network().eval(), L2(0.1), Classification(), embeddings=True)
     engine = Ghost(problem)
@@ -224,7 +224,9 @@ def test_a_recorder_that_gives_the_recorded_result_for_ever_is_refused(field, ca
     with caplog.at_level(logging.INFO, "saal_fast"):
         for x in (first, first, first, second, second, first):  # the third equals the captured one, and proves nothing
             got, want = one(batch(x)), engine(batch(x))
-            assert all(torch.equal(a, b) or a.isnan().any() for a, b in zip(tree_leaves(got), tree_leaves(want), strict=True))
+            assert all(
+                torch.equal(a, b) or a.isnan().any() for a, b in zip(tree_leaves(got), tree_leaves(want), strict=True)
+            )
     assert not one.replays
     assert f"a replay gives another {field or 'perturbed_loss'} than the batch itself" in caplog.text
 
