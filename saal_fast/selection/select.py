@@ -76,7 +76,9 @@ def select_scored(
     check_diversity(diversity, chosen)
     chosen = replace(chosen, embeddings=diversity == "badge")
     if diversity is not None:  # a bad seed, or a C++ core that was not built, shows before any work is done
-        kmeans_plusplus(torch.zeros(1), 1, seed=None if isinstance(seed, torch.Generator) else seed)
+        kmeans_plusplus(
+            torch.zeros(1, dtype=torch.float32, device="cpu"), 1, seed=None if isinstance(seed, torch.Generator) else seed
+        )
     length = Stream(pool, torch.device("cpu")).length
     if length is not None and k > length:
         raise ValueError(f"expected k <= {length}, the size of the pool; got k={k}")
