@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch._library.custom_ops import CustomOpDef
 
+from ..._utils.proofs import Draw, Proof, proven
 from . import triton
 
 
@@ -20,6 +21,7 @@ def register(
     shared: Sequence[bool],
     cpu: Callable[..., Any] | None = None,
     triton_module: str | None = None,
+    trials: Draw | None = None,
 ) -> None:
     """Registers an operator whose samples lie along the first dimension.
 
@@ -29,16 +31,23 @@ def register(
         shared: which of its tensors the samples share, and so have no sample dimension.
         cpu: its kernel on a CPU.
         triton_module: name of the module whose function of the reference's name is its kernel on CUDA. It is imported when
-            the first CUDA tensor arrives; without triton, or for types that the kernels don't take, the reference runs.
+            the first CUDA tensor arrives; without triton, for types that the kernels don't take, and on a device where the
+            kernel has not proved itself, the reference runs.
+        trials: gives the arguments on which the CUDA kernel proves itself on a device; see `trials.py`.
     """
     if cpu is not None:
         op.register_kernel("cpu")(cpu)
     if triton_module is not None:
+        if trials is None:
+            raise TypeError(f"expected trials for {op._name}: its kernel proves itself on a device before it serves")
+
+        def kernel(*args: Any) -> Any:
+            return getattr(import_module(triton_module), reference.__name__)(*args)
+
+        proof = Proof(op._name, trials, kernel, reference)
 
         def on_cuda(*args: Any) -> Any:
-            if not triton.usable(args):
-                return reference(*args)
-            return getattr(import_module(triton_module), reference.__name__)(*args)
+            return (kernel if triton.usable(args) and proven(proof, args[0].device) else reference)(*args)
 
         op.register_kernel("cuda")(on_cuda)
 

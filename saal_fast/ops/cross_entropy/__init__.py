@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, library
 
 from ..common.elementwise import working_dtype
+from ..common import trials
 from ..common.registration import register
 from . import reference
 
@@ -46,4 +47,4 @@ def _fake(logits: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor, 
     )
 
 
-register(cross_entropy, reference.cross_entropy, triton_module=f"{__name__}.triton", shared=(False, False))
+register(cross_entropy, reference.cross_entropy, triton_module=f"{__name__}.triton", shared=(False, False), trials=trials.logits)
