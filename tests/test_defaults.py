@@ -144,3 +144,17 @@ def test_half_precision_on_a_cpu(dtype: torch.dtype) -> None:
     near = saal_fast.score(model.to(dtype), x.to(dtype), 0.05)
     assert near.dtype == torch.float32
     torch.testing.assert_close(near, wide, rtol=0.05, atol=0.02)  # bfloat16 has three digits
+
+
+@pytest.mark.slow  # the compiler takes some ten seconds to load
+def test_functions_that_are_compiled_call_score_as_it_is() -> None:
+    model, pool = network().eval(), small.images(6)
+
+    def ask(pool: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        scores = saal_fast.score(model, pool) * 2
+        return scores, saal_fast.select(model, pool, 2), saal_fast.kmeans_plusplus(pool.flatten(1), 2, seed=0)
+
+    for found, usual in zip(torch.compile(ask)(pool), ask(pool), strict=True):
+        assert torch.equal(found, usual)
+    with pytest.raises(Exception, match="torch.compiler.disable"):
+        torch.compile(ask, fullgraph=True)(pool)

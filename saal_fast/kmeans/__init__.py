@@ -22,6 +22,7 @@ from torch import Tensor
 
 from saal_fast import _native
 
+from .._utils.eager import outside_compile
 from .._utils.proofs import Proof, proven
 from .inputs import Algorithm, Array, Data, First, Points, as_count, as_data, check_options
 from .reference import kmeans_plusplus_reference
@@ -81,6 +82,7 @@ def kmeans_plusplus(
 ) -> tuple[Tensor, SeedingInfo]: ...
 
 
+@outside_compile
 def kmeans_plusplus(
     x: Points,
     k: SupportsIndex,

@@ -59,9 +59,10 @@ class SAM(Optimizer):
 
     Each group may have its own `rho` and `adaptive`; they are read at every `first_step`, so `group["rho"]` can be
     scheduled. Where the base optimizer has a setting of such a name itself (Adadelta's `rho` is its decay), the name in a
-    group is the base optimizer's, and SAM's own are `sam_rho` and `sam_adaptive`. One norm is taken over all groups. Complex parameters count as pairs of real ones. In a group with
-    `maximize=True` ε lowers the loss, which is the worst direction there. ε is zero if the gradient is zero or not finite;
-    in the latter case the second pass, then at w, decides about the step, as with any optimizer.
+    group is the base optimizer's, and SAM's own are `sam_rho` and `sam_adaptive`. One norm is taken over all groups. Complex
+    parameters count as pairs of real ones. In a group with `maximize=True` ε lowers the loss, which is the worst direction
+    there. ε is zero if the gradient is zero or not finite; in the latter case the second pass, then at w, decides about the
+    step, as with any optimizer.
 
     The memory for a copy of the weights is kept from step to step. `first_step` synchronises the device once.
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from .._utils.checks import check_choice, check_whole
+from .._utils.eager import outside_compile
 from ..kmeans import kmeans_plusplus
 from ..pools import Stream
 from ..scoring import Options, ScoreOptions, Scores, score_pool
@@ -18,6 +19,7 @@ from ..scoring.options import with_options
 Diversity = Literal["kmeans++", "badge"]
 
 
+@outside_compile
 @with_options(Options)
 def select(
     model: nn.Module,

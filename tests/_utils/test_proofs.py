@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from saal_fast import _config, _native, kmeans
 from saal_fast._utils import proofs
 from saal_fast._utils.proofs import Proof, findings, proven
 from saal_fast.ops.common import registration, trials
+from saal_fast.ops.common.triton import KERNEL_DTYPES
 from saal_fast.ops.cross_entropy import reference as cross_entropy
 from saal_fast.ops.flat import reference as flat
 from saal_fast.ops.ghost import reference as ghost
@@ -114,10 +116,12 @@ def test_one_trial_a_process_and_device_also_with_threads():
     assert len(calls) == 2
 
 
+@pytest.mark.parametrize("dtype", KERNEL_DTYPES)
 @pytest.mark.parametrize("name", TRIALS)
-def test_the_trials_suit_their_operations(name):
+def test_the_trials_suit_their_operations(name, dtype):
     """They run, they find the plain code right, and they notice a result that is a hundredth off in one number."""
-    drawn, plain = TRIALS[name]
+    trials_of, plain = TRIALS[name]
+    drawn = partial(trials_of, dtype=dtype)
 
     def spoilt(*args):
         found = plain(*args)
@@ -150,10 +154,12 @@ def test_an_operator_asks_before_its_kernel_serves(good, monkeypatch):
 
     monkeypatch.setattr(registration.triton, "usable", lambda args: True)
     monkeypatch.setattr(registration, "import_module", lambda name: Module)
-    registration.register(Op(), double, shared=(False,), triton_module="some.triton", trials=draw)
+    registration.register(
+        Op(), double, shared=(False,), triton_module="some.triton", trials=lambda device, dtype: draw(device)
+    )
     x = torch.tensor([2.0, 3.0])
     assert torch.equal(served[0](x), 2 * x)
-    assert proofs.findings()["saal_fast::double on cpu"].startswith("proven" if good else "left out")
+    assert proofs.findings()["saal_fast::double of float32 on cpu"].startswith("proven" if good else "left out")
     with pytest.raises(TypeError, match="expected trials for saal_fast::double"):
         registration.register(Op(), double, shared=(False,), triton_module="some.triton")
 

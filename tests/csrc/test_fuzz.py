@@ -1,4 +1,4 @@
-"""Drawn calls of the C++ core, valid and not, in a process of their own: each succeeds or raises, and none ends the process."""
+"""Drawn calls of the C++ core, in a process of their own: each succeeds or raises, and none ends the process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SAM under Lightning's manual optimisation and under accelerate: the steps of plain SAM, and weights at w after a failure."""
+"""SAM under Lightning's manual optimisation and under accelerate: plain SAM's steps, and weights at w after a failure."""
 
 import pytest
 import torch

@@ -47,4 +47,6 @@ def _fake(logits: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor, 
     )
 
 
-register(cross_entropy, reference.cross_entropy, triton_module=f"{__name__}.triton", shared=(False, False), trials=trials.logits)
+register(
+    cross_entropy, reference.cross_entropy, triton_module=f"{__name__}.triton", shared=(False, False), trials=trials.logits
+)
