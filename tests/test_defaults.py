@@ -156,5 +156,5 @@ def test_functions_that_are_compiled_call_score_as_it_is() -> None:
 
     for found, usual in zip(torch.compile(ask)(pool), ask(pool), strict=True):
         assert torch.equal(found, usual)
-    with pytest.raises(Exception, match="torch.compiler.disable"):
+    with pytest.raises(Exception, match=r"torch\.compiler\.disable"):
         torch.compile(ask, fullgraph=True)(pool)

@@ -83,8 +83,8 @@ void define_kmeans(py::module_& m) {
         "choose_algorithm",
         [](std::int64_t rows, std::int64_t width, std::int64_t k, bool factored) {
             if (rows < 1 || width < 1 || k < 1)
-                throw std::invalid_argument("expected rows, width and k >= 1, got " + std::to_string(rows) + ", " +
-                                            std::to_string(width) + " and " + std::to_string(k));
+                throw std::invalid_argument("expected rows, width and k >= 1, got " + std::to_string(rows) +
+                                            ", " + std::to_string(width) + " and " + std::to_string(k));
             switch (saal::choose_algorithm(rows, width, k, factored)) {
                 case saal::Algorithm::kPlain:
                     return "plain";

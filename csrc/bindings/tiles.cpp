@@ -163,7 +163,8 @@ void winograd_conv(const Array<T>& x, const py::array_t<T, py::array::c_style>& 
     const auto images = read(x, "x");
     const auto outputs = as_images(out.mutable_data(), out, "out");
     auto layer = as_layer(weight, {3, 3}, {1, 1}, {0, 0}, {1, 1}, 1, images.channels, outputs.channels);
-    for (std::size_t side = 0; side < 2; ++side) {  // a backward pass may leave out pixels: fewer zeros than none
+    for (std::size_t side = 0; side < 2;
+         ++side) {  // a backward pass may leave out pixels: fewer zeros than none
         if (before[side] < -kMostZeros || before[side] > kMostZeros)
             throw std::invalid_argument("expected zeros before the images in number at most 2^31, got " +
                                         std::to_string(before[side]));

@@ -99,9 +99,8 @@ std::vector<std::int64_t> sorted_order(const Matrix<T>& x, const std::function<v
         entries.swap(next);
     }
     std::vector<std::int64_t> order(n);
-    over_rows(n, between, [&](std::size_t i) {
-        std::memcpy(order.data() + i, entries[i].row, sizeof entries[i].row);
-    });
+    over_rows(n, between,
+              [&](std::size_t i) { std::memcpy(order.data() + i, entries[i].row, sizeof entries[i].row); });
     return order;
 }
 

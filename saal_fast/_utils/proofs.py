@@ -20,7 +20,7 @@ Arguments: TypeAlias = "tuple[Any, ...]"
 Draw: TypeAlias = "Callable[[torch.device], Iterable[Arguments]]"
 
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 3e-2, torch.float16: 1e-2}
-"""The largest error of a result of a type, as a share of the result's largest number. A kernel that is wrong is wrong by more."""
+"""The largest error of a result of a type, as a share of the result's largest number."""
 
 
 @dataclass(frozen=True)

@@ -111,8 +111,8 @@ class Problem:
         empty = next((n for n, t in state.items() if t.is_meta), None)
         if empty is not None:
             raise ValueError(
-                f"expected a model whose parameters and buffers have values, got {empty} on meta: materialise the model first "
-                "(model.to_empty(device=...), then load_state_dict)"
+                f"expected a model whose parameters and buffers have values, got {empty} on meta: materialise the model "
+                "first (model.to_empty(device=...), then load_state_dict)"
             )
         fit = {n: _fit(t, device) for n, t in state.items()}
         others = {n: t for n, t in fit.items() if n not in params and t is not state[n]}

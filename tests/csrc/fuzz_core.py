@@ -165,7 +165,8 @@ def kmeans() -> dict[str, Any]:
     dtype, n, dim = rng.choice([np.float32, np.float64]), rng.randrange(1, 40), rng.choice([1, 1, 3, 17])
     left = rng.choice([None, None, array((n, 3), dtype)])
     return {
-        "x": array((n, dim), dtype), "k": rng.randrange(1, n + 1), "first": rng.choice(["random", "argmax"]), "key": rng.randrange(2**64),
+        "x": array((n, dim), dtype), "k": rng.randrange(1, n + 1), "first": rng.choice(["random", "argmax"]),
+        "key": rng.randrange(2**64),
         "given": np.array([rng.random() for _ in range(rng.randrange(3))]), "left": left,
         "weights": rng.choice([None, np.ones(n)]), "initial": rng.choice([[], [0]]),
         "algorithm": rng.choice(["auto", "plain", "rejection", "sorted"]), "threads": rng.randrange(1, 4), "isa": "",

@@ -1,4 +1,5 @@
-// Exceptions in shared-out work: the caller gets the first, after all parts have ended, and the threads go on serving.
+// Exceptions in shared-out work: the caller gets the first, after all parts have ended, and the threads go on
+// serving.
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>

@@ -12,8 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, library
 
-from ..common.elementwise import working_dtype
 from ..common import trials
+from ..common.elementwise import working_dtype
 from ..common.registration import register
 from . import reference
 

@@ -18,8 +18,8 @@ from collections.abc import Mapping
 import torch
 from torch import Size, Tensor, library
 
-from ..common.elementwise import working_dtype
 from ..common import trials
+from ..common.elementwise import working_dtype
 from ..common.registration import register
 from . import reference
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from torch import Tensor, library
 
-from ..common.elementwise import working_dtype
 from ..common import trials
+from ..common.elementwise import working_dtype
 from ..common.registration import register
 from ..common.window import Window
 from . import cpu, reference

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from torch import Tensor, library
 
-from ..common.elementwise import working_dtype
 from ..common import trials
+from ..common.elementwise import working_dtype
 from ..common.registration import register
 from ..common.window import Window, empty_output
 from . import cpu, reference
