@@ -43,12 +43,12 @@ py::tuple kmeans_plusplus(std::uintptr_t x, const std::string& dtype, std::int64
                           std::int64_t refresh_every, bool potential, int device, std::uintptr_t stream,
                           std::uintptr_t workspace) {
     check_sizes(rows, dim, left_dim, k);
+    std::string why;
+    if (saal::cuda_device_count(why) == 0) throw std::runtime_error("no CUDA device: " + why);
     if (x == 0 || workspace == 0 || (left == 0 && left_dim > 0))
         throw std::invalid_argument(
             "expected addresses of the matrix, of left where left_dim > 0, and of the workspace");
     if (row_stride < 0 || left_stride < 0) throw std::invalid_argument("expected strides of rows >= 0");
-    std::string why;
-    if (saal::cuda_device_count(why) == 0) throw std::runtime_error("no CUDA device: " + why);
     saal::Options options;
     options.k = k;
     options.first = saal::parse_first(first);
