@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 
 import torch
 
 from saal_fast import _native
+
+from ._utils.proofs import findings
 
 
 @dataclass(frozen=True)
@@ -21,12 +23,14 @@ class Config:
         built: What was compiled, with what, and what of it runs here.
         engines: The scoring engines' names.
         devices: What computes here, by device.
+        proofs: Which fused operations have proved themselves on a GPU so far, and which were left out and why.
     """
 
     versions: dict[str, str]
     built: dict[str, str]
     engines: tuple[str, ...]
     devices: dict[str, str]
+    proofs: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         sections = {
@@ -34,6 +38,7 @@ class Config:
             "built": self.built,
             "engines": dict.fromkeys(self.engines, ""),
             "devices": self.devices,
+            **({"proofs": self.proofs} if self.proofs else {}),
         }
         width = max(len(key) for section in sections.values() for key in section)
         lines = []
@@ -53,7 +58,7 @@ def show_config() -> Config:
     """
     from saal_fast import engines  # noqa: PLC0415 - heavier than the rest of this file, and not always wanted
 
-    return Config(versions=_versions(), built=_built(), engines=tuple(engines.NAMES), devices=_devices())
+    return Config(versions=_versions(), built=_built(), engines=tuple(engines.NAMES), devices=_devices(), proofs=findings())
 
 
 def _versions() -> dict[str, str]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from numbers import Real
 from typing import Protocol
 
@@ -76,6 +77,14 @@ def _amax(grads: Iterable[Tensor]) -> Tensor:
     return torch.where(peak > 0, peak, torch.ones_like(peak))
 
 
+LARGEST_FUSED_EXPONENT = 3.0
+"""The largest q (p = 1.5) of which fused operations take powers.
+
+They divide a layer's gradient by a bound of its elements: its largest element is not known before it is formed. The q-th
+power of what is then left may underflow for a larger q, where that of the largest element's own quotient is 1.
+"""
+
+
 @dataclass(frozen=True)
 class L2:
     """`ε = ρ g / ‖g‖₂`: the paper's choice (Eq. 3 with p = 2)."""
@@ -115,7 +124,7 @@ class Lp:
 
     @property
     def code(self) -> tuple[str, float] | None:
-        return "lp", self.q
+        return ("lp", self.q) if self.q <= LARGEST_FUSED_EXPONENT else None
 
     def unit(self, grads: Iterable[Tensor]) -> Tensor | float:
         return 1.0 if self.q == 1 else _amax(grads)
@@ -127,7 +136,7 @@ class Lp:
         return g.sign() if self.q == 1 else g.sign() * g.abs().pow(self.q - 1)
 
     def scale(self, total: Tensor) -> Tensor:
-        return _over(self.rho, total.pow(1 - 1 / self.q))  # 1/p = 1 - 1/q; total^0 = 1 for p = inf
+        return _over(self.rho, total.pow(1 / self.p))  # total^0 = 1 for p = inf
 
     def dual_norm(self, total: Tensor) -> Tensor:
         return total.pow(1 / self.q)
@@ -162,12 +171,10 @@ def make(rho: float, norm: float = 2, adaptive: bool = False) -> Perturbation:
 
     Raises:
         TypeError: rho or norm is not a number.
-        ValueError: rho is negative, NaN or infinite; norm is not in (1, inf]; adaptive with a norm other than 2.
+        ValueError: rho is negative, NaN, infinite or beyond float64; norm is not in (1, inf]; adaptive with a norm other
+            than 2.
     """
-    given: dict[str, object] = {"rho": rho, "norm": norm}
-    for name, value in given.items():
-        if isinstance(value, bool) or not isinstance(value, Real):
-            raise TypeError(f"expected {name} to be a number, got {value!r} ({type(value).__name__})")
+    rho, norm = _as_float("rho", rho), _as_float("norm", norm)
     if not (math.isfinite(rho) and rho >= 0):
         raise ValueError(f"expected a finite rho >= 0, got rho={rho}")
     if not norm > 1:  # also NaN
@@ -175,8 +182,21 @@ def make(rho: float, norm: float = 2, adaptive: bool = False) -> Perturbation:
     if adaptive and norm != 2:
         raise ValueError(f"adaptive=True is defined for norm=2 only, got norm={norm}")
     if adaptive:
-        return Adaptive(float(rho))
-    return L2(float(rho)) if norm == 2 else Lp(float(rho), float(norm))
+        return Adaptive(rho)
+    return L2(rho) if norm == 2 else Lp(rho, norm)
+
+
+def _as_float(name: str, value: object) -> float:
+    """Converts a real number of any type."""
+    if isinstance(value, bool) or not isinstance(value, Real | Decimal):
+        raise TypeError(f"expected {name} to be a number, got {value!r} ({type(value).__name__})")
+    try:
+        number = float(value)
+    except OverflowError:  # of an integer or a fraction; a Decimal gives inf
+        number = math.inf
+    if math.isinf(number) and value != number:
+        raise ValueError(f"expected {name} within float64, got a number of type {type(value).__name__} beyond it")
+    return number + 0.0  # -0.0 is 0.0
 
 
 def total_of(rule: Perturbation, grads: Named, weights: Named) -> Tensor:

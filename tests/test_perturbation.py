@@ -1,4 +1,5 @@
 import math
+from decimal import Decimal
 from fractions import Fraction
 
 import numpy as np
@@ -176,3 +177,34 @@ def test_a_norm_out_of_range(norm):
 def test_adaptive_has_no_other_norm(norm):
     with pytest.raises(ValueError, match=rf"adaptive=True is defined for norm=2 only, got norm={norm}"):
         make(0.1, norm, adaptive=True)
+
+
+@pytest.mark.parametrize("name", ["rho", "norm"])
+@pytest.mark.parametrize("value", [10**400, -(10**400), 10**5000, Fraction(10**400), Decimal(10) ** 400], ids=type)
+def test_numbers_beyond_float64(name, value):
+    with pytest.raises(ValueError, match=f"expected {name} within float64, got a number of type "):
+        make(**{"rho": 0.1, name: value})
+
+
+@pytest.mark.parametrize("value", [Fraction(1, 4), Decimal("0.25"), np.float64(0.25), np.float32(0.25), 0.25])
+def test_real_numbers_of_any_type(value):
+    rule = make(value, norm=type(value)(12) * value)
+    assert rule == Lp(0.25, 3.0)
+    assert type(rule.rho) is type(rule.p) is float
+
+
+def test_minus_zero_is_zero():
+    assert math.copysign(1, make(-0.0).rho) == 1
+
+
+@pytest.mark.parametrize("value", [True, "0.05", None, 1j, np.bool_(True), np.array(0.05), torch.tensor(0.05)])
+@pytest.mark.parametrize("name", ["rho", "norm"])
+def test_what_is_no_real_number(name, value):
+    with pytest.raises(TypeError, match=f"expected {name} to be a number, got "):
+        make(**{"rho": 0.1, name: value})
+
+
+@pytest.mark.parametrize("value", [math.nan, Decimal("NaN"), np.float32("nan"), math.inf, -1, Decimal("-Infinity")])
+def test_radii_out_of_range(value):
+    with pytest.raises(ValueError, match="expected a finite rho >= 0, got rho="):
+        make(value)

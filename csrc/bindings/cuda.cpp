@@ -27,6 +27,14 @@ auto by_type(const std::string& dtype, std::uintptr_t x, std::int64_t rows, std:
     throw std::invalid_argument("expected dtype 'float32' or 'float64', got '" + dtype + "'");
 }
 
+void check_sizes(std::int64_t rows, std::int64_t dim, std::int64_t left_dim, std::int64_t k) {
+    constexpr double kMostNumbers = 0x1p40;  // more than any memory holds
+    if (rows < 1 || dim < 1 || left_dim < 0 || k < 1 || k > rows)
+        throw std::invalid_argument("expected rows and dim >= 1, left_dim >= 0 and 1 <= k <= rows");
+    if (static_cast<double>(rows) * (static_cast<double>(dim) + static_cast<double>(left_dim)) > kMostNumbers)
+        throw std::invalid_argument("expected rows that fit memory");
+}
+
 py::tuple kmeans_plusplus(std::uintptr_t x, const std::string& dtype, std::int64_t rows, std::int64_t dim,
                           std::int64_t row_stride, std::int64_t k, const std::string& first,
                           std::uint64_t key, std::uintptr_t left, std::int64_t left_dim,
@@ -34,8 +42,13 @@ py::tuple kmeans_plusplus(std::uintptr_t x, const std::string& dtype, std::int64
                           std::vector<std::int64_t> initial, const std::string& algorithm,
                           std::int64_t refresh_every, bool potential, int device, std::uintptr_t stream,
                           std::uintptr_t workspace) {
+    check_sizes(rows, dim, left_dim, k);
     std::string why;
     if (saal::cuda_device_count(why) == 0) throw std::runtime_error("no CUDA device: " + why);
+    if (x == 0 || workspace == 0 || (left == 0 && left_dim > 0))
+        throw std::invalid_argument(
+            "expected addresses of the matrix, of left where left_dim > 0, and of the workspace");
+    if (row_stride < 0 || left_stride < 0) throw std::invalid_argument("expected strides of rows >= 0");
     saal::Options options;
     options.k = k;
     options.first = saal::parse_first(first);
@@ -57,6 +70,7 @@ py::tuple kmeans_plusplus(std::uintptr_t x, const std::string& dtype, std::int64
 
 std::int64_t workspace_bytes(const std::string& dtype, std::int64_t rows, std::int64_t dim,
                              std::int64_t left_dim, std::int64_t k, std::int64_t initial, bool weighted) {
+    check_sizes(rows, dim, left_dim, k);
     return by_type(dtype, 0, rows, dim, 0, 0, left_dim, 0,
                    [&](const auto& data) { return saal::cuda_workspace_bytes(data, k, initial, weighted); });
 }

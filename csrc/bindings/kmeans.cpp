@@ -27,6 +27,8 @@ saal::Matrix<T> as_matrix(const Array<T>& x) {
         throw std::invalid_argument(
             "expected x with its columns next to each other in memory, got strides (" +
             std::to_string(x.strides(0)) + ", " + std::to_string(x.strides(1)) + ") bytes");
+    if (reinterpret_cast<std::uintptr_t>(x.data()) % alignof(T) != 0)
+        throw std::invalid_argument("expected x aligned to its elements");
     return {x.data(), x.shape(0), x.shape(1), x.strides(0) / size};
 }
 
@@ -37,6 +39,7 @@ py::tuple kmeans_plusplus(const Array<T>& x, std::int64_t k, const std::string& 
                           const std::string& algorithm, int threads, const std::string& isa,
                           std::int64_t refresh_every, bool potential) {
     saal::Rows<T> rows{as_matrix(x), {nullptr, x.shape(0), 0, 0}, nullptr};
+    if (given.ndim() != 1) throw std::invalid_argument("expected uniforms of 1 dimension");
     if (left) rows.left = as_matrix(*left);
     if (left && rows.left.dim == 0)
         throw std::invalid_argument("expected a pair of at least one column each, got none in the first");
@@ -79,6 +82,9 @@ void define_kmeans(py::module_& m) {
     m.def(
         "choose_algorithm",
         [](std::int64_t rows, std::int64_t width, std::int64_t k, bool factored) {
+            if (rows < 1 || width < 1 || k < 1)
+                throw std::invalid_argument("expected rows, width and k >= 1, got " + std::to_string(rows) +
+                                            ", " + std::to_string(width) + " and " + std::to_string(k));
             switch (saal::choose_algorithm(rows, width, k, factored)) {
                 case saal::Algorithm::kPlain:
                     return "plain";

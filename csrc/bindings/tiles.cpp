@@ -10,6 +10,7 @@
 #include <string>
 
 #include "bindings/define.h"
+#include "conv/checks.h"
 #include "conv/winograd.h"
 
 namespace py = pybind11;
@@ -20,8 +21,16 @@ using saal::Convolution, saal::Images, saal::Map, saal::Rule;
 
 using Pair = std::array<std::int64_t, 2>;
 
+constexpr std::int64_t kMostZeros = std::int64_t{1} << 31;
+
 template <class T>
 using Array = py::array_t<T, 0>;
+
+template <class To>
+void check_aligned(const To* data, const char* name) {
+    if (reinterpret_cast<std::uintptr_t>(data) % alignof(To) != 0)
+        throw std::invalid_argument(std::string("expected ") + name + " aligned to its elements");
+}
 
 template <class To, class T>
 Images<To> as_images(To* data, const Array<T>& images, const char* name) {
@@ -32,6 +41,7 @@ Images<To> as_images(To* data, const Array<T>& images, const char* name) {
     for (int i = 0; i < 4; ++i)
         if (images.strides(i) % size != 0)
             throw std::invalid_argument(std::string("expected ") + name + " with strides of whole elements");
+    check_aligned(data, name);
     return {data,
             images.shape(0),
             images.shape(1),
@@ -53,12 +63,17 @@ template <class T>
 Convolution<T> as_layer(const py::array_t<T, py::array::c_style>& weight, const Pair& kernel,
                         const Pair& stride, const Pair& before, const Pair& dilation, std::int64_t groups,
                         std::int64_t inputs, std::int64_t outputs) {
-    if (groups < 1 || weight.size() != outputs * (inputs / groups) * kernel[0] * kernel[1])
+    const Convolution<T> layer{weight.data(),          {kernel[0], kernel[1]},     {stride[0], stride[1]},
+                               {before[0], before[1]}, {dilation[0], dilation[1]}, groups};
+    saal::check_layer(layer, inputs, outputs);
+    const double size = static_cast<double>(outputs) * static_cast<double>(inputs / groups) *
+                        static_cast<double>(kernel[0]) * static_cast<double>(kernel[1]);
+    if (static_cast<double>(weight.size()) != size)
         throw std::invalid_argument("expected weight [" + std::to_string(outputs) + ", " +
                                     std::to_string(inputs) + " / groups, *kernel], got " +
                                     std::to_string(weight.size()) + " numbers");
-    return {weight.data(),          {kernel[0], kernel[1]},     {stride[0], stride[1]},
-            {before[0], before[1]}, {dilation[0], dilation[1]}, groups};
+    check_aligned(layer.weight, "weight");
+    return layer;
 }
 
 Rule parse_rule(const std::string& map, double q) {
@@ -74,7 +89,9 @@ Rule parse_rule(const std::string& map, double q) {
 template <class T, class To>
 To* materialized_data(const Array<T>& given, To* data, std::int64_t count, std::int64_t outputs,
                       const py::array_t<T, py::array::c_style>& weight, std::int64_t groups) {
-    const std::int64_t size = count * saal::materialized_size(outputs, weight.size() / outputs, groups);
+    const std::int64_t each = saal::materialized_size(outputs, weight.size() / outputs, groups);
+    const std::int64_t size = count > 0 && each > INT64_MAX / count ? INT64_MAX : count * each;
+    check_aligned(data, "materialized");
     if (given.size() != size || !(given.flags() & py::array::c_style))
         throw std::invalid_argument("expected materialized gradients of " + std::to_string(size) +
                                     " contiguous numbers, got " + std::to_string(given.size()));
@@ -145,7 +162,14 @@ void winograd_conv(const Array<T>& x, const py::array_t<T, py::array::c_style>& 
                    const Pair& before, bool backward, int threads, const std::string& isa) {
     const auto images = read(x, "x");
     const auto outputs = as_images(out.mutable_data(), out, "out");
-    const auto layer = as_layer(weight, {3, 3}, {1, 1}, before, {1, 1}, 1, images.channels, outputs.channels);
+    auto layer = as_layer(weight, {3, 3}, {1, 1}, {0, 0}, {1, 1}, 1, images.channels, outputs.channels);
+    for (std::size_t side = 0; side < 2;
+         ++side) {  // a backward pass may leave out pixels: fewer zeros than none
+        if (before[side] < -kMostZeros || before[side] > kMostZeros)
+            throw std::invalid_argument("expected zeros before the images in number at most 2^31, got " +
+                                        std::to_string(before[side]));
+        layer.before[side] = before[side];
+    }
     if (!saal::winograd_fits(layer, images.channels, outputs.channels))
         throw std::invalid_argument("expected channels in multiples of 16");
     if (images.count != outputs.count || !saal::channels_last(images) || !saal::channels_last(outputs))
@@ -165,7 +189,7 @@ void define(py::module_& m) {
     m.def("tile_norm", &norm<T>, py::arg("a").noconvert(), py::arg("g").noconvert(),
           py::arg("weight").noconvert(), py::arg("kernel"), py::arg("stride"), py::arg("before"),
           py::arg("dilation"), py::arg("groups"), py::arg("map"), py::arg("q"),
-          py::arg("materialized") = py::none(), py::arg("threads") = 1, py::arg("isa") = "",
+          py::arg("materialized").noconvert() = py::none(), py::arg("threads") = 1, py::arg("isa") = "",
           "Each sample's norm: the sum over its mapped weight gradient, which is written to `materialized` "
           "where "
           "given. "

@@ -1,5 +1,7 @@
 #include "conv/diagonal_sums.h"
 
+#include <algorithm>
+
 #include "support/isa.h"
 #include "support/workers.h"
 
@@ -7,7 +9,7 @@ namespace saal {
 namespace {
 
 /// A thread with fewer additions than these would wake up after the others have done its part.
-constexpr std::int64_t kAdditionsPerThread = 1 << 20;
+constexpr double kAdditionsPerThread = 1 << 20;
 
 }  // namespace
 
@@ -17,9 +19,9 @@ void diagonal_sums(const T* pixels, T* out, std::int64_t batch, const Window& wi
     const auto& table = find_table<DiagonalTable>(SAAL_BUILT_TABLES(diagonal_table), isa);
     const DiagonalSums<T> sums = of_type<T>(table);
     const std::int64_t positions = window.out_height * window.out_width, rows = batch * positions;
-    const std::int64_t additions = rows * positions * window.kernel_y * window.kernel_x;
-    const std::int64_t useful = additions / kAdditionsPerThread + 1;
-    Workers workers(static_cast<int>(useful < threads ? useful : threads));
+    const double additions = static_cast<double>(rows) * static_cast<double>(positions) *
+                             static_cast<double>(window.kernel_y * window.kernel_x);
+    Workers workers(static_cast<int>(std::min(additions / kAdditionsPerThread + 1, double(threads))));
     workers.run(rows, [&](std::int64_t begin, std::int64_t end) { sums(pixels, out, window, begin, end); });
 }
 

@@ -171,7 +171,7 @@ class Patches {
         if (skips(layer, side)) {
             std::int64_t& extent = side == 0 ? images.height : images.width;
             extent = std::min(size, (extent + layer.stride[side] - 1) / layer.stride[side]);
-            (side == 0 ? images.height_stride : images.width_stride) *= layer.stride[side];
+            if (extent > 1) (side == 0 ? images.height_stride : images.width_stride) *= layer.stride[side];
         }
         return images;
     }

@@ -14,6 +14,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "conv/checks.h"
 #include "conv/pack.h"
 #include "conv/select_kernels.h"
 #include "conv/winograd.h"
@@ -26,21 +27,6 @@ namespace {
 constexpr std::int64_t kChunkPositions = 256;  // a chunk takes samples until it has about so many positions
 constexpr std::int64_t kBlockBytes = 3 << 17;  // of a block's strips: with G and the outputs they fit L2
 constexpr std::int64_t kBlockStrips = 16;      // of a block, at most: its step stays in L1
-
-void check(bool fits, const char* expected) {
-    if (!fits) throw std::invalid_argument(std::string("expected ") + expected);
-}
-
-template <class T>
-void check_layer(const Images<const T>& a, const Images<const T>& g, const Convolution<T>& layer) {
-    check(layer.groups > 0 && a.channels % layer.groups == 0 && g.channels % layer.groups == 0,
-          "channels that groups divide");
-    check(a.count == g.count, "as many inputs as output gradients");
-    for (int side = 0; side < 2; ++side)
-        check(layer.kernel[side] > 0 && layer.stride[side] > 0 && layer.dilation[side] > 0 &&
-                  layer.before[side] >= 0,
-              "kernel, stride and dilation > 0, padding >= 0");
-}
 
 /// A job's arrays. Those that it does not need are null.
 template <class T>
@@ -259,17 +245,15 @@ class TileJob {
 
 constexpr std::int64_t kWidestPanel = 32;  // of any instruction set: every panel's width divides it
 
-template <class T>
-void check_step(const Images<const T>& x, const Convolution<T>& layer, const Images<T>& out) {
-    check(layer.groups > 0 && x.channels % layer.groups == 0 && out.channels % layer.groups == 0,
-          "channels that groups divide");
-    check(out.channel_stride == 1 || out.width_stride == 1, "out with channels or columns side by side");
-    check(out.count == x.count, "out of as many samples as x");
-}
-
 }  // namespace
 
 std::int64_t materialized_size(std::int64_t outputs, std::int64_t inputs, std::int64_t groups) {
+    check(outputs >= 0 && inputs >= 0 && groups > 0 && outputs % groups == 0,
+          "outputs and inputs >= 0, groups that divide the outputs");
+    check((static_cast<double>(outputs) + static_cast<double>(groups) * kWidestPanel) *
+                  (static_cast<double>(inputs) + kStrip) <
+              kMostNumbers,
+          "outputs and inputs whose product fits memory");
     const std::int64_t columns = (outputs / groups + kWidestPanel - 1) / kWidestPanel * kWidestPanel;
     return groups * columns * ((inputs + kStrip - 1) / kStrip * kStrip);
 }
@@ -277,7 +261,7 @@ std::int64_t materialized_size(std::int64_t outputs, std::int64_t inputs, std::i
 template <class T>
 void tile_norm(const Images<const T>& a, const Images<const T>& g, const Convolution<T>& layer,
                const Rule& rule, int threads, const std::string& isa, T* norms, T* materialized) {
-    check_layer(a, g, layer);
+    check_factors(a, g, layer);
     if (channels_last(a) && channels_last(g) && winograd_fits(layer, a.channels, g.channels) &&
         winograd_gains(g.height, g.width))
         return winograd_norm(a, g, layer, rule, threads, isa, norms, materialized);
@@ -291,8 +275,8 @@ template <class T>
 void tile_apply(const Images<const T>& a, const Images<const T>& g, const Images<const T>& x,
                 const Convolution<T>& layer, const Rule& rule, const Step<T>& step, int threads,
                 const std::string& isa, const Images<T>& out) {
-    check_layer(a, g, layer);
-    check_step(x, layer, out);
+    check_factors(a, g, layer);
+    check_reading(x, layer, out);
     check(x.count == a.count && x.channels == a.channels, "x of as many samples and channels as a");
     check(out.channels == g.channels, "out of as many channels as g");
     TileJob<T>(tile_kernels<T>(isa), {&a, &g, nullptr, &x, &out, step}, layer, rule, threads).run();
@@ -302,7 +286,7 @@ template <class T>
 void apply_materialized(const T* materialized, const Images<const T>& x, const Convolution<T>& layer,
                         const Rule& rule, const Step<T>& step, int threads, const std::string& isa,
                         const Images<T>& out) {
-    check_step(x, layer, out);
+    check_reading(x, layer, out);
     if (channels_last(x) && channels_last(out) && step.include_weight &&
         winograd_fits(layer, x.channels, out.channels) && winograd_gains(out.height, out.width))
         return winograd_apply(materialized, x, layer, rule, step, threads, isa, out);

@@ -33,7 +33,8 @@ struct Rule {
 };
 
 /// How many numbers one sample's materialized weight gradient takes. It lies in the order of the tiles, with
-/// outputs and inputs rounded up to the panels and strips of any instruction set.
+/// outputs and inputs rounded up to the panels and strips of any instruction set. Throws
+/// std::invalid_argument for numbers that are none of a layer's.
 std::int64_t materialized_size(std::int64_t outputs, std::int64_t inputs, std::int64_t groups);
 
 /// norms[n] = Σ φ(M_n, W), with M_n the weight gradient of input a[n] and output gradient g[n]. Writes every

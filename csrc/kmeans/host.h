@@ -17,17 +17,17 @@ namespace saal {
 /// Throws for bad weights and initial rows, and where fewer than k rows are left to choose.
 inline void check_choice(std::int64_t rows, const Options& options) {
     using std::to_string;
-    std::vector<std::int64_t> initial = options.initial;
-    std::sort(initial.begin(), initial.end());
-    for (std::size_t i = 0; i < initial.size(); ++i) {
-        if (initial[i] < 0 || initial[i] >= rows)
+    std::vector<bool> seen(options.initial.empty() ? 0 : static_cast<std::size_t>(rows));
+    for (const std::int64_t row : options.initial) {
+        if (row < 0 || row >= rows)
             throw std::invalid_argument("expected initial rows in [0, " + to_string(rows) + "), got " +
-                                        to_string(initial[i]));
-        if (i > 0 && initial[i] == initial[i - 1])
-            throw std::invalid_argument("expected different initial rows, got row " + to_string(initial[i]) +
+                                        to_string(row));
+        if (seen[static_cast<std::size_t>(row)])
+            throw std::invalid_argument("expected different initial rows, got row " + to_string(row) +
                                         " twice");
+        seen[static_cast<std::size_t>(row)] = true;
     }
-    if (!initial.empty() && options.first == First::kArgmax)
+    if (!options.initial.empty() && options.first == First::kArgmax)
         throw std::invalid_argument("expected first='random' with initial rows, got 'argmax'");
     std::int64_t left = rows;
     std::string who = "the number of rows";
@@ -47,8 +47,8 @@ inline void check_choice(std::int64_t rows, const Options& options) {
             throw std::invalid_argument("expected weights of a finite sum, got an overflow");
         who = "the number of rows of positive weight";
     }
-    if (!initial.empty()) {
-        for (const auto row : initial)
+    if (!options.initial.empty()) {
+        for (const auto row : options.initial)
             left -= static_cast<std::int64_t>(options.weights == nullptr || options.weights[row] > 0.0);
         who += " that aren't initial";
     }
@@ -119,11 +119,14 @@ inline std::int64_t largest_norm(const std::vector<double>& norms, const double*
 /// it.
 class Unchosen {
   public:
+    /// `taken` may name a row several times.
     Unchosen(std::int64_t rows, const std::vector<std::int64_t>& taken)
-        : counts_(static_cast<std::size_t>(rows) + 1, 1),
-          left_(rows - static_cast<std::int64_t>(taken.size())) {
+        : counts_(static_cast<std::size_t>(rows) + 1, 1), left_(rows) {
         counts_[0] = 0;
-        for (const auto row : taken) counts_[static_cast<std::size_t>(row) + 1] = 0;
+        for (const auto row : taken) {
+            left_ -= counts_[static_cast<std::size_t>(row) + 1];
+            counts_[static_cast<std::size_t>(row) + 1] = 0;
+        }
         for (std::size_t i = 1; i < counts_.size(); ++i)
             if (i + (i & -i) < counts_.size()) counts_[i + (i & -i)] += counts_[i];
         while (2 * top_ < counts_.size()) top_ *= 2;
@@ -158,8 +161,6 @@ inline void fill(std::vector<std::int64_t>& chosen, std::int64_t rows, const Opt
     if (options.weights != nullptr)
         for (std::int64_t i = 0; i < rows; ++i)
             if (options.weights[i] == 0.0) taken.push_back(i);
-    std::sort(taken.begin(), taken.end());
-    taken.erase(std::unique(taken.begin(), taken.end()), taken.end());
     Unchosen unchosen(rows, taken);
     while (static_cast<std::int64_t>(chosen.size()) < options.k) {
         chosen.push_back(unchosen.take(options.uniforms(from++)));

@@ -3,6 +3,7 @@
 // not differences of prefix sums, which cancel where a cell is narrow.
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <vector>
 
 #include "kmeans/algorithms.h"
@@ -50,9 +51,20 @@ std::uint64_t sortable(double value) {
     return (bits >> 63) != 0 ? ~bits : bits | 0x8000000000000000u;
 }
 
+/// Calls work(i) for i < n, and `between` now and then.
+template <class Work>
+void over_rows(std::size_t n, const std::function<void()>& between, const Work& work) {
+    constexpr std::size_t kTogether = 1 << 20;  // some 10 ms
+    for (std::size_t begin = 0; begin < n; begin += kTogether) {
+        between();
+        const std::size_t end = std::min(n, begin + kTogether);
+        for (std::size_t i = begin; i < end; ++i) work(i);
+    }
+}
+
 /// The rows in the order of their numbers, of equals the lower row first. A radix sort by 11 bits a pass.
 template <class T>
-std::vector<std::int64_t> sorted_order(const Matrix<T>& x) {
+std::vector<std::int64_t> sorted_order(const Matrix<T>& x, const std::function<void()>& between) {
     using Key = decltype(sortable(T{}));
     struct Entry {
         Key key;
@@ -63,14 +75,16 @@ std::vector<std::int64_t> sorted_order(const Matrix<T>& x) {
     constexpr Key kMask = (Key{1} << kBits) - 1;
     const auto n = static_cast<std::size_t>(x.rows);
     std::vector<std::size_t> counts(static_cast<std::size_t>(kPasses) << kBits);
-    std::vector<Entry> entries(n), next(n);
-    for (std::size_t i = 0; i < n; ++i) {
+    std::vector<Entry> entries(n);
+    between();
+    std::vector<Entry> next(n);
+    over_rows(n, between, [&](std::size_t i) {
         Entry& entry = entries[i];
         entry.key = sortable(*x.row(static_cast<std::int64_t>(i)));
         std::memcpy(entry.row, &i, sizeof entry.row);
         for (int pass = 0; pass < kPasses; ++pass)
             ++counts[(static_cast<std::size_t>(pass) << kBits) + ((entry.key >> (pass * kBits)) & kMask)];
-    }
+    });
     for (int pass = 0; pass < kPasses; ++pass) {
         std::size_t* count = counts.data() + (static_cast<std::size_t>(pass) << kBits);
         std::size_t before = 0;
@@ -79,11 +93,14 @@ std::vector<std::int64_t> sorted_order(const Matrix<T>& x) {
             count[digit] = before;
             before += here;
         }
-        for (const Entry& entry : entries) next[count[(entry.key >> (pass * kBits)) & kMask]++] = entry;
+        over_rows(n, between, [&](std::size_t i) {
+            next[count[(entries[i].key >> (pass * kBits)) & kMask]++] = entries[i];
+        });
         entries.swap(next);
     }
     std::vector<std::int64_t> order(n);
-    for (std::size_t i = 0; i < n; ++i) std::memcpy(order.data() + i, entries[i].row, sizeof entries[i].row);
+    over_rows(n, between,
+              [&](std::size_t i) { std::memcpy(order.data() + i, entries[i].row, sizeof entries[i].row); });
     return order;
 }
 
@@ -92,23 +109,25 @@ std::vector<std::int64_t> sorted_order(const Matrix<T>& x) {
 template <class T>
 Seeding draw_sorted(const Rows<T>& x, const Options& options, const PassTable& table) {
     const auto n = static_cast<std::size_t>(x.count());
-    for (std::size_t i = 0; i < n; ++i)
+    over_rows(n, options.between, [&](std::size_t i) {
         if (!std::isfinite(*x.x.row(static_cast<std::int64_t>(i))))
             throw_not_finite(static_cast<std::int64_t>(i));
-    const std::vector<std::int64_t> order = sorted_order(x.x);
+    });
+    const std::vector<std::int64_t> order = sorted_order(x.x, options.between);
     std::vector<T> values(n);
     std::vector<double> weights(options.weights == nullptr ? 0 : n);
-    for (std::size_t i = 0; i < n; ++i) {
+    over_rows(n, options.between, [&](std::size_t i) {
         values[i] = *x.x.row(order[i]);
         if (options.weights != nullptr) weights[i] = options.weights[order[i]];
-    }
+    });
 
     Options sorted = options;
     if (options.weights != nullptr) sorted.weights = weights.data();
     if (!options.initial.empty()) {
         std::vector<std::int64_t> place(n);
-        for (std::size_t i = 0; i < n; ++i)
+        over_rows(n, options.between, [&](std::size_t i) {
             place[static_cast<std::size_t>(order[i])] = static_cast<std::int64_t>(i);
+        });
         for (auto& row : sorted.initial) row = place[static_cast<std::size_t>(row)];
     }
     Rows<T> line = x;

@@ -3,11 +3,13 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <mutex>
-#include <system_error>
 #include <thread>
 #include <vector>
+
+#include "support/first_error.h"
 
 namespace saal {
 
@@ -15,11 +17,13 @@ namespace saal {
 class Team {
   public:
     explicit Team(int size) {
+        threads_.reserve(static_cast<std::size_t>(size > 1 ? size - 1 : 0));
         try {
             for (int member = 1; member < size; ++member)
                 threads_.emplace_back([this, member] { serve(member); });
-        } catch (const std::system_error&) {
-            // The system gives no more threads: those at hand do the work, with the same result.
+        } catch (const std::exception&) {
+            // The system gives no more threads, or no memory for them: those at hand do the work, with the
+            // same result.
         }
     }
     Team(const Team&) = delete;
@@ -36,8 +40,8 @@ class Team {
 
     int size() const { return static_cast<int>(threads_.size()) + 1; }
 
-    /// Calls work(begin, end) on contiguous parts of [0, count), one a thread, and waits. `work` must not
-    /// throw.
+    /// Calls work(begin, end) on contiguous parts of [0, count), one a thread, and waits. Throws the first
+    /// exception of theirs, once all have ended.
     void run(std::int64_t count, const std::function<void(std::int64_t, std::int64_t)>& work) {
         if (threads_.empty()) return work(0, count);
         {
@@ -48,9 +52,12 @@ class Team {
             ++round_;
         }
         start_.notify_all();
-        part(0, count, work);
-        std::unique_lock<std::mutex> lock(mutex_);
-        done_.wait(lock, [this] { return busy_ == 0; });
+        error_.keep([&] { part(0, count, work); });
+        {
+            std::unique_lock<std::mutex> lock(mutex_);
+            done_.wait(lock, [this] { return busy_ == 0; });
+        }
+        error_.rethrow();
     }
 
   private:
@@ -72,7 +79,7 @@ class Team {
             const auto* work = work_;
             const std::int64_t count = count_;
             lock.unlock();
-            part(member, count, *work);
+            error_.keep([&] { part(member, count, *work); });
             lock.lock();
             if (--busy_ == 0) done_.notify_one();
         }
@@ -86,6 +93,7 @@ class Team {
     std::size_t busy_ = 0;
     std::uint64_t round_ = 0;
     bool stop_ = false;
+    FirstError error_;
 };
 
 }  // namespace saal

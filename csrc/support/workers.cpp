@@ -40,16 +40,19 @@ bool torch_lends_threads() {
 struct Shares {
     std::int64_t count, size;
     const std::function<void(std::int64_t, std::int64_t)>& work;
+    FirstError error{};
 };
 
 /// Parts [first, last) of the `size` that [0, count) is divided into.
 void run_parts(std::int64_t first, std::int64_t last, void* context) {
-    const Shares& shares = *static_cast<const Shares*>(context);
-    for (std::int64_t part = first; part < last; ++part) {
-        const std::int64_t begin = shares.count * part / shares.size;
-        const std::int64_t end = shares.count * (part + 1) / shares.size;
-        if (begin < end) shares.work(begin, end);
-    }
+    Shares& shares = *static_cast<Shares*>(context);
+    shares.error.keep([&] {
+        for (std::int64_t part = first; part < last; ++part) {
+            const std::int64_t begin = shares.count * part / shares.size;
+            const std::int64_t end = shares.count * (part + 1) / shares.size;
+            if (begin < end) shares.work(begin, end);
+        }
+    });
 }
 
 }  // namespace
@@ -75,10 +78,11 @@ Workers::Workers(int size) : size_(std::max(size, 1)) {
 
 void Workers::run(std::int64_t count, const std::function<void(std::int64_t, std::int64_t)>& work) {
     if (team_.has_value()) return team_->run(count, work);
+    if (size_ == 1) return count > 0 ? work(0, count) : void();
     Shares shares{count, size_, work};
-    if (size_ == 1) return run_parts(0, 1, &shares);
     if (torch_parallel_for(0, size_, 1, run_parts, &shares) != 0)
         throw std::runtime_error("torch_parallel_for failed");
+    shares.error.rethrow();
 }
 
 }  // namespace saal

@@ -24,7 +24,7 @@ class Workers {
     explicit Workers(int size);
 
     /// Calls work(begin, end) on at most `size` contiguous parts of [0, count), and waits. The parts do not
-    /// depend on how many threads torch has. `work` must not throw.
+    /// depend on how many threads torch has. Throws the first exception of `work`, once all have ended.
     void run(std::int64_t count, const std::function<void(std::int64_t, std::int64_t)>& work);
 
   private:

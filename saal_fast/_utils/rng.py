@@ -27,14 +27,15 @@ def ensure_generator(generator: torch.Generator | None) -> torch.Generator:
     """The generator itself, or for None a new one with fresh entropy."""
     check_generator(generator)
     if generator is None:
-        generator = torch.Generator()
+        generator = torch.Generator("cpu")
         generator.seed()
     return generator
 
 
 def draw_seed(generator: torch.Generator | None) -> int:
     """A seed in [0, 2⁶²), drawn from the generator."""
-    return int(torch.randint(2**62, (), generator=ensure_generator(generator)))
+    generator = ensure_generator(generator)
+    return int(torch.randint(2**62, (), dtype=torch.int64, generator=generator, device=generator.device))
 
 
 @contextmanager

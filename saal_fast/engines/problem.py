@@ -85,7 +85,7 @@ class Problem:
             embeddings: whether results carry the gradient by the last linear layer.
 
         Raises:
-            ValueError: there is no trainable parameter, or none is chosen.
+            ValueError: there is no trainable parameter, or none is chosen; a parameter or buffer is on meta.
             TypeError: a parameter to perturb is no floating-point tensor, or none of the type that `precision` is for.
         """
         trainable = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
@@ -108,6 +108,12 @@ class Problem:
         if precision is not None:
             _check_precision(params, device, precision)
         state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        empty = next((n for n, t in state.items() if t.is_meta), None)
+        if empty is not None:
+            raise ValueError(
+                f"expected a model whose parameters and buffers have values, got {empty} on meta: materialise the model "
+                "first (model.to_empty(device=...), then load_state_dict)"
+            )
         fit = {n: _fit(t, device) for n, t in state.items()}
         others = {n: t for n, t in fit.items() if n not in params and t is not state[n]}
         return cls(model, {n: fit[n].detach() for n in params}, others, rule, task, device, precision, embeddings)

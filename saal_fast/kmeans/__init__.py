@@ -12,6 +12,7 @@ why they are exact.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, SupportsIndex, TypeAlias, overload
 
@@ -21,6 +22,8 @@ from torch import Tensor
 
 from saal_fast import _native
 
+from .._utils.eager import outside_compile
+from .._utils.proofs import Proof, proven
 from .inputs import Algorithm, Array, Data, First, Points, as_count, as_data, check_options
 from .reference import kmeans_plusplus_reference
 from .uniforms import draw_uniforms, seed_to_key
@@ -79,6 +82,7 @@ def kmeans_plusplus(
 ) -> tuple[Tensor, SeedingInfo]: ...
 
 
+@outside_compile
 def kmeans_plusplus(
     x: Points,
     k: SupportsIndex,
@@ -172,6 +176,16 @@ def _draw_cuda(data: Data, k: int, first: First, key: int, algorithm: Algorithm,
     if cuda is None:
         _log.warning("kmeans_plusplus copies x to the CPU: the CUDA module is %s", _native.why_no_cuda())
         return None
+    if not proven(_PROOF, x.device):
+        return None
+    return _search_cuda(data, k, first, key, chosen, potential)
+
+
+def _search_cuda(data: Data, k: int, first: First, key: int, algorithm: str, potential: bool) -> _Seeding:
+    """Draws k rows by the CUDA module."""
+    cuda: Any = _native.cuda()
+    x, left = data.x, data.left
+    (n, dim), columns = x.shape, 0 if left is None else left.shape[1]
     size = cuda.workspace_bytes(
         dtype=_name(x),
         rows=n,
@@ -196,13 +210,35 @@ def _draw_cuda(data: Data, k: int, first: First, key: int, algorithm: Algorithm,
         left_stride=0 if left is None else left.stride(0),
         weights=None if data.weights is None else data.weights.numpy(),
         initial=data.initial,
-        algorithm=chosen,
+        algorithm=algorithm,
         potential=potential,
         device=x.device.index,
         stream=torch.cuda.current_stream(x.device).cuda_stream,
         workspace=space.data_ptr(),
     )
     return seeding
+
+
+def _trials(device: torch.device) -> Iterator[tuple[Tensor, Tensor | None, str]]:
+    """Data and algorithms on which the CUDA module proves itself: rows and pairs of both types."""
+    generator = torch.Generator("cpu").manual_seed(0)
+    for dtype in (torch.float32, torch.float64):
+        x = torch.randn(700, 5, dtype=torch.float64, generator=generator, device="cpu").to(device, dtype)
+        for left in (None, x[:, :3].contiguous()):
+            for algorithm in ("plain", "rejection"):
+                yield x, left, algorithm
+
+
+def _trial(x: Tensor, left: Tensor | None, algorithm: str) -> Tensor:
+    return torch.from_numpy(_search_cuda(Data(x, left, None, []), 30, "random", 7, algorithm, False)[0])
+
+
+def _trial_on_cpu(x: Tensor, left: Tensor | None, algorithm: str) -> Tensor:
+    data = Data(x.cpu(), None if left is None else left.cpu(), None, [])
+    return torch.from_numpy(_draw(data, 30, "random", 7, algorithm, False)[0])
+
+
+_PROOF = Proof("kmeans_plusplus", _trials, _trial, _trial_on_cpu)
 
 
 def _name(x: Tensor) -> str:

@@ -66,7 +66,7 @@ def kmeans_plusplus_reference(
         raise ValueError("expected algorithm='plain', 'rejection' or 'sorted', got 'auto'")
     data = as_data(x, weights, initial)
     count = as_count(k, len(data))
-    numbers = torch.as_tensor(uniforms, dtype=torch.float64)
+    numbers = torch.as_tensor(uniforms, dtype=torch.float64, device="cpu")
     if not bool(((numbers >= 0.0) & (numbers < 1.0)).all()):
         raise ValueError(f"expected uniforms in [0, 1), got {numbers.tolist()}")
     if algorithm != "rejection" and len(numbers) < count:
@@ -83,9 +83,13 @@ def kmeans_plusplus_reference(
             None if data.weights is None else data.weights[order],
             [int(place[row]) for row in data.initial],
         )
-        return order[torch.tensor(_Search(data, count, first, numbers).plain())]
+        return order[_rows(_Search(data, count, first, numbers).plain())]
     search = _Search(data, count, first, numbers)
-    return torch.tensor(search.rejection(refresh_every) if algorithm == "rejection" else search.plain())
+    return _rows(search.rejection(refresh_every) if algorithm == "rejection" else search.plain())
+
+
+def _rows(chosen: list[int]) -> Tensor:
+    return torch.tensor(chosen, dtype=torch.int64, device="cpu")
 
 
 class _Search:
@@ -94,7 +98,7 @@ class _Search:
         self.right = data.x.cpu().double()
         self.left = None if data.left is None else data.left.cpu().double()
         self.n = len(self.right)
-        self.sample = torch.ones(self.n, dtype=torch.float64) if data.weights is None else data.weights
+        self.sample = torch.ones(self.n, dtype=torch.float64, device="cpu") if data.weights is None else data.weights
         self.weighted = data.weights is not None
         _check_choice(data, k, first)
         finite = self.right.isfinite().all(dim=1)
@@ -106,7 +110,7 @@ class _Search:
         if self.left is not None:
             self.norms = _lane_sum(self.left * self.left) * self.norms
             _check_overflow(self.norms)
-        self.weights = torch.full((self.n,), torch.inf, dtype=torch.float64)
+        self.weights = torch.full((self.n,), torch.inf, dtype=torch.float64, device="cpu")
         self.chosen: list[int] = []
         if not self.initial:
             self.chosen.append(self.first_row(first))
@@ -224,7 +228,7 @@ def _check_choice(data: Data, k: int, first: First) -> None:
             raise ValueError(f"expected different initial rows, got row {row} twice")
     if data.initial and first == "argmax":
         raise ValueError("expected first='random' with initial rows, got 'argmax'")
-    eligible, who = torch.ones(n, dtype=torch.bool), "the number of rows"
+    eligible, who = torch.ones(n, dtype=torch.bool, device="cpu"), "the number of rows"
     if data.weights is not None:
         bad = (~(data.weights.isfinite() & (data.weights >= 0.0))).nonzero()
         if len(bad):
@@ -277,7 +281,7 @@ def _row_at(weights: Tensor, u: float) -> int | None:
     blocks = _parent_sums(weights)
     groups = _parent_sums(blocks)
     total = list(itertools.accumulate(groups.tolist()))[-1]
-    _check_overflow(torch.tensor(total, dtype=torch.float64))
+    _check_overflow(torch.tensor(total, dtype=torch.float64, device="cpu"))
     if total == 0.0:
         return None
     index, rest = 0, u * total

@@ -53,7 +53,7 @@ def seed_to_key(seed: int | torch.Generator | None) -> int:
     if seed is None:
         return int.from_bytes(os.urandom(8), "little")
     if isinstance(seed, torch.Generator):
-        drawn = torch.randint(-(2**63), 2**63 - 1, (), generator=seed, device=seed.device)
+        drawn = torch.randint(-(2**63), 2**63 - 1, (), dtype=torch.int64, generator=seed, device=seed.device)
         return int(drawn) & _MASK
     number = as_integer("seed", seed, "an integer, a torch.Generator or None")
     if not 0 <= number <= _MASK:

@@ -27,7 +27,7 @@ def parse_answers(indices: Any, labels: Any, *, size: int | None = None) -> tupl
             out of range or repeated.
     """
     try:
-        at = torch.as_tensor(indices)
+        at = torch.as_tensor(indices, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"expected positions as whole numbers of shape [n]: {error}") from error
     if at.numel() == 0:
@@ -40,7 +40,7 @@ def parse_answers(indices: Any, labels: Any, *, size: int | None = None) -> tupl
         if word is not None:
             raise TypeError(f"expected labels as numbers, the classes' positions say; got {word!r}")
     try:
-        answers = torch.as_tensor(labels)
+        answers = torch.as_tensor(labels, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"expected labels as numbers, or arrays of one shape: {error}") from error
     if answers.ndim < 1 or len(answers) != len(at):
@@ -62,7 +62,7 @@ def match_labels(labels: list[Any], known: Any) -> list[Any]:
     Raises:
         ValueError: the labels have another shape, or a type that is not converted.
     """
-    given, expected = torch.tensor(labels), torch.tensor(known)
+    given, expected = torch.tensor(labels, device="cpu"), torch.tensor(known, device="cpu")
     if not labels:
         return labels
     if given.shape[1:] != expected.shape:

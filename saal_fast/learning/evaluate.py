@@ -37,7 +37,7 @@ class Accuracy:
             TypeError: labels or batch_size are not whole numbers.
             ValueError: labels have another shape than [N], or batch_size is below 1.
         """
-        labels = torch.as_tensor(self.labels).cpu()
+        labels = torch.as_tensor(self.labels, device="cpu")
         if labels.ndim != 1:
             raise ValueError(f"expected labels of shape [N], a class for each sample; got {list(labels.shape)}")
         if len(labels) and (labels.is_floating_point() or labels.is_complex()):
@@ -57,7 +57,7 @@ class Accuracy:
             logits_of(model(*batch.args, **batch.kwargs)).argmax(1).cpu()
             for batch in Stream(self.inputs, device).batches(self.batch_size)
         ]
-        guessed = torch.cat(guesses) if guesses else torch.zeros(0, dtype=torch.int64)
+        guessed = torch.cat(guesses) if guesses else torch.zeros(0, dtype=torch.int64, device="cpu")
         if not len(guessed) == len(self.labels) > 0:
             raise ValueError(
                 f"expected a label for each of the {len(guessed)} samples (at least one), got {len(self.labels)}"

@@ -165,7 +165,7 @@ class ActiveLearner:
             if "ask" not in self._ledger.current:
                 self._phases.fit()
                 self._phases.choose()
-            return torch.tensor(self._ledger.pending(), dtype=torch.int64)
+            return torch.tensor(self._ledger.pending(), dtype=torch.int64, device="cpu")
 
     def tell(self, indices: Any, labels: Any) -> None:
         """Records labels of samples that were asked for, all at once or in parts.
@@ -279,7 +279,7 @@ class ActiveLearner:
                 ledger.write("ask", {"indices": rows, "scores": []})
                 ledger.write("tell", {"indices": rows, "labels": labels})
         elif not ledger.records[0]:
-            drawn = torch.randperm(ledger.size, generator=self._phases.generator())[: self._start]
+            drawn = torch.randperm(ledger.size, generator=self._phases.generator(), device="cpu")[: self._start]
             ledger.write("ask", {"indices": drawn.tolist(), "scores": [], "oracle": ledger.seeds.draw()})
 
 

@@ -174,13 +174,15 @@ class Ledger:
         """
         whole = [self.round(n) for n in range(self.number if before is None else before)]
         return (
-            torch.cat([r.asked for r in whole if r.asked is not None] or [torch.zeros(0, dtype=torch.int64)]),
-            torch.cat([r.labels for r in whole if r.labels is not None] or [torch.zeros(0, dtype=torch.int64)]),
+            torch.cat([r.asked for r in whole if r.asked is not None] or [torch.zeros(0, dtype=torch.int64, device="cpu")]),
+            torch.cat(
+                [r.labels for r in whole if r.labels is not None] or [torch.zeros(0, dtype=torch.int64, device="cpu")]
+            ),
         )
 
     def unlabelled(self, before: int | None = None) -> Tensor:
         """Positions without a label, ascending; int64. Args as in `labelled`."""
-        rest = torch.ones(self.size, dtype=torch.bool)
+        rest = torch.ones(self.size, dtype=torch.bool, device="cpu")
         rest[self.labelled(before)[0]] = False
         return rest.nonzero()[:, 0]
 
@@ -198,8 +200,10 @@ class Ledger:
             labelled=fit.get("labelled", 0),
             training=to_floats(fit.get("training", {})),
             metrics=to_floats(fit.get("metrics", {})),
-            asked=None if ask is None else torch.tensor(ask["indices"], dtype=torch.int64),
-            scores=None if ask is None else torch.tensor([to_float(score) for score in ask["scores"]], dtype=torch.float64),
+            asked=None if ask is None else torch.tensor(ask["indices"], dtype=torch.int64, device="cpu"),
+            scores=None
+            if ask is None
+            else torch.tensor([to_float(score) for score in ask["scores"]], dtype=torch.float64, device="cpu"),
             labels=_in_order(ask["indices"], record["tell"]) if ask is not None and _is_complete(record) else None,
         )
 
@@ -245,4 +249,4 @@ def _is_complete(record: dict[str, dict[str, Any]]) -> bool:
 def _in_order(indices: list[int], tell: dict[str, Any]) -> Tensor:
     """The labels in the order the samples were asked for."""
     answers = dict(zip(tell["indices"], tell["labels"], strict=True))
-    return torch.tensor([answers[i] for i in indices])
+    return torch.tensor([answers[i] for i in indices], device="cpu")

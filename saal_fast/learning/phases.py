@@ -165,7 +165,9 @@ class Phases:
         self._restore_strategy(model)
         generator = self.generator()
         if self.candidates is not None and self.candidates < len(rest):
-            rest = rest[torch.randperm(len(rest), generator=generator)[: self.candidates].sort().values]
+            rest = rest[
+                torch.randperm(len(rest), generator=generator, device=generator.device)[: self.candidates].sort().values
+            ]
         k = min(self.k, len(rest))
         with seeded(ledger.seeds.draw()):
             chosen = self.strategy.select(model, take(self.pool, rest), k, labelled=labelled, generator=self.generator())
@@ -193,7 +195,7 @@ class Phases:
             state = self.load_fit(ledger.number)["hook"]
         if state:
             with seeded(0):  # a dataset may draw from the global generators
-                self._hook(model, ledger.number, state, torch.Generator()).close()
+                self._hook(model, ledger.number, state, torch.Generator("cpu")).close()
 
     def _hook(self, model: nn.Module, number: int, state: dict[str, Any] | None, generator: torch.Generator) -> TrainingHook:
         rows, unlabelled = self.ledger.labelled(number)[0], self.ledger.unlabelled(number)
@@ -228,7 +230,7 @@ class Phases:
 
     def generator(self) -> torch.Generator:
         """A generator with the next seed of the run."""
-        return torch.Generator().manual_seed(self.ledger.seeds.draw())
+        return torch.Generator("cpu").manual_seed(self.ledger.seeds.draw())
 
 
 def _to_floats(values: Mapping[str, float] | None, source: str) -> dict[str, float]:

@@ -96,7 +96,7 @@ class Training:
             for epoch in range(self.epochs):
                 hook.start_epoch(epoch, self.epochs)
                 total = 0.0
-                for positions in torch.randperm(len(labelled)).tensor_split(steps):
+                for positions in torch.randperm(len(labelled), device="cpu").tensor_split(steps):
                     batch, y = labelled.batch(positions, device)
                     x = batch.args[0] if len(batch.args) == 1 and not batch.kwargs else batch.kwargs or batch.args
                     try:

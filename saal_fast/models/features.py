@@ -65,7 +65,7 @@ def each_batch(model: nn.Module, pool: Any, see: Callable[[Any], T], *, batch_si
 def logits(model: nn.Module, pool: Any, *, batch_size: BatchSize = "auto") -> Tensor:
     """The model's logits of every sample; [N, C] on the CPU, [0, 0] for an empty pool."""
     parts = each_batch(model, pool, lambda output: class_logits(output).cpu(), batch_size=batch_size)
-    return torch.cat(parts) if parts else torch.empty(0, 0)
+    return torch.cat(parts) if parts else torch.empty(0, 0, dtype=torch.float32, device="cpu")
 
 
 def penultimate(model: nn.Module, pool: Any, *, layer: str | None = None, batch_size: BatchSize = "auto") -> Penultimate:

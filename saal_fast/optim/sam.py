@@ -13,8 +13,11 @@ al. 2021, arXiv:2102.11600) without its η. Both are the whole-batch forms of `p
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, overload
 
 import torch
@@ -55,9 +58,11 @@ class SAM(Optimizer):
     `docs/training.md` describes AMP, clipping and batch norm.
 
     Each group may have its own `rho` and `adaptive`; they are read at every `first_step`, so `group["rho"]` can be
-    scheduled. One norm is taken over all groups. Complex parameters count as pairs of real ones. In a group with
-    `maximize=True` ε lowers the loss, which is the worst direction there. ε is zero if the gradient is zero or not finite;
-    in the latter case the second pass, then at w, decides about the step, as with any optimizer.
+    scheduled. Where the base optimizer has a setting of such a name itself (Adadelta's `rho` is its decay), the name in a
+    group is the base optimizer's, and SAM's own are `sam_rho` and `sam_adaptive`. One norm is taken over all groups. Complex
+    parameters count as pairs of real ones. In a group with `maximize=True` ε lowers the loss, which is the worst direction
+    there. ε is zero if the gradient is zero or not finite; in the latter case the second pass, then at w, decides about the
+    step, as with any optimizer.
 
     The memory for a copy of the weights is kept from step to step. `first_step` synchronises the device once.
 
@@ -65,7 +70,8 @@ class SAM(Optimizer):
         params: As for any optimizer: tensors, (name, tensor) pairs, or dicts of groups.
         base_optimizer: Class of the optimizer that takes the step, such as `torch.optim.SGD`; its `step` needs no closure.
         rho: Radius ρ of the perturbation, >= 0; 0 gives the base optimizer at twice the cost. With `adaptive` it is relative
-            to the weights' sizes, and useful values are about ten times larger.
+            to the weights' sizes, and useful values are about ten times larger. It is SAM's with every base optimizer; one
+            with a `rho` of its own takes that from the groups.
         adaptive: Whether ε scales with the weights.
         freeze_statistics: A model whose batch-norm running statistics follow the first pass only; they are restored after
             the second (see `keep_statistics`). None lets both passes update them.
@@ -79,8 +85,7 @@ class SAM(Optimizer):
 
     _step_supports_amp_scaling = True  # makes GradScaler.step always call step(), which skips and unscales itself
     base_optimizer: Optimizer
-    _copies: dict[Tensor, Tensor]  # the weights at w of each perturbed parameter
-    _on_restore: ExitStack  # what else is restored with the weights
+    _passes: _Passes
 
     def __init__(
         self,
@@ -92,7 +97,7 @@ class SAM(Optimizer):
         freeze_statistics: nn.Module | None = None,
         **kwargs: Any,
     ) -> None:
-        _check_group({"rho": rho, "adaptive": adaptive})
+        _check_settings(rho, adaptive)
         if not (isinstance(base_optimizer, type) and issubclass(base_optimizer, Optimizer)):
             raise TypeError(
                 "expected base_optimizer to be a class of optimizers, such as torch.optim.SGD, and its settings as keywords "
@@ -105,8 +110,9 @@ class SAM(Optimizer):
             raise TypeError(f"expected freeze_statistics to be a module or None, got {type(freeze_statistics).__name__}")
         self.base_optimizer = base_optimizer(params, **kwargs)
         self._freeze = freeze_statistics
-        self._forget()
-        defaults = {**self.base_optimizer.defaults, "rho": rho, "adaptive": adaptive}
+        self._passes = _Passes()
+        settings = {self._key("rho"): rho, self._key("adaptive"): adaptive}
+        defaults = {**self.base_optimizer.defaults, **settings}
         super().__init__(self.base_optimizer.param_groups, defaults)  # adds its settings to the same dicts
         self.param_groups = self.base_optimizer.param_groups
         self.state = self.base_optimizer.state
@@ -125,29 +131,33 @@ class SAM(Optimizer):
         self._expect_unperturbed("another first_step")
         groups = []
         for group in self.param_groups:
-            _check_group(group)
+            rho, adaptive = self._settings(group)
             weights, grads = gradients(group)
             if weights:
-                groups.append((group, weights, scaled_gradients(weights, grads, group["adaptive"])))
+                radius = -rho if group.get("maximize", False) else rho
+                groups.append((radius, adaptive, weights, scaled_gradients(weights, grads, adaptive)))
         if not groups:
             raise RuntimeError("no parameter has a gradient; expected loss.backward() before first_step")
-        norm = global_norm([g for _, _, scaled in groups for g in scaled])
+        norm = global_norm([g for *_, scaled in groups for g in scaled])
 
         perturbed = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
-        self._copies = {p: _reuse(self._copies.get(p), p) for p in perturbed}
-        torch._foreach_copy_(tuple(self._copies.values()), perturbed)
+        passes = self._passes
+        passes.copies = {p: _reuse(passes.copies.get(p), p) for p in perturbed}
+        torch._foreach_copy_(tuple(passes.copies.values()), perturbed)
         if self._freeze is not None:
-            self._on_restore.enter_context(keep_statistics(self._freeze))
-        self._perturbed = True
-        for group, weights, scaled in groups:
-            scale = step_scale(float(group["rho"]), norm) * (-1 if group.get("maximize", False) else 1)
+            passes.on_restore.enter_context(keep_statistics(self._freeze))
+        passes.perturbed = True
+        for radius, adaptive, weights, scaled in groups:
+            scale = math.copysign(step_scale(abs(radius), norm), radius)
             if scale:
-                perturb_(weights, scaled, scale, group["adaptive"])
+                perturb_(weights, scaled, scale, adaptive)
         if zero_grad:
             self.zero_grad()
 
     def second_step(self, zero_grad: bool = False) -> None:
         """Restores the weights and takes the base optimizer's step with the gradients at w + ε.
+
+        After any error the weights are back at w.
 
         Args:
             zero_grad: Whether to clear the gradients afterwards.
@@ -155,9 +165,14 @@ class SAM(Optimizer):
         Raises:
             RuntimeError: There was no `first_step`, or no backward pass since.
         """
-        if not self._perturbed:
+        if not self._passes.perturbed:
             raise RuntimeError("expected first_step before second_step")
-        self.step()  # so that schedulers and hooks count a step
+        self._passes.finishing = True
+        try:
+            self.step()  # so that schedulers, hooks and what wraps this optimizer count a step
+        finally:
+            self._passes.finishing = False
+            self.restore()
         if zero_grad:
             self.zero_grad()
 
@@ -169,6 +184,9 @@ class SAM(Optimizer):
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Takes the whole step with a closure; without one, as `GradScaler` calls it, finishes what `first_step` began.
+
+        Lightning hands a closure to every step; within `second_step`, and where its own does nothing, it is called at
+        w + ε for its hooks, and the step is finished.
 
         Args:
             closure: Computes the loss, calls its `backward` and returns it; it may call `zero_grad` first. If gradients
@@ -185,11 +203,19 @@ class SAM(Optimizer):
             TypeError: The closure can't be called.
         """
         if closure is None:
-            if not self._perturbed:
+            if not self._passes.perturbed:
                 raise RuntimeError("expected a closure, or first_step before step(): SAM takes the gradient twice")
             return self._finish()
         if not callable(closure):
             raise TypeError(f"expected closure to be a function, got {type(closure).__name__}")
+        if self._passes.perturbed and (self._passes.finishing or _does_nothing(closure)):
+            try:
+                with torch.enable_grad():
+                    result = closure()
+                self._finish()
+            finally:
+                self.restore()
+            return result
         self._expect_unperturbed("step(closure)")
         if hasattr(self, "found_inf"):
             raise RuntimeError("expected no closure with a GradScaler: call first_step, then scaler.step(optimizer)")
@@ -207,16 +233,17 @@ class SAM(Optimizer):
     @torch.no_grad()
     def restore(self) -> None:
         """Restores the weights bit for bit without a step, if `first_step` has perturbed them."""
-        if self._perturbed:
-            torch._foreach_copy_(tuple(self._copies), tuple(self._copies.values()))
-            self._perturbed = False
-            self._on_restore.close()
+        passes = self._passes
+        if passes.perturbed:
+            torch._foreach_copy_(tuple(passes.copies), tuple(passes.copies.values()))
+            passes.perturbed = False
+            passes.on_restore.close()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group of parameters, which may have its own rho and adaptive; as `torch.optim.Optimizer`."""
         if isinstance(param_group, dict):
-            settings = {name: self.defaults[name] for name in ("rho", "adaptive")}
-            _check_group({**settings, **param_group})
+            settings = {key: self.defaults[key] for key in map(self._key, _SETTINGS)}
+            self._settings({**settings, **param_group})
             if self.param_groups is self.base_optimizer.param_groups:
                 self.base_optimizer.add_param_group({**settings, **param_group})
                 return
@@ -237,19 +264,27 @@ class SAM(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._forget()
+        self._passes = _Passes()
         for group in self.param_groups:  # a checkpoint of the base optimizer has neither
-            group.setdefault("rho", self.defaults["rho"])
-            group.setdefault("adaptive", self.defaults["adaptive"])
+            for key in map(self._key, _SETTINGS):
+                group.setdefault(key, self.defaults[key])
         self.base_optimizer.__setstate__({"state": self.state, "param_groups": self.param_groups})
 
-    def _forget(self) -> None:
-        self._copies = {}
-        self._perturbed = False
-        self._on_restore = ExitStack()
+    def _key(self, setting: str) -> str:
+        """The name of one of SAM's settings in a group: its own, unless the base optimizer has one of that name."""
+        return f"sam_{setting}" if setting in self.base_optimizer.defaults else setting
+
+    def _settings(self, group: dict[str, Any]) -> tuple[float, bool]:
+        """A group's ρ, and whether it is adaptive.
+
+        Raises:
+            TypeError, ValueError: One of them is invalid.
+        """
+        rho, adaptive = (group[self._key(setting)] for setting in _SETTINGS)
+        return _check_settings(rho, adaptive), adaptive
 
     def _expect_unperturbed(self, what: str) -> None:
-        if self._perturbed:
+        if self._passes.perturbed:
             raise RuntimeError(f"the weights are perturbed by first_step; expected second_step or restore before {what}")
 
     def _finish(self) -> None:
@@ -266,9 +301,37 @@ class SAM(Optimizer):
         self.base_optimizer.step()
 
 
-def _check_group(group: dict[str, Any]) -> None:
-    check_flag("adaptive", group["adaptive"])
-    make(group["rho"], adaptive=group["adaptive"])
+_SETTINGS = ("rho", "adaptive")
+
+
+@dataclass
+class _Passes:
+    """Where a step is between its two passes: one object, which Lightning's copy of an optimizer's attributes shares.
+
+    Attributes:
+        copies: the weights at w of each perturbed parameter.
+        perturbed: whether the weights are at w + ε.
+        finishing: whether `second_step` is under way.
+        on_restore: what else is restored with the weights.
+    """
+
+    copies: dict[Tensor, Tensor] = field(default_factory=dict)
+    perturbed: bool = False
+    finishing: bool = False
+    on_restore: ExitStack = field(default_factory=ExitStack)
+
+
+def _check_settings(rho: Any, adaptive: Any) -> float:
+    """ρ as a float, if both settings are as they should be."""
+    check_flag("adaptive", adaptive)
+    return make(rho, adaptive=adaptive).rho
+
+
+def _does_nothing(closure: Callable[[], Any]) -> bool:
+    """Whether a closure is the one that Lightning hands on where its user gave none, alone or wrapped for its hooks."""
+    while isinstance(closure, partial) and closure.args:
+        closure = closure.args[-1]
+    return getattr(closure, "__name__", "") == "do_nothing_closure"
 
 
 def _has_gradients(optimizer: Optimizer, *, zeros: bool = True) -> bool:

@@ -240,7 +240,7 @@ def _tensor(value: Any, where: str) -> torch.Tensor:
         if isinstance(value, np.ndarray):
             return _from_numpy(value)
         if _is_numeric(value):
-            return torch.as_tensor(value)
+            return torch.as_tensor(value, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         hint = f" ({error})"
     raise TypeError(f"{where} is {_type_name(value)}; expected a dense tensor, an array or numbers{hint}")

@@ -70,7 +70,7 @@ def copy_to(device: torch.device) -> DirectCopy:
 
 def pinned_like(parts: list[Tensor]) -> Tensor:
     """Pinned memory that holds the parts end to end."""
-    return torch.empty(sum(map(len, parts)), *parts[0].shape[1:], dtype=parts[0].dtype, pin_memory=True)
+    return torch.empty(sum(map(len, parts)), *parts[0].shape[1:], dtype=parts[0].dtype, device="cpu", pin_memory=True)
 
 
 def copy_into(memory: Tensor, parts: list[Tensor]) -> Tensor:

@@ -42,14 +42,14 @@ class GivenLabels:
 def _as_pytree(labels: Any) -> Any:
     """Labels as a pytree of arrays; a list of numbers, or of tensors that are single numbers, is one array."""
     if isinstance(labels, (list, tuple)) and all(isinstance(y, Number) or getattr(y, "ndim", None) == 0 for y in labels):
-        return torch.as_tensor([y.item() if isinstance(y, Tensor) else y for y in labels])
+        return torch.as_tensor([y.item() if isinstance(y, Tensor) else y for y in labels], device="cpu")
     return labels
 
 
 def _label(value: Any, device: torch.device) -> Tensor:
     """One array of labels on the device; whole numbers as int64, what torch's losses take."""
     try:
-        label = torch.as_tensor(value)
+        label = value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"expected labels as a tensor or an array of numbers, got {value!r} ({error})") from error
     whole = not (label.is_floating_point() or label.is_complex() or label.dtype == torch.bool)

@@ -59,7 +59,7 @@ def send_to_host(t: Tensor) -> Callable[[], Tensor]:
     """Sends a tensor to the host, and returns a function that waits for it there."""
     if t.device.type != "cuda":
         return lambda: t
-    on_host = torch.empty(t.shape, dtype=t.dtype, pin_memory=True)
+    on_host = torch.empty(t.shape, dtype=t.dtype, device="cpu", pin_memory=True)
     on_host.copy_(t, non_blocking=True)
     event = torch.cuda.Event()  # type: ignore[no-untyped-call] # torch's own
     event.record(torch.cuda.current_stream(t.device))

@@ -123,7 +123,7 @@ class ScoreOptions:
             self.rule,
             Classification() if self.task is None else self.task,
             self.params,
-            None if self.device is None else torch.empty(0, device=self.device).device,
+            None if self.device is None else torch.empty(0, dtype=torch.float32, device=self.device).device,
             PRECISIONS[self.precision],
             self.embeddings,
         )

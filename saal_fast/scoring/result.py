@@ -78,7 +78,10 @@ def gather(results: Sequence[Result], engine: str, fallback: str | None) -> Scor
 def no_scores(problem: Problem) -> Scores:
     """The scores of an empty pool."""
     double = any(p.dtype == torch.float64 for p in problem.params.values())
-    none, label = torch.empty(0, dtype=torch.float64 if double else torch.float32), torch.empty(0, dtype=torch.int64)
+    none, label = (
+        torch.empty(0, dtype=torch.float64 if double else torch.float32, device="cpu"),
+        torch.empty(0, dtype=torch.int64, device="cpu"),
+    )
     embedding = (none.reshape(0, 0), none.reshape(0, 0)) if problem.embeddings else None
-    finite = torch.empty(0, dtype=torch.bool)
+    finite = torch.empty(0, dtype=torch.bool, device="cpu")
     return Scores(none, none, none, label, label, finite, "none: the pool is empty", None, embedding)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from .._utils.checks import check_flag
+from .._utils.eager import outside_compile
 from .._utils.progress import bar
 from ..engines import Problem
 from ..models import memory
@@ -49,6 +50,7 @@ def score(
 ) -> Tensor | Scores: ...
 
 
+@outside_compile
 @with_options(Options)
 def score(
     model: nn.Module, pool: Any, rho: float = 0.05, *, details: bool = False, **options: Unpack[Options]

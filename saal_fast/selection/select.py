@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from .._utils.checks import check_choice, check_whole
+from .._utils.eager import outside_compile
 from ..kmeans import kmeans_plusplus
 from ..pools import Stream
 from ..scoring import Options, ScoreOptions, Scores, score_pool
@@ -18,6 +19,7 @@ from ..scoring.options import with_options
 Diversity = Literal["kmeans++", "badge"]
 
 
+@outside_compile
 @with_options(Options)
 def select(
     model: nn.Module,
@@ -76,7 +78,9 @@ def select_scored(
     check_diversity(diversity, chosen)
     chosen = replace(chosen, embeddings=diversity == "badge")
     if diversity is not None:  # a bad seed, or a C++ core that was not built, shows before any work is done
-        kmeans_plusplus(torch.zeros(1), 1, seed=None if isinstance(seed, torch.Generator) else seed)
+        kmeans_plusplus(
+            torch.zeros(1, dtype=torch.float32, device="cpu"), 1, seed=None if isinstance(seed, torch.Generator) else seed
+        )
     length = Stream(pool, torch.device("cpu")).length
     if length is not None and k > length:
         raise ValueError(f"expected k <= {length}, the size of the pool; got k={k}")

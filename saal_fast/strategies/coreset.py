@@ -74,7 +74,7 @@ class Coreset(WithoutTraining):
         good = candidates(found.finite, k, self.on_nonfinite)
         points = found.features[good].double()
         distance = self._to_labelled(model, points, labelled)
-        scores = torch.full((len(found.features),), torch.nan)
+        scores = torch.full((len(found.features),), torch.nan, dtype=torch.float32, device="cpu")
         if distance.isfinite().all():
             scores[good] = distance.float()
         picks = greedy(points, k, distance, ensure_generator(generator))
@@ -84,7 +84,7 @@ class Coreset(WithoutTraining):
 
     def _to_labelled(self, model: nn.Module, points: Tensor, labelled: Any | None) -> Tensor:
         """Distance of each point to the nearest labelled sample, inf where nothing is labelled; [M]."""
-        nothing = torch.full((len(points),), torch.inf, dtype=torch.float64)
+        nothing = torch.full((len(points),), torch.inf, dtype=torch.float64, device="cpu")
         if labelled is None or is_empty(model, labelled):
             return nothing
         found = penultimate(model, labelled, layer=self.layer, batch_size=self.batch_size)
@@ -98,7 +98,7 @@ def nearest(points: Tensor, centres: Tensor, at_once: int = CENTRES_AT_ONCE) -> 
     Computed by matrix products in float64 of points whose mean is subtracted; accurate to about 1e-8 of the largest norm.
     """
     middle = points.mean(0)
-    x, best = points - middle, torch.full((len(points),), torch.inf, dtype=torch.float64)
+    x, best = points - middle, torch.full((len(points),), torch.inf, dtype=torch.float64, device=points.device)
     for part in torch.split(centres - middle, at_once):
         best = torch.minimum(best, torch.cdist(x, part, compute_mode="use_mm_for_euclid_dist").amin(1))
     return best
@@ -119,11 +119,13 @@ def greedy(points: Tensor, k: int, distance: Tensor, generator: torch.Generator)
     """
     distance = distance.clone()
     if bool(distance.isinf().all()):
-        distance[torch.randint(len(points), (), generator=generator)] = torch.nan  # which argmax takes first
+        distance[torch.randint(len(points), (), generator=generator, device=generator.device)] = (
+            torch.nan
+        )  # which argmax takes first
     picks = []
     for _ in range(k):
         pick = int(distance.argmax())
         picks.append(pick)
         distance = torch.minimum(distance, (points - points[pick]).norm(dim=1))
         distance[picks] = -torch.inf
-    return torch.tensor(picks, dtype=torch.int64)
+    return torch.tensor(picks, dtype=torch.int64, device="cpu")

@@ -123,7 +123,7 @@ def _feasible(pairs: Tensor, k: int, labelled: Tensor, delta: float, allowed: in
     if found.x is not None:
         return torch.from_numpy((found.x[:n] > 0.5).nonzero()[0]).long()
     if found.status == 2:
-        return torch.empty(0, dtype=torch.int64)
+        return torch.empty(0, dtype=torch.int64, device="cpu")
     if found.status == 1:
         return None
     raise RuntimeError(f"expected HiGHS to solve or refute a cover of radius {delta:g}, got: {found.message}")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .._utils.checks import check_whole
+from .._utils.defaults import PLAIN
 from .._utils.rng import drawing_from
 from ..models.features import BatchSize, each_batch, first_output, module_of, tap, tapped
 from ..models.state import unwrap
@@ -30,8 +31,8 @@ class LossPrediction(nn.Module):
     def __init__(self, maps: Mapping[str, int], width: int = 128) -> None:
         super().__init__()
         self.names = list(maps)
-        self.layers = nn.ModuleList(nn.Linear(wide, width) for wide in maps.values())
-        self.last = nn.Linear(width * len(self.layers), 1)
+        self.layers = nn.ModuleList(nn.Linear(wide, width, **PLAIN) for wide in maps.values())
+        self.last = nn.Linear(width * len(self.layers), 1, **PLAIN)
 
     def forward(self, maps: Mapping[str, Tensor]) -> Tensor:
         """Predicts losses [B] from pooled maps [B, width of the map]."""
@@ -129,7 +130,9 @@ class LL4AL:
                 return torch.where(known, predicted, torch.nan).cpu()
 
             parts = each_batch(inner, pool, see, batch_size=self.batch_size)
-        return largest(torch.cat(parts) if parts else torch.empty(0), k, self.on_nonfinite)
+        return largest(
+            torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64, device="cpu"), k, self.on_nonfinite
+        )
 
     def training(
         self,

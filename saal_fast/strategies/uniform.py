@@ -36,4 +36,7 @@ class Random(WithoutTraining):
             n = sum(b.size for b in stream.batches(1024)) if stream.length is None else stream.length
         if k > n:
             raise ValueError(f"expected k <= {n}, the size of the pool; got k={k}")
-        return Selection(torch.randperm(n, generator=draws)[:k], torch.full((n,), torch.nan))
+        return Selection(
+            torch.randperm(n, generator=draws, device=draws.device)[:k],
+            torch.full((n,), torch.nan, dtype=torch.float32, device="cpu"),
+        )

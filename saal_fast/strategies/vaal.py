@@ -77,7 +77,7 @@ class VAAL:
         if self.judge is None:
             raise RuntimeError("expected VAAL to be trained first: train a model under the hook of training(..., pool=...)")
         parts = each_batch(self.judge, pool, lambda odds: odds.squeeze(1).double().cpu(), batch_size=self.batch_size)
-        unlabelled = -torch.cat(parts) if parts else torch.empty(0)
+        unlabelled = -torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64, device="cpu")
         good = candidates(unlabelled.isfinite(), k, self.on_nonfinite)
         order = unlabelled[good].argsort(descending=True, stable=True)[:k]  # by log-odds, as probabilities round to 1
         return Selection(good[order], unlabelled.sigmoid().float())
@@ -101,7 +101,7 @@ class VAAL:
         if pool is None:
             raise ValueError("expected pool=, the unlabelled samples that VAAL learns to tell from labelled ones; got None")
         device = device_of(module_of(model))
-        own = torch.Generator().manual_seed(draw_seed(generator))
+        own = torch.Generator("cpu").manual_seed(draw_seed(generator))
         with drawing_from(own):
             unlabelled = PoolSampler(pool, device, own)
             if not len(unlabelled):
@@ -150,7 +150,7 @@ class _Hook(TrainingHook):
         self.optimizer.step()
 
     def _step_of_autoencoder(self, labelled: Tensor, unlabelled: Tensor) -> None:
-        loss, odds = torch.zeros((), device=labelled.device), []
+        loss, odds = torch.zeros((), dtype=torch.float32, device=labelled.device), []
         for samples in (labelled, unlabelled):
             mean, log_variance = self.vae.encode(samples)
             decoded = self.vae.decode(reparameterise(mean, log_variance, gaussian(mean, self.generator)))
@@ -187,7 +187,7 @@ class PoolSampler:
         self._device, self._generator = device, generator
         if isinstance(pool, DataLoader | IterableDataset | Mapping):
             parts = [_single_input_of(batch) for batch in Stream(pool, torch.device("cpu")).batches(1024)]
-            pool = torch.cat(parts) if parts else torch.empty(0)
+            pool = torch.cat(parts) if parts else torch.empty(0, dtype=torch.float32, device="cpu")
         self._pool = pool
 
     def __len__(self) -> int:
@@ -195,7 +195,7 @@ class PoolSampler:
 
     def draw(self, size: int) -> Tensor:
         """Draws `size` samples; [size, ...] on the device."""
-        picks = torch.randint(len(self._pool), (size,), generator=self._generator)
+        picks = torch.randint(len(self._pool), (size,), generator=self._generator, device="cpu")
         if isinstance(self._pool, Tensor | np.ndarray):
             part: Any = self._pool[picks if isinstance(self._pool, Tensor) else picks.numpy()]
         else:

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .._utils.defaults import PLAIN
+
 
 class Autoencoder(nn.Module):
     """Encodes samples of one shape as Gaussians of `latent` dimensions, and decodes codes.
@@ -34,8 +36,8 @@ class Autoencoder(nn.Module):
         else:
             numel, wide = math.prod(self.shape), 4 * width
             self.padded = ()
-            self.encoder = nn.Sequential(nn.Linear(numel, wide), nn.ReLU(), nn.Linear(wide, 2 * latent))
-            self.decoder = nn.Sequential(nn.Linear(latent, wide), nn.ReLU(), nn.Linear(wide, numel))
+            self.encoder = nn.Sequential(nn.Linear(numel, wide, **PLAIN), nn.ReLU(), nn.Linear(wide, 2 * latent, **PLAIN))
+            self.decoder = nn.Sequential(nn.Linear(latent, wide, **PLAIN), nn.ReLU(), nn.Linear(wide, numel, **PLAIN))
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Means and log-variances of q(z | x), [B, latent] each, from samples [B, *shape]."""
@@ -62,8 +64,8 @@ class Discriminator(nn.Sequential):
         sizes = [latent, width, width, width, width]
         layers: list[nn.Module] = []
         for wide, out in pairwise(sizes):
-            layers += [nn.Linear(wide, out), nn.ReLU()]
-        super().__init__(*layers, nn.Linear(width, 1))
+            layers += [nn.Linear(wide, out, **PLAIN), nn.ReLU()]
+        super().__init__(*layers, nn.Linear(width, 1, **PLAIN))
 
 
 def reparameterise(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:
@@ -98,14 +100,14 @@ def _convolutions(
     widths = [width * 2**i for i in range(depth)]
     down: list[nn.Module] = []
     for wide, out in zip([channels, *widths[:-1]], widths, strict=True):
-        down += [nn.Conv2d(wide, out, 4, 2, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
-    up: list[nn.Module] = [nn.Linear(latent, math.prod(bottom)), nn.Unflatten(1, bottom)]
+        down += [nn.Conv2d(wide, out, 4, 2, 1, bias=False, **PLAIN), nn.BatchNorm2d(out, **PLAIN), nn.ReLU()]
+    up: list[nn.Module] = [nn.Linear(latent, math.prod(bottom), **PLAIN), nn.Unflatten(1, bottom)]
     for wide, out in zip(widths[:0:-1], widths[-2::-1], strict=True):
-        up += [nn.ConvTranspose2d(wide, out, 4, 2, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
-    up.append(nn.ConvTranspose2d(widths[0], channels, 4, 2, 1))
-    return nn.Sequential(*down, nn.Flatten(), nn.Linear(math.prod(bottom), 2 * latent)), nn.Sequential(*up)
+        up += [nn.ConvTranspose2d(wide, out, 4, 2, 1, bias=False, **PLAIN), nn.BatchNorm2d(out, **PLAIN), nn.ReLU()]
+    up.append(nn.ConvTranspose2d(widths[0], channels, 4, 2, 1, **PLAIN))
+    return nn.Sequential(*down, nn.Flatten(), nn.Linear(math.prod(bottom), 2 * latent, **PLAIN)), nn.Sequential(*up)
 
 
 def gaussian(like: Tensor, generator: torch.Generator) -> Tensor:
     """Standard normal numbers in the shape of `like`, drawn on the CPU."""
-    return torch.randn(like.shape, generator=generator).to(like)
+    return torch.randn(like.shape, dtype=torch.float32, generator=generator, device="cpu").to(like)

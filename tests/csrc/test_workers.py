@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+HERE = Path(__file__).parent
 COMPILER = shutil.which("gcc") or shutil.which("clang")
+CXX = shutil.which("g++") or shutil.which("clang++")
 
 FORKS = """
 import os, torch
@@ -69,6 +71,33 @@ else:
     raise AssertionError("a failure of torch_parallel_for went unseen")
 """
 
+# Convolutions whose threads reserve some 20 MB each, with less and less memory left to the process.
+NO_MEMORY = """
+import resource, sys, torch
+from saal_fast import _native
+core = _native.core()
+if sys.argv[1] == "own":
+    core.use_torch_threads("/nowhere.so")
+torch.set_num_threads(2)
+x = torch.randn(2, 16384, 8, 8).contiguous(memory_format=torch.channels_last).numpy()
+weight = torch.randn(16, 16384, 3, 3).numpy()
+out = torch.empty(2, 8, 8, 16).permute(0, 3, 1, 2).numpy()
+core.winograd_conv(x, weight, out, (1, 1), False, 2)
+hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+failed = 0
+for megabytes in range(20, 260, 10):  # with less, the C library itself cannot begin a thread
+    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + megabytes * 2**20, hard))
+    try:
+        core.winograd_conv(x, weight, out, (1, 1), False, 2)
+    except MemoryError:
+        failed += 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+assert failed > 3, failed
+core.winograd_conv(x, weight, out, (1, 1), False, 2)
+"""
+
 # Calls the function once for all, as torch does within a parallel region.
 FAKE = """
 #include <stdint.h>
@@ -101,3 +130,32 @@ def test_results_do_not_depend_on_who_lends_threads(tmp_path: Path) -> None:
     source.write_text(FAKE)
     subprocess.run([str(COMPILER), "-shared", "-fPIC", source, "-o", library], check=True)
     run(LENDERS, library, Path(torch.__file__).parent / "lib" / "libtorch_cpu.so")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux has it")
+@pytest.mark.parametrize("threads", ["torch", "own"])
+def test_no_memory_in_a_thread_is_a_memory_error(threads: str) -> None:
+    run(NO_MEMORY, threads)
+
+
+@pytest.mark.skipif(CXX is None, reason="needs a C++ compiler on the PATH")
+def test_exceptions_reach_the_caller(tmp_path: Path) -> None:
+    program, csrc = tmp_path / "check", HERE.parent.parent / "csrc"
+    sources = [HERE / "workers_check.cpp", csrc / "support" / "workers.cpp"]
+    command = [
+        str(CXX),
+        "-std=c++17",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-pthread",
+        f"-I{csrc}",
+        *sources,
+        "-o",
+        program,
+        "-ldl",
+    ]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    ran = subprocess.run([program], capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr

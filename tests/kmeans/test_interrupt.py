@@ -22,6 +22,7 @@ x, k, options = {  # all take a minute or more
     "rejection": lambda: (points(60_000, 64), 60_000, {"algorithm": "rejection"}),
     "one long refresh": lambda: (points(30_000, 512), 1, {"algorithm": "rejection", "initial": torch.arange(29_000)}),
     "sorted": lambda: (points(3_000_000, 1), 3_000_000, {"algorithm": "sorted"}),
+    "sorted, 30 million": lambda: (points(30_000_000, 1).double(), 30_000_000, {"algorithm": "sorted"}),
     "a pair, plain": lambda: ((points(60_000, 10), points(60_000, 64)), 60_000, {"algorithm": "plain"}),
     "a pair, rejection": lambda: ((points(60_000, 10), points(60_000, 64)), 60_000, {"algorithm": "rejection"}),
     "weights": lambda: (points(60_000, 64), 60_000, {"weights": torch.rand(60_000) + 0.1}),
@@ -34,17 +35,30 @@ except KeyboardInterrupt:
 """
 
 
+WAYS = ["plain", "rejection", "one long refresh", "sorted", "a pair, plain", "a pair, rejection", "weights"]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGINT, as POSIX has it")
-@pytest.mark.parametrize(
-    "way", ["plain", "rejection", "one long refresh", "sorted", "a pair, plain", "a pair, rejection", "weights"]
-)
+@pytest.mark.parametrize("way", WAYS)
 def test_ctrl_c_is_answered_within_a_second(way: str) -> None:
+    interrupt(way, 0.4)
+
+
+@pytest.mark.slow  # 2 GB
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGINT, as POSIX has it")
+@pytest.mark.parametrize("after", [0.4, 0.9, 1.4, 1.9, 2.4, 2.9, 3.4])
+def test_ctrl_c_while_many_numbers_are_sorted(after: float) -> None:
+    interrupt("sorted, 30 million", after)
+
+
+def interrupt(way: str, after: float) -> None:
+    """Sends Ctrl-C some seconds after the search has begun."""
     command = [sys.executable, "-c", SEARCH, way]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "begins\n"
-            time.sleep(0.4)
+            time.sleep(after)
             assert process.poll() is None  # the search is under way
             sent = time.monotonic()
             process.send_signal(signal.SIGINT)

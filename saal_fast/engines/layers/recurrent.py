@@ -151,7 +151,7 @@ def pack_padded_sequence(input: Tensor, lengths: Tensor, batch_first: bool) -> A
     if steps.shape[1] != 1:
         return NotImplemented
     length = int(lengths[0].item())
-    return steps[:length, 0], torch.ones(length, dtype=torch.int64)
+    return steps[:length, 0], torch.ones(length, dtype=torch.int64, device="cpu")
 
 
 @register_decomposition(torch._VF._pad_packed_sequence)
@@ -163,4 +163,4 @@ def pad_packed_sequence(
         return NotImplemented
     padding = data.new_full((max(total_length - len(data), 0), *data.shape[1:]), padding_value)
     padded = torch.cat([data, padding])[:, None]
-    return padded.transpose(0, 1) if batch_first else padded, torch.tensor([len(data)])
+    return padded.transpose(0, 1) if batch_first else padded, torch.tensor([len(data)], dtype=torch.int64, device="cpu")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch._library.custom_ops import CustomOpDef
 
+from ..._utils.proofs import Arguments, Proof, proven
 from . import triton
+
+Trials: TypeAlias = "Callable[[torch.device, torch.dtype], Iterable[Arguments]]"
 
 
 def register(
@@ -20,6 +24,7 @@ def register(
     shared: Sequence[bool],
     cpu: Callable[..., Any] | None = None,
     triton_module: str | None = None,
+    trials: Trials | None = None,
 ) -> None:
     """Registers an operator whose samples lie along the first dimension.
 
@@ -29,16 +34,30 @@ def register(
         shared: which of its tensors the samples share, and so have no sample dimension.
         cpu: its kernel on a CPU.
         triton_module: name of the module whose function of the reference's name is its kernel on CUDA. It is imported when
-            the first CUDA tensor arrives; without triton, or for types that the kernels don't take, the reference runs.
+            the first CUDA tensor arrives; without triton, for types that the kernels don't take, and on a device where the
+            kernel has not proved itself, the reference runs.
+        trials: gives the arguments of a type on which the CUDA kernel proves itself on a device; see `trials.py`.
     """
     if cpu is not None:
         op.register_kernel("cpu")(cpu)
     if triton_module is not None:
+        if trials is None:
+            raise TypeError(f"expected trials for {op._name}: its kernel proves itself on a device before it serves")
+
+        def kernel(*args: Any) -> Any:
+            return getattr(import_module(triton_module), reference.__name__)(*args)
+
+        proofs = {
+            dtype: Proof(
+                f"{op._name} of {str(dtype).removeprefix('torch.')}", partial(trials, dtype=dtype), kernel, reference
+            )
+            for dtype in triton.KERNEL_DTYPES
+        }
 
         def on_cuda(*args: Any) -> Any:
-            if not triton.usable(args):
-                return reference(*args)
-            return getattr(import_module(triton_module), reference.__name__)(*args)
+            floats = [t for t in args if isinstance(t, Tensor) and t.is_floating_point()]
+            serves = triton.usable(args) and floats and proven(proofs[floats[0].dtype], floats[0].device)
+            return (kernel if serves else reference)(*args)
 
         op.register_kernel("cuda")(on_cuda)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, library
 
+from ..common import trials
 from ..common.elementwise import working_dtype
 from ..common.registration import register
 from . import reference
@@ -46,4 +47,6 @@ def _fake(logits: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor, 
     )
 
 
-register(cross_entropy, reference.cross_entropy, triton_module=f"{__name__}.triton", shared=(False, False))
+register(
+    cross_entropy, reference.cross_entropy, triton_module=f"{__name__}.triton", shared=(False, False), trials=trials.logits
+)

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 import torch
 from torch import Size, Tensor, library
 
+from ..common import trials
 from ..common.elementwise import working_dtype
 from ..common.registration import register
 from . import reference
@@ -86,5 +87,5 @@ def _step_fake(g: Tensor, weight: Tensor, scales: Tensor, rule: str, q: float) -
 
 
 _TRITON = f"{__name__}.triton"
-register(flat_norm, reference.norm, triton_module=_TRITON, shared=(False, True))
-register(flat_step, reference.step, triton_module=_TRITON, shared=(False, True, False))
+register(flat_norm, reference.norm, triton_module=_TRITON, shared=(False, True), trials=trials.flat_norms)
+register(flat_step, reference.step, triton_module=_TRITON, shared=(False, True, False), trials=trials.flat_steps)

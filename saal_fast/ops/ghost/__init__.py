@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from torch import Tensor, library
 
+from ..common import trials
 from ..common.elementwise import working_dtype
 from ..common.registration import register
 from ..common.window import Window
@@ -75,5 +76,5 @@ def _apply_fake(
 
 
 _TRITON = f"{__name__}.triton"
-register(ghost_norm, reference.norm, cpu=cpu.norm, triton_module=_TRITON, shared=(False,) * 2)
-register(ghost_apply, reference.apply, cpu=cpu.apply, triton_module=_TRITON, shared=(False,) * 5)
+register(ghost_norm, reference.norm, cpu=cpu.norm, triton_module=_TRITON, shared=(False,) * 2, trials=trials.ghost_norms)
+register(ghost_apply, reference.apply, cpu=cpu.apply, triton_module=_TRITON, shared=(False,) * 5, trials=trials.ghost_steps)

@@ -22,7 +22,7 @@ def materialize(
     a, g, weight = (t.detach().to(dtype) for t in (a, g, weight))
     size = reference.materialized_size(weight, layer.groups)
     room = torch.empty if size == weight.numel() else torch.zeros  # what is rounded up is not written
-    gradient = room(a.shape[0], size, dtype=dtype)
+    gradient = room(a.shape[0], size, dtype=dtype, device="cpu")
     norms = _native.core().tile_norm(
         as_images(a).numpy(), as_images(g).numpy(), weight.contiguous().numpy(),
         *layer.core_arguments(), native_map(rule, q), q, gradient.numpy(), torch.get_num_threads(),

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from torch import Tensor, library
 
+from ..common import trials
 from ..common.elementwise import working_dtype
 from ..common.registration import register
 from ..common.window import Window, empty_output
@@ -81,5 +82,14 @@ def _apply_fake(
 
 
 _TRITON = f"{__name__}.triton"
-register(tile_norm, reference.norm, cpu=cpu.norm, triton_module=_TRITON, shared=(False, False, True))
-register(tile_apply, reference.apply, cpu=cpu.apply, triton_module=_TRITON, shared=(False, False, False, True, False))
+register(
+    tile_norm, reference.norm, cpu=cpu.norm, triton_module=_TRITON, shared=(False, False, True), trials=trials.tile_norms
+)
+register(
+    tile_apply,
+    reference.apply,
+    cpu=cpu.apply,
+    triton_module=_TRITON,
+    shared=(False, False, False, True, False),
+    trials=trials.tile_steps,
+)
