@@ -78,7 +78,7 @@ class ActiveLearner:
         evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None,
         warm_start: bool = False,
         seed: int = 0,
-        folder: str | os.PathLike[str] | None = None,
+        folder: str | bytes | os.PathLike[str] | None = None,
         keep_models: Literal["last", "all"] = "last",
         settings: Mapping[str, Any] | None = None,
         rewrite_settings: bool = False,

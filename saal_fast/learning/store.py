@@ -52,7 +52,7 @@ class Store:
         OSError: the folder cannot be created.
     """
 
-    def __init__(self, folder: str | os.PathLike[str] | None) -> None:
+    def __init__(self, folder: str | bytes | os.PathLike[str] | None) -> None:
         self.folder = None if folder is None else home_of(folder)
         self._memory: dict[str, bytes] = {}
         if self.folder is not None:

@@ -19,6 +19,7 @@ from .check_task import check_task
 from .labels import GivenLabels
 from .nonfinite import FiniteCheck
 from .options import EngineName, Options, ScoreOptions, checked_model, with_options
+from .partial import Carrying, unfrozen
 from .result import Scores, gather, no_scores
 from .runner import Runner
 
@@ -92,6 +93,9 @@ def score(
             or the task's loss is not one number a sample.
         NonFiniteError: outputs or scores hold NaN or inf; the message names the first samples.
         EngineError: the engine asked for by name cannot run this model.
+        Exception: whatever the pool or the model raises, as it came. Every error in the middle of a pool, Ctrl-C too, has
+            the attributes `sample`, the position it came from (of the first sample of a batch, where that is unknown), and
+            `scores_so_far`, the `Scores` of the samples before it; its notes say so.
     """
     check_flag("details", details)
     chosen = ScoreOptions.of(rho, options)
@@ -101,21 +105,23 @@ def score(
     return scores if details else scores.by(chosen.objective)
 
 
+@unfrozen
 def score_pool(
     model: nn.Module, pool: Any, options: ScoreOptions, make_runner: Callable[[Problem, EngineName], Runner] = Runner
 ) -> Scores:
     """`score(details=True)` of checked options; `make_runner` makes the runner of the problem and the engine's name."""
     model = checked_model(model)
-    with preserve_state(model), disable_compiled(), torch.inference_mode(False), torch.no_grad():
+    with preserve_state(model), disable_compiled(), torch.inference_mode(False), torch.no_grad(), Carrying() as carrying:
         problem = options.problem(model)
         stream = Stream(pool, problem.device)
         labels = GivenLabels(options.labels, stream.length, problem.device)
+        carrying.problem = problem
         example = stream.peek()
         if example is None:
             labels.check_length(0)
             return no_scores(problem)
         check_task(problem, example, labels.labels if labels.given else None)
-        runner = make_runner(problem, options.engine)
+        runner = carrying.runner = make_runner(problem, options.engine)
         size = options.batch_size
         if size == "auto":
             size = runner.batch_size(example, stream.length, options.max_memory)
@@ -123,7 +129,7 @@ def score_pool(
         check = FiniteCheck(problem.device)
         with memory.freed_is_kept(problem.device), bar(stream.length, options.progress) as shown:
             for batch in stream.batches(size):
-                finite = runner.run(labels.attach(batch))
+                finite = carrying.run(labels.attach(batch))
                 if options.on_nonfinite == "raise":
                     check.see(finite, batch)
                 shown.update(batch.size)
