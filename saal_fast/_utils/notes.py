@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError
+
 
 class _Note(str):
     """A note of the library's own."""
@@ -27,3 +29,14 @@ def add_note(error: BaseException, note: str, key: str = "") -> None:
 def attach(error: BaseException, name: str, value: object) -> None:
     """Sets an attribute of an error, also of one whose class refuses attributes."""
     vars(error)[name] = value
+
+
+def thawed(error: BaseException) -> BaseException:
+    """The error of a frozen dataclass, of which Python's context managers, which set attributes of it, made another error."""
+    if not isinstance(error, FrozenInstanceError) or "__traceback__" not in str(error):
+        return error
+    came = vars(error).get("came", error.__context__)
+    if came is None:
+        return error
+    attach(error, "came", came)  # the context is lost where the same object is raised again
+    return thawed(came)

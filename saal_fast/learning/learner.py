@@ -209,6 +209,8 @@ class ActiveLearner:
     def retrain(self, *, exact: bool = True) -> list[int]:
         """Trains the last model again if its file is damaged or missing, and first those that its warm start needs.
 
+        With `keep_models="all"` it trains the others whose files are damaged as well.
+
         Other records stay as they are. The same labels and seeds give the same model if the operations repeat, and the
         result is compared with the record.
 

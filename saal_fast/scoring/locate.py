@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .._utils.notes import thawed
 from ..engines import Problem
 from ..models import memory
 from ..pools import Batch
@@ -44,5 +45,5 @@ def _fails(problem: Problem, batch: Batch, error: Exception) -> bool:
         label = task.pseudo_label(output) if batch.labels is None else batch.labels
         task.loss(output, label)
     except Exception as again:
-        return type(again) is type(error)
+        return type(thawed(again)) is type(error)
     return False

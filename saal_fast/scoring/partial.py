@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from .._utils.notes import add_note, attach
+from .._utils.notes import add_note, attach, thawed
 from ..engines import Problem
 from ..pools import Batch
 from .locate import first_failing
@@ -54,7 +54,7 @@ class Carrying:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if error is None or self.problem is None:
             return
-        error = _thawed(error)
+        error = thawed(error)
         place = self._place(self.problem, error)
         try:
             scores = self._scores(self.problem)
@@ -105,18 +105,11 @@ def unfrozen(function: Function) -> Function:
         try:
             return function(*args, **kwargs)
         except FrozenInstanceError as error:
-            if _thawed(error) is error:
+            if thawed(error) is error:
                 raise
-            raise _thawed(error) from None
+            raise thawed(error) from None
 
     return call  # type: ignore[return-value] # of the same signature
-
-
-def _thawed(error: BaseException) -> BaseException:
-    """The error of a frozen dataclass that a context manager made another of."""
-    while isinstance(error, FrozenInstanceError) and "__traceback__" in str(error) and error.__context__ is not None:
-        error = error.__context__
-    return error
 
 
 def _first(scores: Scores, count: int) -> Scores:
