@@ -124,7 +124,9 @@ class Store:
         try:
             return torch.load(BytesIO(data), map_location="cpu", weights_only=True)
         except Exception as error:  # torch has many: UnpicklingError, EOFError, RuntimeError, KeyError, ...
-            raise self.damaged(f"{name}.pt", f"torch.load cannot read it ({str(error).strip().partition(chr(10))[0]})") from error
+            raise self.damaged(
+                f"{name}.pt", f"torch.load cannot read it ({str(error).strip().partition(chr(10))[0]})"
+            ) from error
 
     def is_damaged(self, name: str, checksum: str) -> bool:
         """Whether a file that `write_tensors` wrote is there and holds something else.

@@ -50,8 +50,10 @@ class Promise:
             if self.most is not None and (number if self.chunks else samples) > self.most:
                 raise self._broken(*_count(chunks, samples, number), "more")
             yield chunk
-        if self.least is not None and (number if self.chunks else samples) < self.least and not (
-            self.chunks and samples == self.least
+        if (
+            self.least is not None
+            and (number if self.chunks else samples) < self.least
+            and not (self.chunks and samples == self.least)
         ):
             raise self._broken(samples, number, "")
 

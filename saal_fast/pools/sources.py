@@ -1,8 +1,8 @@
 """From a pool to chunks.
 
-    tensor, array, mapping of these    one chunk, sliced
-    Dataset, IterableDataset, list     one chunk a sample; all samples have one shape
-    DataLoader, WebLoader              one chunk a batch; shapes may differ from batch to batch
+tensor, array, mapping of these    one chunk, sliced
+Dataset, IterableDataset, list     one chunk a sample; all samples have one shape
+DataLoader, WebLoader              one chunk a batch; shapes may differ from batch to batch
 """
 
 from __future__ import annotations

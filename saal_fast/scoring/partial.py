@@ -70,7 +70,11 @@ class Carrying:
                 attach(error, name, value)
         if self.runner is not None:
             where = f"sample {begin}" if end == begin + 1 else f"samples {begin} to {end - 1}, one batch,"
-            add_note(error, f"at {where} of the pool; the error's scores_so_far has the scores of the {len(scores)} before", "score")
+            add_note(
+                error,
+                f"at {where} of the pool; the error's scores_so_far has the scores of the {len(scores)} before",
+                "score",
+            )
 
     def _place(self, problem: Problem, error: BaseException) -> tuple[int, int] | None:
         """Positions [begin, end) that an error of the runner came from, the samples before it scored if they can be."""
@@ -114,5 +118,7 @@ def unfrozen(function: Function) -> Function:
 
 def _first(scores: Scores, count: int) -> Scores:
     """The scores of the first samples."""
-    cut = {name: tree_map(lambda t: t[:count] if isinstance(t, Tensor) else t, value) for name, value in vars(scores).items()}
+    cut = {
+        name: tree_map(lambda t: t[:count] if isinstance(t, Tensor) else t, value) for name, value in vars(scores).items()
+    }
     return replace(scores, **cut)
