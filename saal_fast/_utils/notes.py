@@ -32,7 +32,7 @@ def attach(error: BaseException, name: str, value: object) -> None:
 
 
 def thawed(error: BaseException) -> BaseException:
-    """The error of a frozen dataclass, of which Python's context managers, which set attributes of it, made another error."""
+    """The error of a frozen dataclass, of which one of Python's context managers, setting attributes of it, made another."""
     if not isinstance(error, FrozenInstanceError) or "__traceback__" not in str(error):
         return error
     came = vars(error).get("came", error.__context__)

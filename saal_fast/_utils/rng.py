@@ -27,7 +27,8 @@ def mend_seed(seed: Any) -> str:
     }
     for kind, draw in draws.items():
         if isinstance(seed, kind):
-            return f"; torch.Generator().manual_seed(int(seed.{draw})) makes a generator of a draw of it, int(seed.{draw}) a number"
+            number = f"int(seed.{draw})"
+            return f"; {number} draws a number of it, torch.Generator().manual_seed({number}) makes a generator of that"
     if seed is np.random or seed is random:
         return "; expected a seed of its own, as the global generators are never drawn from"
     return ""

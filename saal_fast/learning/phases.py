@@ -267,7 +267,7 @@ class Phases:
             raise self.ledger.store.damaged(f"{number:04d}-fit.pt", why) from error
 
     def damaged_models(self) -> list[int]:
-        """The rounds whose model files are damaged, where `keep_models` keeps all; each file is read once for each change."""
+        """The rounds whose model files are damaged, where `keep_models` keeps all; a file is read once after each change."""
         found = []
         for number, record in enumerate(self.ledger.records if self.keep_models == "all" else ()):
             if "fit" not in record:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def retrain(phases: Phases, *, exact: bool) -> list[int]:
     """Trains the last model again if its file is damaged or missing, and first those that its warm start needs.
 
-    Where all models are kept, it trains the others whose files are damaged too. A file that does not fit the model is damaged.
+    Where all models are kept, it trains the others whose files are damaged too. A file that does not fit its model is one.
 
     Args:
         phases: the phases of a learner whose ledger is up to date.

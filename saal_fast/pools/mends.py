@@ -34,10 +34,7 @@ def mend(value: Any) -> str:
         return "arrays of one shape in an array of objects: numpy.stack; a table of named columns: one array a column"
     if is_graph(value):
         return "a graph has no sample dimension: pad graphs to one size, as PyG's to_dense_batch and to_dense_adj do"
-    table = _of_table(value)
-    if table:
-        return table
-    return _of_container(value) or _DEFAULT
+    return _of_table(value) or _of_container(value) or _DEFAULT
 
 
 def refusal(pool: Any) -> str | None:
@@ -123,8 +120,6 @@ def _of_container(value: Any) -> str:
         return "a sample is a tensor, a tuple (input, label) or a mapping: vars(sample) is one"
     if isinstance(value, tuple | list) and any(isinstance(part, torch.Tensor | np.ndarray) for part in value):
         return "torch.stack joins samples of one shape, torch.nn.utils.rnn.pad_sequence those of several lengths"
-    if isinstance(value, Iterator):
-        return "make a list of an iterator"
     if hasattr(value, "__array__") and type(value).__module__.partition(".")[0] != "PIL":
         return "make an array of it: numpy.asarray"
     return ""

@@ -8,8 +8,9 @@ from torch._utils import ExceptionWrapper
 
 
 def raise_as_in_worker(error: Exception) -> None:
-    """Raises an error of the class that a worker process raised, where torch turned that into another one, as it does with a
-    class that cannot be made from a message alone.
+    """Raises an error of the class that a worker process raised, where torch made another one of it.
+
+    It does so with a class that cannot be made from a message alone.
     """
     kind = _raised(error)
     if kind is None or isinstance(error, kind) or not issubclass(kind, Exception):

@@ -45,9 +45,10 @@ def check_task(problem: Problem, example: Batch, labels: Any) -> None:
             raise
     if not isinstance(loss, Tensor) or loss.shape != (1,) or not loss.is_floating_point():
         got = f"{loss.dtype} {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        cause = cause_in_shape(problem, example, output)
         raise ValueError(
             f"expected {type(task).__name__}.loss to give one number a sample, [1] for a batch of one; got {got} "
-            f'(is it averaged? losses of torch.nn.functional need reduction="none"){_after(cause_in_shape(problem, example, output))}'
+            f'(is it averaged? losses of torch.nn.functional need reduction="none"){cause and chr(10) + cause}'
         )
     theta = [p for p in params.values() if p.requires_grad]
     grads = torch.autograd.grad(loss, theta, allow_unused=True) if theta and loss.requires_grad else ()
@@ -58,7 +59,3 @@ def check_task(problem: Problem, example: Batch, labels: Any) -> None:
             f"{type(problem.model).__name__} run under no_grad, or its output detached, or does it not use the parameters "
             "that params= accepts?",
         )
-
-
-def _after(cause: str) -> str:
-    return f"\n{cause}" if cause else ""

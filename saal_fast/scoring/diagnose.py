@@ -71,14 +71,14 @@ def _signature(problem: Problem, example: Batch, error: TypeError) -> str:
     else:
         return ""
     stray = sorted(set(example.kwargs) - set(names))
-    accepts = f"inputs of {_name(problem)}.forward, which takes {', '.join(names) or 'none by name'}"
+    accepts = f"expected a pool of the inputs of {_name(problem)}.forward, which takes {', '.join(names) or 'none by name'}"
     if stray:
         return (
-            f"expected a pool of the {accepts}; got {', '.join(map(repr, stray))} beside or instead. Leave these columns out "
+            f"{accepts}; got {', '.join(map(repr, stray))} beside or instead. Leave these columns out "
             f"of the samples, or rename them (of a Hugging Face Dataset: remove_columns({stray}) or rename_column): {error}"
         )
     got = f"{len(example.args)} by position" if example.args else ", ".join(example.kwargs)
-    return f"expected a pool of the {accepts}; got {got}. A sample is (input, label), ((input, input), label) or a mapping: {error}"
+    return f"{accepts}; got {got}. A sample is (input, label), ((input, input), label) or a mapping: {error}"
 
 
 def _types(problem: Problem, example: Batch, error: Exception) -> str:

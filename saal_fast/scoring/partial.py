@@ -100,8 +100,9 @@ class Carrying:
 
 
 def unfrozen(function: Function) -> Function:
-    """Raises errors of frozen dataclasses as they came: Python's own context managers, which set attributes of what passes
-    through them, make a `FrozenInstanceError` of these.
+    """Raises errors of frozen dataclasses as they came.
+
+    Python's own context managers, which set attributes of what passes through them, make a `FrozenInstanceError` of these.
     """
 
     @wraps(function)

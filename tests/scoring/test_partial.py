@@ -17,26 +17,26 @@ def mlp():
     return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
 
 
-class Broken(Exception):
+class BrokenError(Exception):
     def __init__(self, path, reason):
         super().__init__(path, reason)
         self.path = path
 
 
-class Named(Exception):
+class NamedError(Exception):
     sample = "mine"
 
 
-class Slots(Exception):
+class SlotsError(Exception):
     __slots__ = ()
 
 
 @dataclass(frozen=True)
-class Frozen(Exception):
+class FrozenError(Exception):
     path: str
 
 
-ERRORS = [OSError("image file is truncated"), Broken("a.jpg", "cut"), Slots(), Frozen("a.jpg"), KeyError("a")]
+ERRORS = [OSError("image file is truncated"), BrokenError("a.jpg", "cut"), SlotsError(), FrozenError("a.jpg"), KeyError("a")]
 
 
 class Images(Dataset):
@@ -157,8 +157,8 @@ def test_non_finite_samples_cut_the_scores():
 
 
 def test_an_attribute_of_the_error_stays():
-    error = Named()
-    with pytest.raises(Named):
+    error = NamedError()
+    with pytest.raises(NamedError):
         score(mlp(), Images(error))
     assert (error.sample, len(error.scores_so_far)) == ("mine", 7)
 
