@@ -20,7 +20,24 @@ T = TypeVar("T")
 def check_generator(generator: Any) -> None:
     """Raises TypeError unless `generator` is a `torch.Generator` or None."""
     if not (generator is None or isinstance(generator, torch.Generator)):
-        raise TypeError(f"expected generator to be a torch.Generator or None, got {type(generator).__name__}")
+        hint = mend_seed(generator) or "; torch.Generator().manual_seed(number) makes one of a number"
+        raise TypeError(f"expected generator to be a torch.Generator or None, got {type(generator).__name__}{hint}")
+
+
+def mend_seed(seed: Any) -> str:
+    """What to add to the message about a seed that is a generator of NumPy's or Python's; nothing for another thing."""
+    draws = {
+        np.random.RandomState: "randint(2**31)",
+        np.random.Generator: "integers(2**31)",
+        random.Random: "randrange(2**31)",
+    }
+    for kind, draw in draws.items():
+        if isinstance(seed, kind):
+            number = f"int(seed.{draw})"
+            return f"; {number} draws a number of it, torch.Generator().manual_seed({number}) makes a generator of that"
+    if seed is np.random or seed is random:
+        return "; expected a seed of its own, as the global generators are never drawn from"
+    return ""
 
 
 def ensure_generator(generator: torch.Generator | None) -> torch.Generator:

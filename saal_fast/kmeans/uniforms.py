@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._utils.rng import mend_seed
+
 _MASK = 2**64 - 1
 _GAMMA = 0x9E3779B97F4A7C15
 
@@ -55,6 +57,9 @@ def seed_to_key(seed: int | torch.Generator | None) -> int:
     if isinstance(seed, torch.Generator):
         drawn = torch.randint(-(2**63), 2**63 - 1, (), dtype=torch.int64, generator=seed, device=seed.device)
         return int(drawn) & _MASK
+    hint = mend_seed(seed)
+    if hint:
+        raise TypeError(f"expected seed to be an integer, a torch.Generator or None, got {type(seed).__name__}{hint}")
     number = as_integer("seed", seed, "an integer, a torch.Generator or None")
     if not 0 <= number <= _MASK:
         raise ValueError(f"expected 0 <= seed < 2**64, got {number}")

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._utils.arrays import as_tensor
+
 if TYPE_CHECKING:
     from .ledger import Ledger
 
@@ -27,7 +29,7 @@ def parse_answers(indices: Any, labels: Any, *, size: int | None = None) -> tupl
             out of range or repeated.
     """
     try:
-        at = torch.as_tensor(indices, device="cpu")
+        at = as_tensor(indices).cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"expected positions as whole numbers of shape [n]: {error}") from error
     if at.numel() == 0:
@@ -40,7 +42,7 @@ def parse_answers(indices: Any, labels: Any, *, size: int | None = None) -> tupl
         if word is not None:
             raise TypeError(f"expected labels as numbers, the classes' positions say; got {word!r}")
     try:
-        answers = torch.as_tensor(labels, device="cpu")
+        answers = as_tensor(labels).cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"expected labels as numbers, or arrays of one shape: {error}") from error
     if answers.ndim < 1 or len(answers) != len(at):

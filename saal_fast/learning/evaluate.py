@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .._utils.arrays import as_tensor
 from .._utils.checks import check_whole
 from ..models.features import device_of
 from ..pools import Stream
@@ -37,7 +38,7 @@ class Accuracy:
             TypeError: labels or batch_size are not whole numbers.
             ValueError: labels have another shape than [N], or batch_size is below 1.
         """
-        labels = torch.as_tensor(self.labels, device="cpu")
+        labels = as_tensor(self.labels).cpu()
         if labels.ndim != 1:
             raise ValueError(f"expected labels of shape [N], a class for each sample; got {list(labels.shape)}")
         if len(labels) and (labels.is_floating_point() or labels.is_complex()):

@@ -15,7 +15,7 @@ Phase = Literal["fit", "ask", "tell"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
 
-def read(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Round]]:
+def read(folder: str | bytes | os.PathLike[str]) -> tuple[dict[str, Any], list[Round]]:
     """Reads a run's records, also while a learner is at work on it, and changes nothing.
 
     Args:
@@ -38,7 +38,7 @@ def read(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Round]]:
     return settings or {}, ledger.rounds()
 
 
-def rewind(folder: str | os.PathLike[str], number: int, phase: Phase | None = None) -> None:
+def rewind(folder: str | bytes | os.PathLike[str], number: int, phase: Phase | None = None) -> None:
     """Removes round `number` of a run, or its later phases, and all that follows; the learner then goes on from there.
 
     The phases of a round are "fit" (training and evaluation), "ask" and "tell". `rewind(folder, 3, "tell")` keeps the model

@@ -78,7 +78,7 @@ class ActiveLearner:
         evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None,
         warm_start: bool = False,
         seed: int = 0,
-        folder: str | os.PathLike[str] | None = None,
+        folder: str | bytes | os.PathLike[str] | None = None,
         keep_models: Literal["last", "all"] = "last",
         settings: Mapping[str, Any] | None = None,
         rewrite_settings: bool = False,
@@ -208,6 +208,8 @@ class ActiveLearner:
 
     def retrain(self, *, exact: bool = True) -> list[int]:
         """Trains the last model again if its file is damaged or missing, and first those that its warm start needs.
+
+        With `keep_models="all"` it trains the others whose files are damaged as well.
 
         Other records stay as they are. The same labels and seeds give the same model if the operations repeat, and the
         result is compared with the record.

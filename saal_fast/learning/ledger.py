@@ -220,6 +220,9 @@ class Ledger:
             name = f"{number:04d}-{phase}"
             content = record.get(phase) or self.store.read(name)
             if content is not None:
+                fault = None if phase in record else _fault(phase, content, record, self.size)
+                if fault:
+                    raise self.store.damaged(f"{name}.json", fault)
                 record[phase] = content
                 self._fingerprints.setdefault(f"{name}.json", fingerprints.get(f"{name}.json"))
             elif number or phase != "fit":
@@ -250,3 +253,31 @@ def _in_order(indices: list[int], tell: dict[str, Any]) -> Tensor:
     """The labels in the order the samples were asked for."""
     answers = dict(zip(tell["indices"], tell["labels"], strict=True))
     return torch.tensor([answers[i] for i in indices], device="cpu")
+
+
+_PARTS: dict[str, dict[str, type]] = {
+    "fit": {"labelled": int, "training": dict, "metrics": dict, "model": str},
+    "ask": {"indices": list, "scores": list},
+    "tell": {"indices": list, "labels": list},
+}
+"""What each phase's record holds, beside the state of the seeds."""
+
+
+def _fault(phase: str, content: Any, record: dict[str, dict[str, Any]], size: int) -> str | None:
+    """What is wrong with a record whose checksum is right, as where it was altered and signed anew.
+
+    Args:
+        phase: its phase.
+        content: the record.
+        record: those of the same round before it.
+        size: number of samples in the pool; 0 where it is unknown.
+    """
+    for name, kind in {**_PARTS[phase], "seeds": dict}.items():
+        if not isinstance(content, dict) or not isinstance(content.get(name), kind):
+            return f"it has no {name}"
+    rows = content.get("indices", [])
+    if not all(type(row) is int and row >= 0 and (row < size or not size) for row in rows) or len(set(rows)) < len(rows):
+        return f"its positions are not different ones in [0, {size or 'N'})"
+    if phase == "tell" and (len(rows) != len(content["labels"]) or not set(rows) <= set(record["ask"]["indices"])):
+        return "its labels are not those of the samples asked for"
+    return None

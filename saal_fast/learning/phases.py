@@ -15,6 +15,7 @@ from .._utils.rng import seeded
 from ..strategies import Selection, Strategy, TrainingHook
 from .labelled import Labelled, take
 from .ledger import Ledger
+from .store import Fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -68,6 +69,7 @@ class Phases:
     def __post_init__(self) -> None:
         self._model: tuple[str, nn.Module] | None = None  # checksum and model of the last fit
         self._hook_state: tuple[str, dict[str, Any]] | None = None  # the same checksum, and the state of the strategy's hook
+        self._whole: dict[int, tuple[str, Fingerprint]] = {}  # checksums and fingerprints of files found whole, by round
         self._last_made: weakref.ref[nn.Module] | None = None  # what `factory` returned last
 
     @property
@@ -82,8 +84,8 @@ class Phases:
             raise ValueError("there is no model yet: fit or ask first")
         checksum = self.ledger.records[number]["fit"]["model"]
         if self._model is None or self._model[0] != checksum:
-            model = self._new_model(0)
-            model.load_state_dict(self.load_fit(number)["model"])
+            model = self.new_model(0)
+            self.load_model(model, number)
             self._model = checksum, model.eval()
         return self._model[1]
 
@@ -92,9 +94,12 @@ class Phases:
 
         Raises:
             ValueError: initial labels are missing.
+            DamagedRecordError: a model file that `keep_models="all"` keeps is damaged.
             OSError: a record cannot be written.
         """
         ledger = self.ledger
+        for damaged in self.damaged_models():
+            raise ledger.store.damaged(f"{damaged:04d}-fit.pt", "its checksum differs")
         if ledger.number == 0:
             raise ValueError(f"there are no labels yet: tell those of the {len(ledger.pending())} samples asked for first")
         if "fit" in ledger.current:
@@ -118,10 +123,10 @@ class Phases:
         ledger = self.ledger
         previous = self.load_fit(number - 1) if self.warm_start and number > 1 else None
         rows, labels = ledger.labelled(number)
-        model = self._new_model(ledger.seeds.draw())
+        model = self.new_model(ledger.seeds.draw())
         if previous is not None:
-            model.load_state_dict(previous["model"])
-        hook = self._hook(model, number, None if previous is None else previous["hook"], self.generator())
+            self.load_model(model, number - 1, previous)
+        hook = self._hook(model, number, None if previous is None else previous["hook"], self.generator(), number - 1)
         try:
             model.train()
             with seeded(ledger.seeds.draw()):
@@ -195,18 +200,32 @@ class Phases:
             state = self.load_fit(ledger.number)["hook"]
         if state:
             with seeded(0):  # a dataset may draw from the global generators
-                self._hook(model, ledger.number, state, torch.Generator("cpu")).close()
+                self._hook(model, ledger.number, state, torch.Generator("cpu"), ledger.number).close()
 
-    def _hook(self, model: nn.Module, number: int, state: dict[str, Any] | None, generator: torch.Generator) -> TrainingHook:
+    def _hook(
+        self, model: nn.Module, number: int, state: dict[str, Any] | None, generator: torch.Generator, source: int
+    ) -> TrainingHook:
+        """The strategy's hook for round `number`, with its `state` of round `source`."""
         rows, unlabelled = self.ledger.labelled(number)[0], self.ledger.unlabelled(number)
         hook = self.strategy.training(
             model, pool=take(self.pool, unlabelled), labelled=take(self.pool, rows), generator=generator
         )
         if state:
-            hook.load_state_dict(state)
+            try:
+                hook.load_state_dict(state)
+            except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+                hook.close()
+                why = f"the state in it is not that of the strategy {self.strategy.name!r}: {error!r}"
+                raise self.ledger.store.damaged(f"{source:04d}-fit.pt", why) from error
         return hook
 
-    def _new_model(self, seed: int) -> nn.Module:
+    def new_model(self, seed: int) -> nn.Module:
+        """A new model, its weights drawn by a seed.
+
+        Raises:
+            TypeError: `factory` makes no module.
+            ValueError: it makes the same one again.
+        """
         with seeded(seed):
             model = self.factory()
         if not isinstance(model, nn.Module):
@@ -225,8 +244,45 @@ class Phases:
         Raises:
             DamagedRecordError: the file is damaged or missing; the message says how to recover.
         """
-        checksum = self.ledger.records[number]["fit"]["model"]
-        return dict(self.ledger.store.read_tensors(f"{number:04d}-fit", checksum))
+        name, checksum = f"{number:04d}-fit", self.ledger.records[number]["fit"]["model"]
+        content = self.ledger.store.read_tensors(name, checksum)
+        if not isinstance(content, dict) or not all(isinstance(content.get(part), dict) for part in ("model", "hook")):
+            raise self.ledger.store.damaged(f"{name}.pt", "it does not hold the states of a model and of a strategy's hook")
+        return content
+
+    def load_model(self, model: nn.Module, number: int, content: dict[str, Any] | None = None) -> None:
+        """Loads what the fit of a round has trained into a model.
+
+        Args:
+            model: a new model.
+            number: the round.
+            content: what `load_fit` gives; None to read it.
+
+        Raises:
+            DamagedRecordError: the file is damaged or missing, or its parameters are not the model's.
+        """
+        content = self.load_fit(number) if content is None else content
+        try:
+            model.load_state_dict(content["model"])
+        except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+            why = f"it does not fit the {type(model).__name__} that model= makes: {error}"
+            raise self.ledger.store.damaged(f"{number:04d}-fit.pt", why) from error
+
+    def damaged_models(self) -> list[int]:
+        """The rounds whose model files are damaged, where `keep_models` keeps all; a file is read once after each change."""
+        found = []
+        for number, record in enumerate(self.ledger.records if self.keep_models == "all" else ()):
+            if "fit" not in record:
+                continue
+            name, checksum = f"{number:04d}-fit", record["fit"]["model"]
+            state = checksum, self.ledger.store.fingerprint(f"{name}.pt")
+            if self._whole.get(number) == state:
+                continue
+            if self.ledger.store.is_damaged(name, checksum):
+                found.append(number)
+            else:
+                self._whole[number] = state
+        return found
 
     def generator(self) -> torch.Generator:
         """A generator with the next seed of the run."""

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 def retrain(phases: Phases, *, exact: bool) -> list[int]:
     """Trains the last model again if its file is damaged or missing, and first those that its warm start needs.
 
+    Where all models are kept, it trains the others whose files are damaged too. A file that does not fit its model is one.
+
     Args:
         phases: the phases of a learner whose ledger is up to date.
         exact: whether a model must equal the recorded one bit for bit.
@@ -33,18 +35,19 @@ def retrain(phases: Phases, *, exact: bool) -> list[int]:
         if not phases.warm_start:
             break
     seeds = ledger.seeds.state
+    lost = sorted({*phases.damaged_models(), *range(first, last + 1)})
     try:
-        for number in range(first, last + 1):
+        for number in lost:
             _retrain_round(phases, number, exact)
     finally:
         ledger.seeds.restore(seeds)
         phases.forget()
-    return list(range(first, last + 1))
+    return lost
 
 
 def _has_model(phases: Phases, number: int) -> bool:
     try:
-        phases.load_fit(number)
+        phases.load_model(phases.new_model(0), number)
     except DamagedRecordError:
         return False
     return True

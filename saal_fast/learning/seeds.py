@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .._utils.checks import check_whole
+from .._utils.rng import mend_seed
 
 
 class Seeds:
@@ -21,6 +22,9 @@ class Seeds:
     """
 
     def __init__(self, seed: int) -> None:
+        hint = mend_seed(seed)
+        if hint:
+            raise TypeError(f"expected seed to be a whole number, got {type(seed).__name__}{hint}")
         check_whole("seed", seed)
         if not 0 <= seed < 2**63:
             raise ValueError(f"expected a seed in [0, 2⁶³), got {seed}")

@@ -52,7 +52,7 @@ class Store:
         OSError: the folder cannot be created.
     """
 
-    def __init__(self, folder: str | os.PathLike[str] | None) -> None:
+    def __init__(self, folder: str | bytes | os.PathLike[str] | None) -> None:
         self.folder = None if folder is None else home_of(folder)
         self._memory: dict[str, bytes] = {}
         if self.folder is not None:
@@ -121,7 +121,21 @@ class Store:
             raise self.damaged(f"{name}.pt", "it is gone")
         if _digest(data) != checksum:
             raise self.damaged(f"{name}.pt", "its checksum differs")
-        return torch.load(BytesIO(data), map_location="cpu", weights_only=True)
+        try:
+            return torch.load(BytesIO(data), map_location="cpu", weights_only=True)
+        except Exception as error:  # torch has many: UnpicklingError, EOFError, RuntimeError, KeyError, ...
+            raise self.damaged(
+                f"{name}.pt", f"torch.load cannot read it ({str(error).strip().partition(chr(10))[0]})"
+            ) from error
+
+    def is_damaged(self, name: str, checksum: str) -> bool:
+        """Whether a file that `write_tensors` wrote is there and holds something else.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        data = self._get(f"{name}.pt")
+        return data is not None and _digest(data) != checksum
 
     def names(self) -> list[str]:
         """The names of all files of records, sorted."""

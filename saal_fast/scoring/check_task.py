@@ -12,6 +12,7 @@ from ..engines import Problem
 from ..engines.problem import constant
 from ..pools import Batch
 from ..tasks import ChecksLabels, Classification
+from .diagnose import PLAIN, cause_in_shape, raise_diagnosed
 from .probabilities import are_probabilities
 
 
@@ -32,19 +33,26 @@ def check_task(problem: Problem, example: Batch, labels: Any) -> bool:
         try:
             with problem.watch_last_layer() as last:
                 output = problem.output(params, example)
-        except RuntimeError as error:
-            _check_types(problem, example, error)
+        except Exception as error:
+            raise_diagnosed(problem, example, error)
             raise
-        if last is not None:
-            last.check(output)
-        if labels is not None and isinstance(task, ChecksLabels):
-            task.check_labels(labels, output)
-        loss = task.loss(output, constant(task.pseudo_label(output)))
+        try:
+            if last is not None:
+                last.check(output)
+            if labels is not None and isinstance(task, ChecksLabels):
+                task.check_labels(labels, output)
+            loss = task.loss(output, constant(task.pseudo_label(output)))
+        except PLAIN as error:
+            cause = cause_in_shape(problem, example, output)
+            if cause and type(error) in PLAIN:
+                raise type(error)(f"{error}\n{cause}") from error
+            raise
     if not isinstance(loss, Tensor) or loss.shape != (1,) or not loss.is_floating_point():
         got = f"{loss.dtype} {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        cause = cause_in_shape(problem, example, output)
         raise ValueError(
             f"expected {type(task).__name__}.loss to give one number a sample, [1] for a batch of one; got {got} "
-            '(is it averaged? losses of torch.nn.functional need reduction="none")'
+            f'(is it averaged? losses of torch.nn.functional need reduction="none"){cause and chr(10) + cause}'
         )
     theta = [p for p in params.values() if p.requires_grad]
     grads = torch.autograd.grad(loss, theta, allow_unused=True) if theta and loss.requires_grad else ()
@@ -56,12 +64,3 @@ def check_task(problem: Problem, example: Batch, labels: Any) -> bool:
             "that params= accepts?",
         )
     return isinstance(task, Classification) and are_probabilities(output)
-
-
-def _check_types(problem: Problem, example: Batch, error: RuntimeError) -> None:
-    """Raises TypeError where a model fails because the pool holds numbers of another type than its weights."""
-    mine = {p.dtype for p in problem.params.values()}
-    theirs = {t.dtype for t in example.tensors}
-    if "type" in str(error) and not theirs & mine:
-        got, expected = (", ".join(sorted(map(str, types))) for types in (theirs, mine))
-        raise TypeError(f"expected a pool of the model's type, {expected}, got {got}: {error}") from error

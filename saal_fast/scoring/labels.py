@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
+from .._utils.arrays import as_tensor
 from ..pools import Batch
 
 
@@ -49,7 +50,7 @@ def _as_pytree(labels: Any) -> Any:
 def _label(value: Any, device: torch.device) -> Tensor:
     """One array of labels on the device; whole numbers as int64, what torch's losses take."""
     try:
-        label = value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
+        label = as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"expected labels as a tensor or an array of numbers, got {value!r} ({error})") from error
     whole = not (label.is_floating_point() or label.is_complex() or label.dtype == torch.bool)

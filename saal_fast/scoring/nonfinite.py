@@ -12,7 +12,13 @@ from ..pools import Batch
 
 
 class NonFiniteError(ValueError):
-    """A model's outputs or scores hold NaN or inf."""
+    """A model's outputs or scores hold NaN or inf.
+
+    Attributes:
+        sample: position of the first such sample, where the pool was scored in order.
+    """
+
+    sample: int | None = None
 
 
 class FiniteCheck:
@@ -48,11 +54,13 @@ class FiniteCheck:
             return
         bad = (~finite).nonzero()[:, 0].tolist()
         first = ", ".join(str(start + i) for i in bad[:5]) + (", ..." if len(bad) > 5 else "")
-        raise NonFiniteError(
+        error = NonFiniteError(
             f"expected finite outputs and scores, got NaN or inf for {len(bad)} of samples {start} to "
             f"{start + len(finite) - 1} of the pool: {first}. "
             'on_nonfinite="keep" keeps them (select never picks one)'
         )
+        error.sample = start + bad[0]
+        raise error
 
 
 def send_to_host(t: Tensor) -> Callable[[], Tensor]:

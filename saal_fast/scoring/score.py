@@ -21,6 +21,7 @@ from .check_task import check_task
 from .labels import GivenLabels
 from .nonfinite import FiniteCheck
 from .options import EngineName, Options, ScoreOptions, checked_model, with_options
+from .partial import Carrying, unfrozen
 from .probabilities import warn_of_probabilities
 from .result import Scores, gather, no_scores
 from .runner import Runner
@@ -101,6 +102,9 @@ def score(
         NonFiniteError: outputs or scores hold NaN or inf; the message names the first samples.
         EngineError: the engine asked for by name cannot run this model.
         SelfCheckError: the engine's numbers are not those of plain autograd; the message names the sample and both.
+        Exception: whatever the pool or the model raises, as it came. Every error in the middle of a pool, Ctrl-C too, has
+            the attributes `sample`, the position it came from (of the first sample of a batch, where that is unknown), and
+            `scores_so_far`, the `Scores` of the samples before it; its notes say so.
     """
     check_flag("details", details)
     chosen = ScoreOptions.of(rho, options)
@@ -110,13 +114,20 @@ def score(
     return scores if details else scores.by(chosen.objective)
 
 
+@unfrozen
 def score_pool(
     model: nn.Module, pool: Any, options: ScoreOptions, make_runner: Callable[[Problem, EngineName], Runner] = Runner
 ) -> Scores:
     """`score(details=True)` of checked options; `make_runner` makes the runner of the problem and the engine's name."""
     model = checked_model(model)
-    with preserve_state(model) as kept, disable_compiled(), torch.inference_mode(False), torch.no_grad():
-        problem = options.problem(model)
+    with (
+        preserve_state(model) as kept,
+        disable_compiled(),
+        torch.inference_mode(False),
+        torch.no_grad(),
+        Carrying() as carrying,
+    ):
+        problem = carrying.problem = options.problem(model)
         stream = Stream(pool, problem.device)
         labels = GivenLabels(options.labels, stream.length, problem.device)
         example = kept.watch(stream.peek)
@@ -126,7 +137,7 @@ def score_pool(
         itself = SelfCheck(problem, options, make_runner, example)
         labels_or_none = labels.labels if labels.given else None
         probable = kept.watch(lambda: check_task(problem, example, labels_or_none), times=3)
-        runner = make_runner(problem, options.engine)
+        runner = carrying.runner = make_runner(problem, options.engine)
         size = options.batch_size
         if size == "auto":
             size = runner.batch_size(example, stream.length, options.max_memory)
@@ -134,7 +145,7 @@ def score_pool(
         check = FiniteCheck(problem.device)
         with memory.freed_is_kept(problem.device), bar(stream.length, options.progress) as shown:
             for batch in stream.batches(size):
-                finite = runner.run(labels.attach(batch))
+                finite = carrying.run(labels.attach(batch))
                 if options.on_nonfinite == "raise":
                     check.see(finite, batch)
                 if batch.start == 0:

@@ -13,7 +13,8 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..._utils.paths import home_of
+from ..._utils.checks import check_whole
+from ..._utils.paths import check_part, home_of
 from ...learning import ActiveLearner, LockedError, Round, read
 from ...learning.locks import locked
 from .protocol import STRATEGIES
@@ -47,8 +48,16 @@ class Cell:
         return f"{self.protocol.dataset}, {self.protocol.name}: {self.strategy}, seed {self.seed}"
 
     def folder(self, results: Path) -> Path:
-        """The folder of its records."""
-        return home_of(results) / self.protocol.dataset / self.protocol.name / self.strategy / f"seed-{self.seed}"
+        """The folder of its records.
+
+        Raises:
+            TypeError: the seed is not a whole number.
+            ValueError: a name leads out of the results.
+        """
+        names = {"the data set": self.protocol.dataset, "the protocol": self.protocol.name, "the strategy": self.strategy}
+        check_whole("seed", self.seed)
+        parts = [check_part(what, name) for what, name in names.items()]
+        return home_of(results).joinpath(*parts, f"seed-{self.seed}")
 
     @property
     def settings(self) -> dict[str, Any]:
