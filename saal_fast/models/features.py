@@ -18,6 +18,7 @@ from .._utils.checks import check_batch_size
 from ..pools import Batch, Stream
 from ..tasks import class_logits
 from . import memory
+from .ambient import own_precision
 from .state import preserve_state, unwrap
 
 T = TypeVar("T")
@@ -208,7 +209,7 @@ def _put_last(seen: dict[str, Tensor], name: str, tensor: Tensor) -> None:
 
 @contextmanager
 def _still(model: nn.Module) -> Iterator[None]:
-    with preserve_state(model), torch.inference_mode(False), torch.no_grad():
+    with preserve_state(model), own_precision(device_of(model)), torch.inference_mode(False), torch.no_grad():
         yield
 
 

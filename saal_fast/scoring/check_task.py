@@ -10,12 +10,15 @@ from torch import Tensor
 from .._utils.logs import warn_once
 from ..engines import Problem
 from ..engines.problem import constant
+from ..engines.study import recompute, study
 from ..pools import Batch
 from ..tasks import ChecksLabels
 
 
-def check_task(problem: Problem, example: Batch, labels: Any) -> None:
+def check_task(problem: Problem, example: Batch, labels: Any) -> Problem:
     """Runs the model once on one sample: the task must understand its output, the labels fit, the loss have a gradient.
+
+    Gives the problem with the model's habits (`engines/habits.py`), which that pass has shown.
 
     Args:
         problem: what is scored.
@@ -23,16 +26,15 @@ def check_task(problem: Problem, example: Batch, labels: Any) -> None:
         labels: those given for the whole pool; None where pseudo-labels count.
     """
     task = problem.task
-    params = {name: p.detach().requires_grad_() for name, p in problem.params.items()}
     with torch.enable_grad():
         try:
-            with problem.watch_last_layer() as last:
-                output = problem.output(params, example)
+            look = study(problem, example)
         except RuntimeError as error:
             _check_types(problem, example, error)
             raise
-        if last is not None:
-            last.check(output)
+        problem, params, output = look.problem, look.params, look.output
+        if look.last is not None:
+            look.last.check(output)
         if labels is not None and isinstance(task, ChecksLabels):
             task.check_labels(labels, output)
         loss = task.loss(output, constant(task.pseudo_label(output)))
@@ -44,6 +46,12 @@ def check_task(problem: Problem, example: Batch, labels: Any) -> None:
         )
     theta = [p for p in params.values() if p.requires_grad]
     grads = torch.autograd.grad(loss, theta, allow_unused=True) if theta and loss.requires_grad else ()
+    unreached = {name for name, g in zip(params, grads, strict=True) if g is None} if grads else set(params)
+    if unreached:
+        with torch.enable_grad():
+            recomputed = recompute(problem, example, output, unreached)
+        if recomputed is not problem:
+            return recomputed
     if theta and all(g is None for g in grads):
         warn_once(
             type(problem.model).__qualname__,
@@ -51,6 +59,7 @@ def check_task(problem: Problem, example: Batch, labels: Any) -> None:
             f"{type(problem.model).__name__} run under no_grad, or its output detached, or does it not use the parameters "
             "that params= accepts?",
         )
+    return problem
 
 
 def _check_types(problem: Problem, example: Batch, error: RuntimeError) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, Literal, overload
 
 import torch
@@ -13,6 +14,7 @@ from .._utils.checks import check_flag
 from .._utils.progress import bar
 from ..engines import Problem
 from ..models import memory
+from ..models.ambient import own_precision
 from ..models.state import disable_compiled, preserve_state
 from ..pools import Stream
 from .check_task import check_task
@@ -106,15 +108,16 @@ def score_pool(
 ) -> Scores:
     """`score(details=True)` of checked options; `make_runner` makes the runner of the problem and the engine's name."""
     model = checked_model(model)
-    with preserve_state(model), disable_compiled(), torch.inference_mode(False), torch.no_grad():
+    with preserve_state(model), disable_compiled(), torch.inference_mode(False), torch.no_grad(), ExitStack() as ambient:
         problem = options.problem(model)
+        ambient.enter_context(own_precision(problem.device))
         stream = Stream(pool, problem.device)
         labels = GivenLabels(options.labels, stream.length, problem.device)
         example = stream.peek()
         if example is None:
             labels.check_length(0)
             return no_scores(problem)
-        check_task(problem, example, labels.labels if labels.given else None)
+        problem = check_task(problem, example, labels.labels if labels.given else None)
         runner = make_runner(problem, options.engine)
         size = options.batch_size
         if size == "auto":
