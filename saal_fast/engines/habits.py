@@ -30,7 +30,7 @@ class Habits:
             arguments.
         aliased: parameters whose memory it reads through other tensors, which nothing can replace: the real ones must move.
         keeps: what a pass changes in its modules; each pass starts from it as it was.
-        draws: its outputs depend on random numbers, in eval mode.
+        draws: it draws random numbers in eval mode; whether it uses them, one sample cannot tell.
     """
 
     stand_ins: bool = False
@@ -42,6 +42,8 @@ class Habits:
         """Why a batch's samples must run one after the other; None where they need not."""
         if self.aliased:
             return f"it reads {', '.join(self.aliased[:3])} through tensors that share its memory and are no Parameter"
+        if self.keeps and self.keeps.written:
+            return "its forward pass writes to its buffers in eval mode, which each sample must find as they were"
         if self.draws:
             return "its forward pass draws random numbers in eval mode, which each sample must see twice"
         return None
@@ -168,9 +170,12 @@ class _Tensor:
         self.copy = self.value.detach().clone()
 
     def restore(self) -> bool:
-        if self.value.shape == self.copy.shape and torch.equal(self.value.detach(), self.copy):
-            return False
-        self.value.data = self.value.data.resize_(self.copy.shape).copy_(self.copy)
+        if self.value.shape == self.copy.shape:
+            if torch.equal(self.value.detach(), self.copy):
+                return False
+            self.value.data.copy_(self.copy)
+        else:
+            self.value.data = self.copy.clone()
         return True
 
 
@@ -183,6 +188,11 @@ class Kept:
 
     def __init__(self, cells: Iterable[_Container | _Tensor]) -> None:
         self.cells = list(cells)
+
+    @property
+    def written(self) -> bool:
+        """Whether a tensor's memory is among it."""
+        return any(isinstance(cell, _Tensor) for cell in self.cells)
 
     @classmethod
     def of(cls, model: nn.Module) -> Kept:
@@ -235,11 +245,11 @@ class Draws:
 
     Args:
         model: whose attributes are searched.
-        device: where the model runs.
+        device: where the model runs; None for the modules' own generators alone.
     """
 
-    def __init__(self, model: nn.Module, device: torch.device) -> None:
-        self.generators = list(_generators(model, device))
+    def __init__(self, model: nn.Module, device: torch.device | None) -> None:
+        self.generators = [*_own_generators(model), *(_shared_generators(device) if device else ())]
         self.states = [get() for get, _ in self.generators]
 
     def moved(self) -> bool:
@@ -253,12 +263,19 @@ class Draws:
                 put(state)
 
 
-def _generators(model: nn.Module, device: torch.device) -> Iterator[tuple[Callable[[], Any], Callable[[Any], Any]]]:
+Access = tuple[Callable[[], Any], Callable[[Any], Any]]
+"""Functions that read and set a generator's state."""
+
+
+def _shared_generators(device: torch.device) -> Iterator[Access]:
     yield torch.get_rng_state, torch.set_rng_state
     yield random.getstate, random.setstate
     yield np.random.get_state, np.random.set_state
     if device.type == "cuda":
         yield lambda: torch.cuda.get_rng_state(device), lambda state: torch.cuda.set_rng_state(state, device)
+
+
+def _own_generators(model: nn.Module) -> Iterator[Access]:
     found = {
         id(value): value
         for module in model.modules()

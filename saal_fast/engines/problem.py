@@ -134,8 +134,8 @@ class Problem:
         if not (habits.stand_ins or habits.keeps or habits.aliased):
             return functional_call(self.model, tensors, sample.args, sample.kwargs)
         with ExitStack() as stack:
-            if habits.keeps:
-                stack.callback(habits.keeps.restore)
+            if habits.keeps:  # not after the pass, whose backward pass may need what it has written
+                habits.keeps.restore()
             if habits.aliased:
                 stack.enter_context(self._moved(params))
                 return self.model(*sample.args, **sample.kwargs)

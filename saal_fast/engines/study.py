@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from ..pools import Batch
+from ..tasks import tensors_of
 from .habits import Draws, Kept, MemoryWatch, SlowPaths
 from .last_layer import LastLinear
 from .problem import Problem
@@ -52,9 +54,7 @@ def study(problem: Problem, example: Batch) -> FirstLook:
         look, read = _look(problem, example)
     finally:
         changed = kept.restore()
-    habits = replace(problem.habits, keeps=changed)
-    if draws.moved():
-        habits = replace(habits, draws=_differ(_look(replace(problem, habits=habits), example)[0].output, look.output))
+    habits = replace(problem.habits, keeps=changed, draws=draws.moved())
     if read:
         habits = replace(habits, stand_ins=True)
         look, read = _look(replace(problem, habits=habits), example)
@@ -84,14 +84,16 @@ def recompute(problem: Problem, example: Batch, output: Any, unreached: set[str]
     lacking = [n for n in owners if any(p.startswith(f"{n}." if n else "") for p in unreached)]
     mended = False
     for name in sorted(lacking, key=len, reverse=True)[:MAX_TRIALS]:
-        below = {p for p in unreached if p.startswith(f"{name}." if name else "")}
-        for trial in (_in_training, _emptied, _without_attributes):
+        for trial in _trials(owners[name]):
+            below = {p for p in unreached if p.startswith(f"{name}." if name else "")}
+            if not below:
+                break
             with _undone(owners[name]) as keep:
-                if below and trial(owners[name]):
-                    reached = _reached(problem, example, output, below)
-                    if reached:
-                        keep()
-                        unreached, below, mended = unreached - reached, below - reached, True
+                trial()
+                reached = _reached(problem, example, output, below)
+                if reached:
+                    keep()
+                    unreached, mended = unreached - reached, True
     return study(problem, example).problem if mended else problem
 
 
@@ -105,30 +107,16 @@ def _look(problem: Problem, example: Batch) -> tuple[FirstLook, set[str]]:
     return FirstLook(problem, params, output, last), read
 
 
-def _differ(a: Any, b: Any) -> bool:
-    tensors = [[t for t in tree_leaves(vars(x) if hasattr(x, "__dict__") else x) if isinstance(t, Tensor)] for x in (a, b)]
-    return any(not torch.equal(s, t) for s, t in zip(*tensors, strict=True))
-
-
-def _in_training(module: nn.Module) -> bool:
-    if not hasattr(module, "training"):
-        return False
-    module.training = True
-    return True
-
-
-def _emptied(module: nn.Module) -> bool:
-    held = [v for k, v in vars(module).items() if isinstance(v, dict | list) and not k.startswith("_") and _has_tensors(v)]
-    for value in held:
-        value.clear()
-    return bool(held)
-
-
-def _without_attributes(module: nn.Module) -> bool:
-    names = [k for k, v in vars(module).items() if isinstance(v, Tensor)]
-    for name in names:
-        setattr(module, name, None)
-    return bool(names)
+def _trials(module: nn.Module) -> Iterator[Callable[[], None]]:
+    """What may make a module compute anew: training mode, an emptied container, an attribute without its tensor."""
+    if hasattr(module, "training"):
+        yield lambda: setattr(module, "training", True)
+    for name, value in list(vars(module).items()):
+        if isinstance(value, dict | list) and name not in ("_parameters", "_buffers", "_modules") and _has_tensors(value):
+            yield value.clear
+        elif isinstance(value, Tensor):
+            yield partial(setattr, module, name, None)
+            yield partial(delattr, module, name)
 
 
 def _has_tensors(value: Any) -> bool:

@@ -13,6 +13,7 @@ from typing_extensions import Unpack
 from .._utils.checks import check_flag
 from .._utils.progress import bar
 from ..engines import Problem
+from ..engines.habits import Draws
 from ..models import memory
 from ..models.ambient import own_precision
 from ..models.state import disable_compiled, preserve_state
@@ -111,6 +112,7 @@ def score_pool(
     with preserve_state(model), disable_compiled(), torch.inference_mode(False), torch.no_grad(), ExitStack() as ambient:
         problem = options.problem(model)
         ambient.enter_context(own_precision(problem.device))
+        ambient.callback(Draws(model, None).rewind)
         stream = Stream(pool, problem.device)
         labels = GivenLabels(options.labels, stream.length, problem.device)
         example = stream.peek()

@@ -121,7 +121,9 @@ class PlainObject(Base):
         self.holder = Holder(self.enc.weight)
 
     def forward(self, x):
-        return self.head(self.enc(x).tanh() @ self.holder.weight + torch.cat([self.holder.weight[0], self.holder.weight[1]])[:4])
+        return self.head(
+            self.enc(x).tanh() @ self.holder.weight + torch.cat([self.holder.weight[0], self.holder.weight[1]])[:4]
+        )
 
 
 @case
@@ -377,7 +379,7 @@ class InAChild(nn.Module):
 # --- A5: what a pass changes ------------------------------------------------------------------------------
 
 
-@case
+@case(reference=True)
 class Counts(Base):
     def __init__(self):
         super().__init__()
@@ -388,7 +390,7 @@ class Counts(Base):
         return self.head(self.enc(x).tanh() * self.seen)
 
 
-@case
+@case(reference=True, autograd=True)
 class MovingAverage(Base):
     def __init__(self):
         super().__init__()
@@ -432,7 +434,7 @@ def test_all_engines_give_the_true_scores(name, rule):
             scores = saal_fast.score(model, pool(), details=True, engine=engine, batch_size=2, **rule)
         except saal_fast.EngineError:
             assert engine in ("ghost", "vmap"), name
-            assert name in BY_REFERENCE or name in ("Copied", "MovingAverage", "ParameterOfAParameter", "AsSubclass", "Checkpointed")
+            assert name in BY_REFERENCE or name in ("Copied", "ParameterOfAParameter", "AsSubclass", "Checkpointed")
             continue
         assert_true(scores, expected)
         assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
@@ -447,7 +449,9 @@ def _with_grad(model, x):
         return model(x).detach()
 
 
-@pytest.mark.parametrize("name", ["CacheByDevice", "CacheWithoutAsking", "KeptAttribute", "MadeByEval", "BufferMadeByEval", "InAChild"])
+@pytest.mark.parametrize(
+    "name", ["CacheByDevice", "CacheWithoutAsking", "KeptAttribute", "MadeByEval", "BufferMadeByEval", "InAChild"]
+)
 @pytest.mark.parametrize("graded", [False, True])
 def test_what_was_kept_before_scoring(name, graded):
     """The user's own eval pass has filled the caches, with or without a graph."""
@@ -547,21 +551,13 @@ def test_draws_are_the_same_in_both_passes_and_differ_between_samples(draw, capl
         scores = saal_fast.score(model, x, 1e-9, details=True, engine=engine)
         torch.testing.assert_close(scores.perturbed_loss, scores.loss, rtol=0, atol=1e-7)
         assert len(scores.loss.unique()) >= 2
-        slope = (saal_fast.score(model, x, 1e-6, details=True, engine=engine).by("diff") / 1e-6) / scores.grad_norm
-        torch.testing.assert_close(slope, torch.ones_like(slope), rtol=1e-3, atol=0)
+        steep = saal_fast.score(model, x, 1e-6, details=True, engine=engine)
+        torch.testing.assert_close(steep.by("diff") / 1e-6, steep.grad_norm, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(steep.loss, scores.loss)  # generators came back as they were
     assert scores.engine == "reference"
     for engine in ("ghost", "vmap"):
         with pytest.raises(saal_fast.EngineError, match="random"):
             saal_fast.score(model, x, 1e-9, details=True, engine=engine)
-
-
-def test_drawing_without_using_it_keeps_the_fast_engine():
-    class Unused(Base):
-        def forward(self, x):
-            random.random()
-            return self.head(self.enc(x))
-
-    assert saal_fast.score(Unused(), torch.randn(4, 4), details=True).engine == "ghost"
 
 
 class Observed(nn.Module):
@@ -629,7 +625,10 @@ def test_ambient_autocast_changes_no_feature():
 
 def test_cached_parametrizations_follow_the_step():
     torch.manual_seed(0)
-    model, x = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 8)), nn.Tanh(), nn.Linear(8, 3)), torch.randn(5, 4)
+    model, x = (
+        nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 8)), nn.Tanh(), nn.Linear(8, 3)),
+        torch.randn(5, 4),
+    )
     plain = saal_fast.score(model, x, 0.5)
     with nn.utils.parametrize.cached():
         model(x)
