@@ -15,16 +15,21 @@ from torch import Tensor
 
 def gradients_in_order(root: Tensor) -> Tensor:
     """Sees to it that the backward pass from `root` hands batch norms contiguous gradients; gives `root` itself."""
+    for node in nodes_behind(root):
+        if "BatchNorm" in node.name():
+            node.register_prehook(_contiguous)
+    return root
+
+
+def nodes_behind(root: Tensor) -> set[Any]:
+    """The nodes of autograd's graph that a tensor comes from."""
     stack, seen = [root.grad_fn], set()
     while stack:
         node = stack.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if "BatchNorm" in node.name():
-            node.register_prehook(_contiguous)
-        stack += [following for following, _ in node.next_functions]
-    return root
+        if node is not None and node not in seen:
+            seen.add(node)
+            stack += [following for following, _ in node.next_functions]
+    return seen
 
 
 def _contiguous(grads: tuple[Any, ...]) -> tuple[Any, ...]:

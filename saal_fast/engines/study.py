@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from ..pools import Batch
 from ..tasks import tensors_of
+from .backward import nodes_behind
 from .habits import Draws, Kept, MemoryWatch, SlowPaths
 from .last_layer import LastLinear
 from .problem import Problem
@@ -104,7 +105,9 @@ def _look(problem: Problem, example: Batch) -> tuple[FirstLook, set[str]]:
     params = {name: p.detach().clone().requires_grad_() for name, p in problem.params.items()}
     with MemoryWatch(own, read.update), SlowPaths(), problem.watch_last_layer() as last:
         output = problem.output(params, example)
-    return FirstLook(problem, params, output, last), read
+    # torch's script interpreter hides from a dispatch mode what it has optimised, but not from the graph
+    leaves = {id(getattr(node, "variable", None)) for t in tensors_of(output) for node in nodes_behind(t)}
+    return FirstLook(problem, params, output, last), read | {n for n, p in own.items() if id(p) in leaves}
 
 
 def _trials(module: nn.Module) -> Iterator[Callable[[], None]]:
