@@ -105,9 +105,10 @@ def _look(problem: Problem, example: Batch) -> tuple[FirstLook, set[str]]:
     params = {name: p.detach().clone().requires_grad_() for name, p in problem.params.items()}
     with MemoryWatch(own, read.update), SlowPaths(), problem.watch_last_layer() as last:
         output = problem.output(params, example)
-    # torch's script interpreter hides from a dispatch mode what it has optimised, but not from the graph
+    # torch's script interpreter hides from a dispatch mode what it has optimised, but not from the graph; a parameter in it
+    # whose copy is not belongs to something kept (`recompute`)
     leaves = {id(getattr(node, "variable", None)) for t in tensors_of(output) for node in nodes_behind(t)}
-    return FirstLook(problem, params, output, last), read | {n for n, p in own.items() if id(p) in leaves}
+    return FirstLook(problem, params, output, last), read | {n for n, p in own.items() if {id(p), id(params[n])} <= leaves}
 
 
 def _trials(module: nn.Module) -> Iterator[Callable[[], None]]:
