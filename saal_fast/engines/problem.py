@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from ..perturbation import Perturbation
 from ..pools import Batch
 from ..tasks import Task, tensors_of
+from .habits import NO_HABITS, Habits, StandIns
 from .last_layer import LastLinear
 
 PRECISIONS = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -45,12 +46,13 @@ class Problem:
     Attributes:
         model: called through `functional_call`; never changed.
         params: the parameters to perturb, detached; the model's own memory where it lies on the device.
-        others: the model's other parameters and buffers, where they had to be copied to the device.
+        others: the model's other parameters, detached, and its buffers where they had to be copied to the device.
         rule: what ε* is.
         task: pseudo-label and loss.
         device: where it is scored.
         precision: of passes under autocast; None for the model's own type.
         embeddings: whether results carry the gradient by the last linear layer.
+        habits: what the model does beside reading inputs and registered parameters.
     """
 
     model: nn.Module
@@ -61,6 +63,7 @@ class Problem:
     device: torch.device
     precision: torch.dtype | None = None
     embeddings: bool = False
+    habits: Habits = NO_HABITS
 
     @classmethod
     def of(
@@ -115,17 +118,66 @@ class Problem:
                 "first (model.to_empty(device=...), then load_state_dict)"
             )
         fit = {n: _fit(t, device) for n, t in state.items()}
-        others = {n: t for n, t in fit.items() if n not in params and t is not state[n]}
+        others = {n: t.detach() for n, t in fit.items() if n not in params and (t is not state[n] or t.requires_grad)}
         return cls(model, {n: fit[n].detach() for n in params}, others, rule, task, device, precision, embeddings)
 
     def output(self, params: dict[str, Tensor], sample: Batch) -> Any:
-        """The model's output with `params` in place of its own; inputs are copied, since a model may write to them."""
-        sample = sample.map(Tensor.clone)
-        if self.precision is None:
-            return functional_call(self.model, {**self.others, **params}, sample.args, sample.kwargs)
-        with torch.autocast(self.device.type, self.precision, cache_enabled=False):
-            output = functional_call(self.model, {**self.others, **params}, sample.args, sample.kwargs)
-        return tree_map(_widened, output)
+        """The model's output with `params` for its own, gradients enabled; inputs are copied, since a model may write to them.
+
+        Whether gradients are recorded depends on the parameters alone, so that a model that asks `torch.is_grad_enabled`
+        answers the same in both passes.
+        """
+        sample = sample.map(lambda t: t.detach().clone())
+        with torch.enable_grad():
+            if self.precision is None:
+                return self._call(params, sample)
+            with torch.autocast(self.device.type, self.precision, cache_enabled=False):
+                output = self._call(params, sample)
+            return tree_map(_widened, output)
+
+    def _call(self, params: dict[str, Tensor], sample: Batch) -> Any:
+        tensors, habits = {**self.others, **params}, self.habits
+        if not (habits.stand_ins or habits.keeps or habits.aliased):
+            return functional_call(self.model, tensors, sample.args, sample.kwargs)
+        with ExitStack() as stack:
+            if habits.keeps:  # not after the pass, whose backward pass may need what it has written
+                habits.keeps.restore()
+            if habits.aliased:
+                stack.enter_context(self._moved(params))
+                return self.model(*sample.args, **sample.kwargs)
+            originals = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+            stack.enter_context(StandIns({id(originals[name]): t for name, t in tensors.items()}))
+            return functional_call(self.model, tensors, sample.args, sample.kwargs)
+
+    def own_parameters(self) -> dict[str, Tensor]:
+        """The model's own Parameter objects of those to perturb.
+
+        Raises:
+            EngineError: the parameters that are scored are copies on another device.
+        """
+        own = {name: p for name, p in self.model.named_parameters() if name in self.params}
+        for name, p in own.items():
+            if p.data_ptr() != self.params[name].data_ptr():
+                raise EngineError(
+                    f"the model reads {', '.join(self.habits.aliased[:3])} through tensors that are no Parameter; expected "
+                    f"such a model to lie where it is scored, on {self.device}, got {name} on {p.device}"
+                )
+        return own
+
+    @contextmanager
+    def _moved(self, params: dict[str, Tensor]) -> Iterator[None]:
+        """Within it, the model's own parameters hold other numbers; their versions do not count it."""
+        moved = [(p.data, params[name]) for name, p in self.own_parameters().items() if params[name] is not p]
+        kept = [memory.clone() for memory, _ in moved]
+        try:
+            with torch.no_grad():
+                for memory, new in moved:
+                    memory.copy_(new)
+            yield
+        finally:
+            with torch.no_grad():
+                for (memory, _), old in zip(moved, kept, strict=True):
+                    memory.copy_(old)
 
     def watch_last_layer(self) -> AbstractContextManager[LastLinear | None]:
         """Within it, passes keep what the last linear layer's gradient is made of; None where nobody asks for it."""

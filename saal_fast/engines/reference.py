@@ -7,6 +7,8 @@ from torch import Tensor
 
 from ..perturbation import epsilon
 from ..pools import Batch
+from .backward import gradients_in_order
+from .habits import Draws, SlowPaths
 from .problem import Problem, Result, concatenate, constant, finite, loss_scale
 
 
@@ -25,37 +27,48 @@ class Reference:
 
 
 def score_one(problem: Problem, sample: Batch) -> Result:
-    """`max_{‖ε‖≤ρ} l(x, ŷ; θ+ε)` of one sample, given as a batch of one; the result has B = 1."""
+    """`max_{‖ε‖≤ρ} l(x, ŷ; θ+ε)` of one sample, given as a batch of one; the result has B = 1.
+
+    Both passes are the same function of θ: gradients are recorded in both, and random numbers are drawn again as they were.
+    """
     rule, task = problem.rule, problem.task
-    theta = {name: p.detach().requires_grad_() for name, p in problem.params.items()}
+    if problem.habits.aliased:
+        theta = problem.own_parameters()
+    else:
+        theta = {name: p.detach().requires_grad_() for name, p in problem.params.items()}
+    draws = Draws(problem.model, problem.device)
 
     with torch.enable_grad():
-        with problem.watch_last_layer() as last:
+        with SlowPaths(), problem.watch_last_layer() as last:
             output = problem.output(theta, sample)
         label = constant(task.pseudo_label(output)) if sample.labels is None else sample.labels  # ŷ
         loss = task.loss(output, label)  # l(x, ŷ; θ)
         scale = loss_scale(loss[0])
-        grads = _gradient(loss[0] * scale, theta)  # ∇l, in units of 1/scale
+        keep = bool(problem.habits.aliased)  # the graph of a view that the model itself keeps serves every sample
+        grads = _gradient(loss[0] * scale, theta, keep)  # ∇l, in units of 1/scale
     with torch.no_grad():
         eps, norm = epsilon(rule, grads, theta)  # Eq. 3
-        perturbed_output = problem.output({name: p + eps[name] for name, p in theta.items()}, sample)
+        draws.rewind()
+        with SlowPaths():
+            perturbed_output = problem.output({name: (p + eps[name]).requires_grad_() for name, p in theta.items()}, sample)
         perturbed = task.loss(perturbed_output, label)  # Eq. 6: l(x, ŷ; θ + ε*)
         return Result(
             perturbed_loss=perturbed,
             loss=loss.detach(),
             grad_norm=(norm / scale)[None],
             label=label,
-            perturbed_label=task.pseudo_label(perturbed_output),
+            perturbed_label=constant(task.pseudo_label(perturbed_output)),
             finite=(finite(output, loss) & finite(perturbed_output, perturbed))[None],
             embedding=last.gradient(output, label) if last else (),
         )
 
 
-def _gradient(loss: Tensor, theta: dict[str, Tensor]) -> dict[str, Tensor]:
+def _gradient(loss: Tensor, theta: dict[str, Tensor], keep: bool) -> dict[str, Tensor]:
     """∂loss/∂θ; zeros for parameters the loss does not depend on."""
     found: tuple[Tensor | None, ...] = (None,) * len(theta)
     if loss.requires_grad:
-        found = torch.autograd.grad(loss, list(theta.values()), allow_unused=True)
+        root = gradients_in_order(loss)
+        found = torch.autograd.grad(root, list(theta.values()), allow_unused=True, retain_graph=keep)
     return {
         name: torch.zeros_like(p) if g is None else g.to_dense() if g.is_sparse else g
         for (name, p), g in zip(theta.items(), found, strict=True)

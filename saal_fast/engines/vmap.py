@@ -12,9 +12,10 @@ from torch.utils._pytree import tree_map
 from ..models.memory import nbytes
 from ..perturbation import epsilon
 from ..pools import Batch
+from .backward import gradients_in_order
 from .branches import by_branches
 from .layers import VmapReplacements
-from .problem import Problem, Result, constant, finite, keep_loss_where_no_step, loss_scale
+from .problem import EngineError, Problem, Result, constant, finite, keep_loss_where_no_step, loss_scale
 
 
 class Vmap:
@@ -25,6 +26,7 @@ class Vmap:
 
     def __call__(self, batch: Batch) -> Result:
         """Scores a batch; see `Engine`."""
+        check_batches(self.problem)
         return by_branches(lambda part: over_samples(self._one, part), batch)
 
     def sample_bytes(self, example: Batch) -> int:
@@ -39,7 +41,13 @@ class Vmap:
             y = constant(task.pseudo_label(output)) if sample.labels is None else sample.labels
             loss = task.loss(output, y)[0]
             scale = loss_scale(loss)
-            return loss * scale, (loss, scale, y, finite(output, loss), last.gradient(output, y) if last else ())
+            return gradients_in_order(loss * scale), (
+                loss,
+                scale,
+                y,
+                finite(output, loss),
+                last.gradient(output, y) if last else (),
+            )
 
         grads, (_, (loss, scale, y, first_finite, embedding)) = grad_and_value(loss_of, has_aux=True)(problem.params)
         eps, norm = epsilon(rule, grads, problem.params)
@@ -54,6 +62,13 @@ class Vmap:
             first_finite & finite(output, perturbed),
             embedding,
         )
+
+
+def check_batches(problem: Problem) -> None:
+    """Raises EngineError where a batch's samples must run one after the other."""
+    reason = problem.habits.reason_for_one_by_one()
+    if reason is not None:
+        raise EngineError(reason)
 
 
 def over_samples(score_one: Callable[[Batch], Result], batch: Batch) -> Result:

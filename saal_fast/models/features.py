@@ -18,6 +18,7 @@ from .._utils.checks import check_batch_size
 from ..pools import Batch, Stream
 from ..tasks import class_logits
 from . import memory
+from .ambient import own_precision
 from .state import preserve_state, unwrap
 from .uninterrupted import uninterrupted
 
@@ -53,7 +54,7 @@ def each_batch(model: nn.Module, pool: Any, see: Callable[[Any], T], *, batch_si
     """
     check_batch_size(batch_size)
     inner = module_of(model)
-    with preserve_state(inner), torch.inference_mode(False), torch.no_grad():
+    with preserve_state(inner), own_precision(device_of(inner)), torch.inference_mode(False), torch.no_grad():
         stream = Stream(pool, device_of(inner))
         example = stream.peek()
         if example is None:
@@ -134,7 +135,7 @@ def last_layer(model: nn.Module, pool: Any, name: str | None = None) -> tuple[st
 def is_empty(model: nn.Module, pool: Any) -> bool:
     """Whether a pool for the model holds no sample; a `DataLoader`'s draws leave the global generators as they were."""
     inner = module_of(model)
-    with preserve_state(inner), torch.inference_mode(False), torch.no_grad():
+    with preserve_state(inner), own_precision(device_of(inner)), torch.inference_mode(False), torch.no_grad():
         return Stream(pool, device_of(inner)).peek() is None
 
 
@@ -145,7 +146,7 @@ def first_output(model: nn.Module, pool: Any, copies: int = 1) -> Any:
         ValueError: the pool is empty.
     """
     inner = module_of(model)
-    with preserve_state(inner), torch.inference_mode(False), torch.no_grad():
+    with preserve_state(inner), own_precision(device_of(inner)), torch.inference_mode(False), torch.no_grad():
         example = Stream(pool, device_of(inner)).peek()
         if example is None:
             raise ValueError("expected a pool of at least one sample, to see what the model does with it; it is empty")

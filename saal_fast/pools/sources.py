@@ -174,7 +174,7 @@ def _open_webloader(pool: Any) -> Any:
     """WebDataset's WebLoader, which yields what the DataLoader in it yields, unless more stages follow that one."""
     if len(getattr(pool, "pipeline", ())) != 1:
         raise TypeError(
-            "expected a WebLoader without stages of its own, which yields batches; got one with more stages, so that it may "
+            "expected a WebLoader without stages of its own, which yields batches; got one with more stages, which may "
             "yield samples or batches: DataLoader(pool, batch_size=None) says batches, DataLoader(pool, batch_size=9) samples"
         )
     return pool

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,13 +10,26 @@ from torch import Tensor
 from .._utils.logs import warn_once
 from ..engines import Problem
 from ..engines.problem import constant
+from ..engines.study import recompute, study
 from ..pools import Batch
 from ..tasks import ChecksLabels, Classification
 from .diagnose import PLAIN, cause_in_shape, raise_diagnosed
 from .probabilities import are_probabilities
 
 
-def check_task(problem: Problem, example: Batch, labels: Any) -> bool:
+class Checked(NamedTuple):
+    """What the first sample shows.
+
+    Attributes:
+        problem: with the model's habits (`engines/habits.py`).
+        probable: whether a classifier's output looks like probabilities, not logits.
+    """
+
+    problem: Problem
+    probable: bool
+
+
+def check_task(problem: Problem, example: Batch, labels: Any) -> Checked:
     """Runs the model once on one sample: the task must understand its output, the labels fit, the loss have a gradient.
 
     Args:
@@ -24,21 +37,18 @@ def check_task(problem: Problem, example: Batch, labels: Any) -> bool:
         example: a batch of one.
         labels: those given for the whole pool; None where pseudo-labels count.
 
-    Returns:
-        Whether a classifier's output looks like probabilities, not logits.
     """
     task = problem.task
-    params = {name: p.detach().requires_grad_() for name, p in problem.params.items()}
     with torch.enable_grad():
         try:
-            with problem.watch_last_layer() as last:
-                output = problem.output(params, example)
+            look = study(problem, example)
         except Exception as error:
             raise_diagnosed(problem, example, error)
             raise
+        problem, params, output = look.problem, look.params, look.output
         try:
-            if last is not None:
-                last.check(output)
+            if look.last is not None:
+                look.last.check(output)
             if labels is not None and isinstance(task, ChecksLabels):
                 task.check_labels(labels, output)
             loss = task.loss(output, constant(task.pseudo_label(output)))
@@ -54,8 +64,15 @@ def check_task(problem: Problem, example: Batch, labels: Any) -> bool:
             f"expected {type(task).__name__}.loss to give one number a sample, [1] for a batch of one; got {got} "
             f'(is it averaged? losses of torch.nn.functional need reduction="none"){cause and chr(10) + cause}'
         )
+    probable = isinstance(task, Classification) and are_probabilities(output)
     theta = [p for p in params.values() if p.requires_grad]
     grads = torch.autograd.grad(loss, theta, allow_unused=True) if theta and loss.requires_grad else ()
+    unreached = {name for name, g in zip(params, grads, strict=True) if g is None} if grads else set(params)
+    if unreached:
+        with torch.enable_grad():
+            recomputed = recompute(problem, example, output, unreached)
+        if recomputed is not problem:
+            return Checked(recomputed, probable)
     if theta and all(g is None for g in grads):
         warn_once(
             type(problem.model).__qualname__,
@@ -63,4 +80,4 @@ def check_task(problem: Problem, example: Batch, labels: Any) -> bool:
             f"{type(problem.model).__name__} run under no_grad, or its output detached, or does it not use the parameters "
             "that params= accepts?",
         )
-    return isinstance(task, Classification) and are_probabilities(output)
+    return Checked(problem, probable)

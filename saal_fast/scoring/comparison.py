@@ -17,6 +17,7 @@ from .._utils.logs import log
 from ..engines import Problem, Result
 from ..models import memory
 from ..pools import Batch
+from .check_task import check_task
 from .options import EngineName
 from .runner import Runner
 from .second_way import Numbers, SecondWay, in_type
@@ -129,7 +130,7 @@ class Comparison:
         there = self.way.elsewhere(dtype, noise)
         sample = in_type(sample, dtype, noise)
         problem = Problem.of(there.copy(), there.rule, there.task, there.own.__contains__, self.problem.device)
-        runner = self.make_runner(problem, self.engine)
+        runner = self.make_runner(check_task(problem, sample, None).problem, self.engine)
         runner.run(sample)
         plain = there.numbers(sample)
         if there.rows > 1 and not _same_loss(there.loss(sample, 1), plain.loss):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +13,10 @@ from typing_extensions import Unpack
 
 from ..engines import Problem
 from ..engines.ghost.plan import Plan, UsageRecorder, Use, mode_costs, plan_for, record_usage
+from ..models.ambient import own_precision
 from ..models.state import disable_compiled, preserve_state
 from ..pools import Batch, Stream
+from .check_task import check_task
 from .options import ProblemOptions, ScoreOptions, check_names, checked_model, with_options
 from .score import score_pool
 
@@ -97,11 +100,13 @@ def explain(model: nn.Module, example: Any, *, rho: float = 0.05, **options: Unp
     check_names(options, ProblemOptions, "explain")
     chosen = ScoreOptions(rho=rho, progress=False, on_nonfinite="keep", check=False, **options)
     inner = checked_model(model)
-    with preserve_state(inner), disable_compiled(), torch.inference_mode(False), torch.no_grad():
+    with preserve_state(inner), disable_compiled(), torch.inference_mode(False), torch.no_grad(), ExitStack() as ambient:
         problem = chosen.problem(inner)
+        ambient.enter_context(own_precision(problem.device))
         sample = Stream(example, problem.device).peek()
         if sample is None:
             raise ValueError("expected an example of at least one sample, got none")
+        problem = check_task(problem, sample, None).problem
         usage, plan = record_usage(problem, sample), plan_for(problem, sample)
     rows = _rows(problem, usage, plan)
     forward = sum(2.0 * math.prod(row.shape) * row.positions for row in rows if row.layer in ("conv", "linear"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, Literal, overload
 
@@ -14,7 +15,9 @@ from .._utils.checks import check_flag
 from .._utils.eager import outside_compile
 from .._utils.progress import bar
 from ..engines import Problem
+from ..engines.habits import Draws
 from ..models import memory
+from ..models.ambient import own_precision
 from ..models.state import disable_compiled, preserve_state
 from ..pools import Stream
 from .check_task import check_task
@@ -125,9 +128,12 @@ def score_pool(
         disable_compiled(),
         torch.inference_mode(False),
         torch.no_grad(),
+        ExitStack() as ambient,
         Carrying() as carrying,
     ):
         problem = carrying.problem = options.problem(model)
+        ambient.enter_context(own_precision(problem.device))
+        ambient.callback(Draws(model, None).rewind)
         stream = Stream(pool, problem.device)
         labels = GivenLabels(options.labels, stream.length, problem.device)
         example = kept.watch(stream.peek)
@@ -135,8 +141,9 @@ def score_pool(
             labels.check_length(0)
             return no_scores(problem)
         itself = SelfCheck(problem, options, make_runner, example)
-        labels_or_none = labels.labels if labels.given else None
-        probable = kept.watch(lambda: check_task(problem, example, labels_or_none), times=3)
+        first, given = problem, labels.labels if labels.given else None
+        problem, probable = kept.watch(lambda: check_task(first, example, given), times=3)
+        carrying.problem = problem
         runner = carrying.runner = make_runner(problem, options.engine)
         size = options.batch_size
         if size == "auto":

@@ -24,10 +24,11 @@ from torch.utils._pytree import tree_leaves
 from ...models.memory import nbytes
 from ...ops.flat import flatten_parameters
 from ...pools import Batch
+from ..backward import gradients_in_order
 from ..branches import by_branches
 from ..layers import Code, SupportsTiles
 from ..problem import Problem, Result, finite, keep_loss_where_no_step
-from ..vmap import over_samples
+from ..vmap import check_batches, over_samples
 from .autograd import AutogradGradients, FlatGradients, SeparateGradients
 from .backends import Backends, backends_for
 from .factors import Factored, FusedGhost, GramGhost, MaterializedGradient, TiledGradient
@@ -73,6 +74,7 @@ class Ghost:
 
     def __call__(self, batch: Batch) -> Result:
         """Scores a batch; see `Engine`."""
+        check_batches(self.problem)
         return by_branches(self._score, batch)
 
     def _score(self, batch: Batch) -> Result:
@@ -155,7 +157,8 @@ class Ghost:
             recorder.check_calls()
             labelled = labelled_loss(problem.task, output, sample.labels, self.backends.fused_loss)
             points = [*params.values(), *recorder.taps]
-            found = torch.autograd.grad(labelled.root + zero, points, allow_unused=True)  # frees what it has passed
+            root = gradients_in_order(labelled.root + zero) if plan.batch_norm else labelled.root + zero
+            found = torch.autograd.grad(root, points, allow_unused=True)  # frees what it has passed
             recorder.check_inputs(found[len(params) :])
             grads = [torch.zeros_like(p) if g is None else g for p, g in zip(points, found, strict=True)]
             embedding = last.gradient(output, labelled.label) if last else ()

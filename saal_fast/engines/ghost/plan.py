@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from ...pools import Batch
+from ..habits import MemoryWatch
 from ..layers import CallInterceptor, Layer, LayerCall, SupportsTiles
 from ..problem import Problem
 
@@ -48,10 +49,18 @@ class PlannedCall:
 
 @dataclass(frozen=True)
 class Plan:
-    """The factored calls in the order of the forward pass, and the names of the parameters left to autograd."""
+    """How the parameters are taken.
+
+    Attributes:
+        calls: the factored calls in the order of the forward pass.
+        autograd: the names of the parameters left to autograd.
+        batch_norm: whether torch's own batch norm runs, whose gradients must be in order (see `backward.py`).
+        factored: the names of all others.
+    """
 
     calls: tuple[PlannedCall, ...]
     autograd: tuple[str, ...]
+    batch_norm: bool = False
     factored: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -73,20 +82,33 @@ Choice = Callable[[list[Use], bool], str]
 
 
 class UsageRecorder(CallInterceptor):
-    """Records each use of a weight: the call and the shape of its output, or that it happened outside of any known layer."""
+    """Records each use of a weight: the call and the shape of its output, or that it happened outside of any known layer.
 
-    def __init__(self, names: dict[int, str]) -> None:
-        super().__init__(names)
+    Args:
+        weights: by name.
+    """
+
+    def __init__(self, weights: dict[str, Tensor]) -> None:
+        super().__init__({id(p): name for name, p in weights.items()})
+        self.watch = MemoryWatch(weights, self.met)
+        self.own: set[str] = set()  # whose memory the call under way may read
         self.calls: list[Use] = []
         self.outputs: list[tuple[Tensor, int]] = []
         self.untracked: set[str] = set()
 
     def at(self, name: str, call: LayerCall, run: Callable[[], Tensor]) -> Tensor:
+        self.own = {name} | ({self.names[id(call.bias)]} if id(call.bias) in self.names else set())
         out = run()
+        self.own = set()
         self.calls.append((call, tuple(out.shape)))
         self.outputs.append((out, out._version))
         self.elsewhere(call.input, out)  # a parameter may be a layer's input too
+        self.untracked |= self.watch.names([call.input])
         return out
+
+    def met(self, names: set[str]) -> None:
+        """Meets an operation that reads these weights' memory, through whatever tensor."""
+        self.untracked |= names - self.own
 
     def uses(self) -> dict[str, list[Use]]:
         """The calls of each weight, by its name."""
@@ -104,8 +126,8 @@ class UsageRecorder(CallInterceptor):
 
 def record_usage(problem: Problem, sample: Batch) -> UsageRecorder:
     """What a forward pass over a batch of one does with the weights."""
-    recorder = UsageRecorder({id(p): name for name, p in problem.params.items()})
-    with torch.no_grad(), recorder:
+    recorder = UsageRecorder(problem.params)
+    with torch.no_grad(), recorder.watch, recorder:
         problem.output(problem.params, sample)
     return recorder
 
@@ -133,7 +155,7 @@ def plan_for(problem: Problem, sample: Batch, choose: Choice | None = None) -> P
         if (name := names[id(call.weight)]) in chosen
     )
     factored = Plan(calls, ()).factored
-    return Plan(calls, tuple(n for n in problem.params if n not in factored))
+    return Plan(calls, tuple(n for n in problem.params if n not in factored), recorder.watch.batch_norm)
 
 
 MULTIPLY_ADDS_PER_MOVE = 32.0

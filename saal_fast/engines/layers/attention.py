@@ -28,6 +28,12 @@ def scaled_dot_product_attention(*args: Any, **kwargs: Any) -> Tensor:
         return F.scaled_dot_product_attention(*args, **kwargs)
 
 
+@register_replacement(torch._nested_tensor_from_mask_left_aligned)
+def nested_tensor_from_mask_left_aligned(*args: Any) -> bool:
+    """Whether `nn.TransformerEncoder` may take its fused path, which it leaves in a pass that is differentiated: no."""
+    return False
+
+
 def _is_float(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
 

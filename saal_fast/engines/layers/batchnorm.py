@@ -33,6 +33,6 @@ def batch_norm(
     beta = -running_mean * alpha if bias is None else bias - running_mean * alpha
     channels = (-1, *(1,) * (input.ndim - 2))
     alpha, beta = alpha.view(channels).to(input.dtype), beta.view(channels).to(input.dtype)
-    if torch.is_grad_enabled():  # addcmul's gradient multiplies by its factor 1, twice
+    if any(t.requires_grad for t in (input, alpha, beta)):  # addcmul's gradient multiplies by its factor 1, twice
         return input * alpha + beta
     return torch.addcmul(beta, input, alpha)

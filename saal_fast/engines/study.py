@@ -1,0 +1,159 @@
+"""Finds a model's habits (`habits.py`) by running it on the pool's first sample, in the pass that checks the task too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from ..pools import Batch
+from ..tasks import tensors_of
+from .backward import nodes_behind
+from .habits import Draws, Kept, MemoryWatch, SlowPaths
+from .last_layer import LastLinear
+from .problem import Problem
+
+MAX_TRIALS = 64
+"""Modules that are tried one by one for what they keep of their parameters."""
+
+
+@dataclass(frozen=True)
+class FirstLook:
+    """A pass over the pool's first sample.
+
+    Attributes:
+        problem: with the model's habits.
+        params: copies of the parameters, that require gradients; the output's graph leads to them.
+        output: the model's.
+        last: the last linear layer, where asked for.
+    """
+
+    problem: Problem
+    params: dict[str, Tensor]
+    output: Any
+    last: LastLinear | None
+
+
+def study(problem: Problem, example: Batch) -> FirstLook:
+    """Runs the model on one sample, with copies of its parameters, until nothing is read past them.
+
+    What reads the memory of the parameters themselves has reached them past the modules' attributes. First they are
+    replaced where they are a call's arguments; what is read even then is left to the reference, which moves the real ones.
+
+    Args:
+        problem: what is scored.
+        example: a batch of one.
+    """
+    kept, draws = Kept.of(problem.model), Draws(problem.model, problem.device)
+    try:
+        look, read = _look(problem, example)
+    finally:
+        changed = kept.restore()
+    habits = replace(problem.habits, keeps=changed, draws=draws.moved())
+    if read:
+        habits = replace(habits, stand_ins=True)
+        look, read = _look(replace(problem, habits=habits), example)
+        habits = replace(habits, stand_ins=not read, aliased=tuple(sorted(read)))
+        if read:
+            changed_problem = replace(problem, habits=habits)
+            params = changed_problem.own_parameters()
+            with SlowPaths(), problem.watch_last_layer() as last:
+                look = FirstLook(changed_problem, params, changed_problem.output(params, example), last)
+    return replace(look, problem=replace(problem, habits=habits))
+
+
+def recompute(problem: Problem, example: Batch, output: Any, unreached: set[str]) -> Problem:
+    """Has modules compute anew what they have kept of their parameters since eval mode was set (attention biases, say).
+
+    A module with a parameter that no gradient reaches is tried in training mode by itself (not its children), without the
+    tensors in its containers, and without its tensor attributes: where the output stays what it is and a gradient then
+    reaches the parameter, the module stays so. Who calls this puts the modules back.
+
+    Args:
+        problem: what is scored.
+        example: a batch of one.
+        output: the model's, on the example.
+        unreached: names of parameters without a gradient.
+    """
+    owners = {name: m for name, m in problem.model.named_modules() if not type(m).__module__.startswith("torch.nn.")}
+    lacking = [n for n in owners if any(p.startswith(f"{n}." if n else "") for p in unreached)]
+    mended = False
+    for name in sorted(lacking, key=len, reverse=True)[:MAX_TRIALS]:
+        for trial in _trials(owners[name]):
+            below = {p for p in unreached if p.startswith(f"{name}." if name else "")}
+            if not below:
+                break
+            with _undone(owners[name]) as keep:
+                trial()
+                reached = _reached(problem, example, output, below)
+                if reached:
+                    keep()
+                    unreached, mended = unreached - reached, True
+    return study(problem, example).problem if mended else problem
+
+
+def _look(problem: Problem, example: Batch) -> tuple[FirstLook, set[str]]:
+    """A pass with copies of the parameters, and which of the parameters themselves it read."""
+    read: set[str] = set()
+    own = {n: p for n, p in problem.model.named_parameters() if n in problem.params}
+    params = {name: p.detach().clone().requires_grad_() for name, p in problem.params.items()}
+    with MemoryWatch(own, read.update), SlowPaths(), problem.watch_last_layer() as last:
+        output = problem.output(params, example)
+    # torch's script interpreter hides from a dispatch mode what it has optimised, but not from the graph; a parameter in it
+    # whose copy is not belongs to something kept (`recompute`)
+    leaves = {id(getattr(node, "variable", None)) for t in tensors_of(output) for node in nodes_behind(t)}
+    return FirstLook(problem, params, output, last), read | {n for n, p in own.items() if {id(p), id(params[n])} <= leaves}
+
+
+def _trials(module: nn.Module) -> Iterator[Callable[[], None]]:
+    """What may make a module compute anew: training mode, an emptied container, an attribute without its tensor."""
+    if hasattr(module, "training"):
+        yield lambda: setattr(module, "training", True)
+    for name, value in list(vars(module).items()):
+        if isinstance(value, dict | list) and name not in ("_parameters", "_buffers", "_modules") and _has_tensors(value):
+            yield value.clear
+        elif isinstance(value, Tensor):
+            yield partial(setattr, module, name, None)
+            yield partial(delattr, module, name)
+
+
+def _has_tensors(value: Any) -> bool:
+    return any(isinstance(t, Tensor) for t in tree_leaves(value))
+
+
+@contextmanager
+def _undone(module: nn.Module) -> Iterator[Callable[[], None]]:
+    """Puts the module's attributes back on leaving, unless told to keep them."""
+    kept, keeps = Kept.of(module), []
+    try:
+        yield lambda: keeps.append(True)
+    finally:
+        if not keeps:
+            kept.restore()
+
+
+def _reached(problem: Problem, example: Batch, output: Any, names: set[str]) -> set[str]:
+    """The parameters that a gradient reaches now, where the output is the same; else none."""
+    kept = Kept.of(problem.model)
+    try:
+        look, _ = _look(problem, example)
+    except (RuntimeError, TypeError, AttributeError, KeyError):  # the module needs what the trial took from it
+        return set()
+    finally:
+        kept.restore()
+    now, before = ([t for t in tree_leaves(o) if isinstance(t, Tensor)] for o in (look.output, output))
+    if len(now) != len(before) or not all(
+        a.shape == b.shape and torch.allclose(a, b, 1e-4, 1e-5) for a, b in zip(now, before, strict=True)
+    ):
+        return set()
+    total = sum(t.sum() for t in now if t.requires_grad)
+    if not isinstance(total, Tensor):
+        return set()
+    found = torch.autograd.grad(total, [look.params[n] for n in names], allow_unused=True)
+    return {name for name, g in zip(names, found, strict=True) if g is not None}
