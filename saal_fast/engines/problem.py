@@ -155,7 +155,7 @@ class Problem:
         Raises:
             EngineError: the parameters that are scored are copies on another device.
         """
-        own = {name: p for name, p in self.model.named_parameters() if name in self.params}
+        own: dict[str, Tensor] = {name: p for name, p in self.model.named_parameters() if name in self.params}
         for name, p in own.items():
             if p.data_ptr() != self.params[name].data_ptr():
                 raise EngineError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from importlib import import_module
 from typing import Any, TypeAlias
 
@@ -15,6 +14,10 @@ from ..._utils.proofs import Arguments, Proof, proven
 from . import triton
 
 Trials: TypeAlias = "Callable[[torch.device, torch.dtype], Iterable[Arguments]]"
+
+
+def _of_type(trials: Trials, dtype: torch.dtype) -> Callable[[torch.device], Iterable[Arguments]]:
+    return lambda device: trials(device, dtype)
 
 
 def register(
@@ -49,7 +52,10 @@ def register(
 
         proofs = {
             dtype: Proof(
-                f"{op._name} of {str(dtype).removeprefix('torch.')}", partial(trials, dtype=dtype), kernel, reference
+                f"{op._name} of {str(dtype).removeprefix('torch.')}",
+                _of_type(trials, dtype),
+                kernel,
+                reference,
             )
             for dtype in triton.KERNEL_DTYPES
         }
