@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -122,7 +122,7 @@ class Problem:
         return cls(model, {n: fit[n].detach() for n in params}, others, rule, task, device, precision, embeddings)
 
     def output(self, params: dict[str, Tensor], sample: Batch) -> Any:
-        """The model's output with `params` for its own, gradients enabled; inputs are copied, since a model may write to them.
+        """The model's output with `params` for its own, gradients enabled; inputs are copied: the model may write to them.
 
         Whether gradients are recorded depends on the parameters alone, so that a model that asks `torch.is_grad_enabled`
         answers the same in both passes.

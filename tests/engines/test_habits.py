@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import saal_fast
+from saal_fast.models.features import logits, penultimate
 from tests.truth import assert_true, truth_of
 
 ENGINES = ("auto", "ghost", "vmap", "reference")
@@ -423,7 +424,7 @@ class AsksForGradMode(Base):
 @pytest.mark.parametrize("rule", [{}, {"norm": 3.0}, {"adaptive": True}], ids=str)
 def test_all_engines_give_the_true_scores(name, rule):
     if name == "AsksForGradMode":
-        expected = truth_of(lambda: _graded(name), pool(), **rule, forward=lambda m, x: _with_grad(m, x))
+        expected = truth_of(lambda: _graded(name), pool(), **rule, forward=_with_grad)
     else:
         expected = truth_of(lambda: make(name), pool(), **rule, differences=name not in AUTOGRAD)
     for engine in ENGINES:
@@ -613,8 +614,6 @@ def test_ambient_autocast_changes_nothing(engine, precision):
 
 
 def test_ambient_autocast_changes_no_feature():
-    from saal_fast.models.features import logits, penultimate
-
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3)), torch.randn(5, 4)
     for call in (partial(logits, model, x), lambda: penultimate(model, x).features, lambda: penultimate(model, x).logits):
