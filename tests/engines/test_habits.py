@@ -1,4 +1,4 @@
-"""Models with habits: parameters reached past attributes, things kept, random draws. All engines, held to finite differences."""
+"""Models with habits (parameters reached past attributes, things kept, random draws), held to finite differences."""
 
 import copy
 import random
@@ -19,7 +19,7 @@ MODELS, BY_REFERENCE, AUTOGRAD = {}, set(), set()
 
 
 def case(build=None, *, reference=False, autograd=False):
-    """Registers a model; `reference`: no engine but the reference runs it; `autograd`: the truth's gradient is autograd's."""
+    """Registers a model; `reference`: no engine but the reference runs it; `autograd`: the true gradient is its."""
 
     def register(cls):
         MODELS[cls.__name__] = cls
