@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from ..models.uninterrupted import uninterrupted
 from ..perturbation import Perturbation
 from ..pools import Batch
 from ..tasks import Task, tensors_of
@@ -164,20 +165,22 @@ class Problem:
                 )
         return own
 
-    @contextmanager
-    def _moved(self, params: dict[str, Tensor]) -> Iterator[None]:
+    def _moved(self, params: dict[str, Tensor]) -> AbstractContextManager[None]:
         """Within it, the model's own parameters hold other numbers; their versions do not count it."""
         moved = [(p.data, params[name]) for name, p in self.own_parameters().items() if params[name] is not p]
         kept = [memory.clone() for memory, _ in moved]
-        try:
-            with torch.no_grad():
-                for memory, new in moved:
-                    memory.copy_(new)
-            yield
-        finally:
-            with torch.no_grad():
-                for (memory, _), old in zip(moved, kept, strict=True):
-                    memory.copy_(old)
+
+        @torch.no_grad()
+        def enter() -> None:
+            for memory, new in moved:
+                memory.copy_(new)
+
+        @torch.no_grad()
+        def leave() -> None:
+            for (memory, _), old in zip(moved, kept, strict=True):
+                memory.copy_(old)
+
+        return uninterrupted(enter, leave)
 
     def watch_last_layer(self) -> AbstractContextManager[LastLinear | None]:
         """Within it, passes keep what the last linear layer's gradient is made of; None where nobody asks for it."""

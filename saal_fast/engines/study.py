@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from ..models import memory
 from ..pools import Batch
 from ..tasks import tensors_of
 from .backward import nodes_behind
@@ -143,11 +144,13 @@ def _reached(problem: Problem, example: Batch, output: Any, names: set[str]) -> 
     kept = Kept.of(problem.model)
     try:
         look, _ = _look(problem, example)
-    except (RuntimeError, TypeError, AttributeError, KeyError):  # the module needs what the trial took from it
+    except (RuntimeError, TypeError, AttributeError, KeyError) as error:  # the module needs what the trial took from it
+        if memory.exhausted(error):
+            raise
         return set()
     finally:
         kept.restore()
-    now, before = ([t for t in tree_leaves(o) if isinstance(t, Tensor)] for o in (look.output, output))
+    now, before = tensors_of(look.output), tensors_of(output)
     if len(now) != len(before) or not all(
         a.shape == b.shape and torch.allclose(a, b, 1e-4, 1e-5) for a, b in zip(now, before, strict=True)
     ):

@@ -84,7 +84,7 @@ def test_no_alarm_by_any_engine(engine, rule):
 
 
 @pytest.mark.parametrize(
-    "options", [{"precision": "bf16"}, {"embeddings": True}, {"params": "0.bias".__eq__}, {"batch_size": 1}], ids=str
+    "options", [{"precision": "bf16"}, {"embeddings": True}, {"params": "0.bias".__eq__}, {"batch_size": 1}]
 )
 def test_no_alarm_under_options(options):
     assert checked(mlp(), **options).startswith("agreed on sample")

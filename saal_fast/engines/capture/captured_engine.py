@@ -86,6 +86,8 @@ class CaptureCheck(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch'
         """Runs the operation, unless the host would wait for its answer, or for the size of its output."""
         if {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(func.tags):
             raise CannotCapture(f"{func.name()} makes the host wait for values on the device")
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            raise CannotCapture(f"{func.name()} draws random numbers, which both passes of a batch must see")
         given = list(_strided((args, kwargs)))
         out = func(*args, **(kwargs or {}))
         made = list(_strided(out))

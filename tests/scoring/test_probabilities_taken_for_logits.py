@@ -34,7 +34,7 @@ class Normalised(nn.Module):
 
 @pytest.mark.parametrize("last", [nn.Softmax(1), Normalised()], ids=lambda m: type(m).__name__)
 @pytest.mark.parametrize(
-    "options", [{}, {"labels": [0] * 6}, {"engine": "vmap"}, {"check": False}, {"task": Classification()}], ids=str
+    "options", [{}, {"labels": [0] * 6}, {"engine": "vmap"}, {"check": False}, {"task": Classification()}]
 )
 def test_probabilities_are_told_once(last, options, caplog):
     for _ in range(2):
