@@ -175,6 +175,6 @@ def _open_webloader(pool: Any) -> Any:
     if len(getattr(pool, "pipeline", ())) != 1:
         raise TypeError(
             "expected a WebLoader without stages of its own, which yields batches; got one with more stages, so that it may "
-            "yield samples or batches: DataLoader(pool, batch_size=None) says batches, DataLoader(pool, batch_size=9) samples"
+            "yield samples or batches: DataLoader(pool, batch_size=None) says batches, DataLoader(pool, batch_size=9) not"
         )
     return pool

@@ -24,7 +24,7 @@ def _made(kind: type[Exception], message: str, attributes: dict[str, Any]) -> Ex
     def init(self: Exception, *args: Any) -> None:
         """Takes any arguments."""
 
-    bare = type(
+    bare: type[Exception] = type(
         kind.__name__,
         (kind,),
         {"__init__": init, "__str__": lambda _: message, "__module__": kind.__module__, "__qualname__": kind.__qualname__},
@@ -40,7 +40,7 @@ def _raised(error: Exception) -> type[Exception] | None:
     while step is not None:
         wrapper = step.tb_frame.f_locals.get("self")
         if isinstance(wrapper, ExceptionWrapper):
-            kind: type[Exception] = wrapper.exc_type  # type: ignore[attr-defined]
+            kind: type[Exception] = wrapper.exc_type
             return kind
         step = step.tb_next
     return None
