@@ -23,7 +23,8 @@ class Promise:
         least: fewest samples; None where it cannot say.
         most: most samples; None where it cannot say.
         said_by: what says it, for messages.
-        chunks: whether the pool yields batches by itself, so that its length may count these as well as samples.
+        chunks: whether these are numbers of batches.
+        either: whether they may be numbers of samples as well, as of a dataset that makes batches by itself.
         hint: what may be wrong where it does not hold.
     """
 
@@ -31,6 +32,7 @@ class Promise:
     most: int | None = None
     said_by: str = "its len()"
     chunks: bool = False
+    either: bool = False
     hint: str = ""
 
     @property
@@ -50,11 +52,8 @@ class Promise:
             if self.most is not None and (number if self.chunks else samples) > self.most:
                 raise self._broken(*_count(chunks, samples, number), "more")
             yield chunk
-        if (
-            self.least is not None
-            and (number if self.chunks else samples) < self.least
-            and not (self.chunks and samples == self.least)
-        ):
+        kept = self.least is None or (number if self.chunks else samples) >= self.least
+        if not kept and not (self.either and samples == self.least):
             raise self._broken(samples, number, "")
 
     def _broken(self, samples: int, number: int, more: str) -> ValueError:
@@ -104,7 +103,7 @@ def _of_iterable_loader(loader: DataLoader[Any]) -> Promise:
             "torch.utils.data.get_worker_info()"
         )
     if length is None or loader.batch_size is None:
-        return Promise(length, length, said_by, chunks=True, hint=hint)
+        return Promise(length, length, said_by, chunks=True, either=True, hint=hint)
     least = length
     if loader.drop_last:  # each worker drops the rest of its own share
         least = max(0, length - workers * (loader.batch_size - 1)) if workers > 1 else length - length % loader.batch_size

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from .._utils.failures import is_from_handler
 from .._utils.notes import add_note, attach, thawed
 from ..engines import Problem
 from ..pools import Batch
@@ -82,7 +83,8 @@ class Carrying:
         if batch is None or runner is None:
             return None
         done = sum(len(result.loss) for result in runner.results)
-        row = first_failing(problem, batch, error) if isinstance(error, Exception) else None
+        ours = isinstance(error, Exception) and not is_from_handler(error)
+        row = first_failing(problem, batch, error) if ours else None
         if row is None:
             return done, batch.start + batch.size
         if done < batch.start + row:

@@ -138,8 +138,8 @@ def test_an_error_that_no_single_sample_raises_names_its_batch():
     with pytest.raises(OSError, match="once") as caught:
         score(Late(OSError("once")), X, batch_size=4, engine="reference")
     error = caught.value
-    assert (error.sample, len(error.scores_so_far)) == (4, 4)
-    assert "at samples 4 to 7, one batch, of the pool" in error.__notes__[-1]
+    assert (error.sample, len(error.scores_so_far)) == (8, 8)
+    assert "at samples 8 to 11, one batch, of the pool" in error.__notes__[-1]
 
 
 def test_an_interrupt_carries_the_scores_too():
