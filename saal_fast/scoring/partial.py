@@ -83,8 +83,9 @@ class Carrying:
         if batch is None or runner is None:
             return None
         done = sum(len(result.loss) for result in runner.results)
-        ours = isinstance(error, Exception) and not is_from_handler(error)
-        row = first_failing(problem, batch, error) if ours else None
+        row = None
+        if isinstance(error, Exception) and not is_from_handler(error):
+            row = first_failing(problem, batch, error)
         if row is None:
             return done, batch.start + batch.size
         if done < batch.start + row:
