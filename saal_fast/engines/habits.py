@@ -42,8 +42,6 @@ class Habits:
         """Why a batch's samples must run one after the other; None where they need not."""
         if self.aliased:
             return f"it reads {', '.join(self.aliased[:3])} through tensors that share its memory and are no Parameter"
-        if self.keeps and self.keeps.written:
-            return "its forward pass writes to its buffers in eval mode, which each sample must find as they were"
         if self.draws:
             return "its forward pass draws random numbers in eval mode, which each sample must see twice"
         return None

@@ -59,8 +59,7 @@ def test_auto_falls_back_to_reference_and_says_why_once(model, caplog):
     with caplog.at_level(logging.INFO, logger="saal_fast"):
         details = score(model, x, batch_size=2, details=True)
         score(model, x, batch_size=2)
-    (record,) = caplog.records
-    assert record.levelno == logging.WARNING
+    (record,) = (r for r in caplog.records if r.levelno >= logging.WARNING)
     assert f"reference engine, many times slower: ghost cannot run {type(model).__name__}: " in record.getMessage()
     assert details.engine == "reference"
     assert details.fallback in record.getMessage()

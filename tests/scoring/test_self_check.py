@@ -7,6 +7,7 @@ import math
 import random
 import signal
 import threading
+from dataclasses import replace
 from functools import partial
 
 import models
@@ -20,6 +21,7 @@ import saal_fast
 from saal_fast import SelfCheckError, score
 from saal_fast._utils.logs import forget_warnings
 from saal_fast.engines import ENGINES
+from saal_fast.engines.habits import NO_HABITS
 from saal_fast.engines.layers.linear import Linear
 from saal_fast.models import memory
 from saal_fast.scoring import ScoreOptions, score_pool
@@ -235,10 +237,16 @@ def test_what_is_no_choice():
             score(mlp(), inputs(), check=bad)
 
 
+def careless(problem):
+    """An engine that takes no notice of what a model does beside reading its registered parameters."""
+    return ENGINES["reference"](replace(problem, habits=NO_HABITS))
+
+
 def test_a_weight_reached_through_a_closure():
     with pytest.raises(SelfCheckError, match="Gradients come to weight past the module's attributes"):
-        score(Past(), inputs())
-    assert score(Past(), inputs(), check=False).isfinite().all()
+        by(careless, Past())
+    assert by(careless, Past(), check=False).perturbed_loss.isfinite().all()
+    assert score(Past(), inputs(), details=True).checked.startswith("agreed")
 
 
 class Kept(nn.Module):
@@ -281,7 +289,7 @@ def test_values_kept_from_an_earlier_pass(how):
 
     class Constant(Wrong):
         def __init__(self, problem):
-            self.inner = ENGINES["reference"](problem)
+            self.inner = careless(problem)
             problem.model.forward = lambda x: problem.model.body(x) * value.to(x.dtype)
 
     with pytest.raises(SelfCheckError, match="kept from an earlier pass"):
