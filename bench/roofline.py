@@ -218,7 +218,8 @@ def counted(build: Callable[[], Any], dtype: torch.dtype, rule: str) -> tuple[li
         model, shape = build()
     model = model.to(dtype).eval()
     pool = torch.empty(shape, dtype=dtype, device="meta")
-    problem = Problem.of(model, perturbation.make(0.05, **RULES[rule]), Classification())
+    params = {name: p.detach() for name, p in model.named_parameters()}  # `Problem.of` refuses weights without values
+    problem = Problem(model, params, {}, perturbation.make(0.05, **RULES[rule]), Classification(), pool.device)
     with torch.no_grad(), Counted() as forward:
         model(pool)
     with torch.no_grad():

@@ -150,13 +150,18 @@ class GlobalGenerators:
 
     def _beside_others(self) -> bool:
         """Whether Python has threads besides the one that works, and this one, which may put back for it."""
-        return bool(sys._current_frames().keys() - {self.thread, threading.get_ident()})
+        return beside_others(self.thread)
 
     def _hand_on(self, i: int) -> None:
         """Lets other threads' work that began since, and found the generator moved, put back what was before this work."""
         for later in _open[_open.index(self) + 1 :]:
             if later.thread != self.thread and i < len(later._before):
                 later._before[i] = self._before[i]
+
+
+def beside_others(*own: int) -> bool:
+    """Whether Python has threads besides this one and those of these identities."""
+    return bool(sys._current_frames().keys() - {threading.get_ident(), *own})
 
 
 REST, MOST_REST = 0.02, 0.2

@@ -8,6 +8,7 @@ pool's first sample; most models do nothing of the kind, and their passes cost n
 from __future__ import annotations
 
 import random
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
+
+from .._utils.rng import REST, beside_others
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class MemoryWatch(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's
         self.batch_norm = False
         self.spans: dict[int, list[tuple[int, int, str]]] = {}
         for name, t in tensors.items():
-            if t.layout == torch.strided and t.numel():
+            if _has_memory(t):
                 self.spans.setdefault(t.untyped_storage().data_ptr(), []).append((*_span(t), name))
 
     def __torch_dispatch__(
@@ -116,12 +119,16 @@ class MemoryWatch(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's
         """The names of those tensors whose memory these values share."""
         found = set()
         for t in values:
-            if isinstance(t, Tensor) and t.layout == torch.strided and t.numel():
+            if isinstance(t, Tensor) and _has_memory(t):
                 spans = self.spans.get(t.untyped_storage().data_ptr())
                 if spans:
                     first, last = _span(t)
                     found |= {name for begin, end, name in spans if begin <= last and first <= end}
         return found
+
+
+def _has_memory(t: Tensor) -> bool:
+    return t.layout == torch.strided and t.numel() > 0 and not t.is_meta
 
 
 def _span(t: Tensor) -> tuple[int, int]:
@@ -190,11 +197,6 @@ class Kept:
     def __init__(self, cells: Iterable[_Container | _Tensor]) -> None:
         self.cells = list(cells)
 
-    @property
-    def written(self) -> bool:
-        """Whether a tensor's memory is among it."""
-        return any(isinstance(cell, _Tensor) for cell in self.cells)
-
     @classmethod
     def of(cls, model: nn.Module) -> Kept:
         """All that the modules keep now."""
@@ -254,8 +256,15 @@ class Draws:
         self.states = [get() for get, _ in self.generators]
 
     def moved(self) -> bool:
-        """Whether any has been drawn from since."""
-        return any(not _equal(get(), state) for (get, _), state in zip(self.generators, self.states, strict=True))
+        """Whether any has been drawn from since; beside other threads, one that does not move while this one rests."""
+        now = [get() for get, _ in self.generators]
+        ours = [not _equal(a, b) for a, b in zip(now, self.states, strict=True)]
+        if any(ours) and beside_others():
+            end = time.monotonic() + REST
+            while any(ours) and time.monotonic() < end:
+                time.sleep(REST / 10)
+                ours = [o and _equal(get(), a) for o, (get, _), a in zip(ours, self.generators, now, strict=True)]
+        return any(ours)
 
     def rewind(self) -> None:
         """Sets back those that have been drawn from since."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .._utils.rng import beside_others
 from ..perturbation import epsilon
 from ..pools import Batch
 from .backward import gradients_in_order
@@ -36,7 +37,8 @@ def score_one(problem: Problem, sample: Batch) -> Result:
         theta = problem.own_parameters()
     else:
         theta = {name: p.detach().requires_grad_() for name, p in problem.params.items()}
-    draws = Draws(problem.model, problem.device)
+    own = problem.habits.draws or not beside_others()  # whether no other thread may have moved the global generators
+    draws = Draws(problem.model, problem.device if own else None)
 
     with torch.enable_grad():
         with SlowPaths(), problem.watch_last_layer() as last:

@@ -18,7 +18,7 @@ from ..tasks import tensors_of
 from .backward import nodes_behind
 from .habits import Draws, Kept, MemoryWatch, SlowPaths
 from .last_layer import LastLinear
-from .problem import Problem
+from .problem import Problem, constant
 
 MAX_TRIALS = 64
 """Modules that are tried one by one for what they keep of their parameters."""
@@ -155,8 +155,9 @@ def _reached(problem: Problem, example: Batch, output: Any, names: set[str]) -> 
         a.shape == b.shape and torch.allclose(a, b, 1e-4, 1e-5) for a, b in zip(now, before, strict=True)
     ):
         return set()
-    total = sum(t.sum() for t in now if t.requires_grad)
-    if not isinstance(total, Tensor):
+    # not by the outputs' sum: outputs that no loss is taken of may have no gradient
+    loss = problem.task.loss(look.output, constant(problem.task.pseudo_label(look.output)))
+    if not loss.requires_grad:
         return set()
-    found = torch.autograd.grad(total, [look.params[n] for n in names], allow_unused=True)
+    found = torch.autograd.grad(loss, [look.params[n] for n in names], allow_unused=True)
     return {name for name, g in zip(names, found, strict=True) if g is not None}

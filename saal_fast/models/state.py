@@ -81,7 +81,7 @@ class Kept:
     def enter(self) -> Kept:
         """Waits for the model, reads all that there is to put back, and then puts the model in eval mode."""
         modules = list(self.model.modules())
-        turns.take(self, [*modules, *self.model.parameters(), *self.model.buffers()])
+        turns.take(self, modules, lambda: chain(self.model.parameters(), self.model.buffers()))
         parameters = dict(self.model.named_parameters())
         for name, tensor in chain(parameters.items(), self.model.named_buffers()):
             if is_lazy(tensor):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 
 
 class Turns:
@@ -23,17 +23,27 @@ class Turns:
         self._held: dict[Hashable, tuple[int, frozenset[int]]] = {}
         self._waiting: dict[Hashable, tuple[int, frozenset[int], threading.Lock]] = {}
 
-    def take(self, holder: Hashable, objects: Iterable[object]) -> None:
+    def take(self, holder: Hashable, objects: Iterable[object], more: Callable[[], Iterable[object]] = tuple) -> None:
         """Waits for this thread's turn with the objects, which `holder` then has until `give_back`.
+
+        Args:
+            holder: whose turn it is to be.
+            objects: what is asked for.
+            more: lists what is asked for besides; called where no other thread uses any of `objects`, and none can begin
+                to. (The parameters of modules, in whose place a thread that scores puts other tensors.)
 
         Raises:
             RuntimeError: it would wait for a thread that waits for this one.
         """
-        thread, keys = threading.get_ident(), frozenset(map(id, objects))
+        thread, asked = threading.get_ident(), frozenset(map(id, objects))
         while True:
             with self._lock:
                 self._waiting.pop(holder, None)
+                keys = asked
                 users = self._users(thread, keys)
+                if not users:
+                    keys = asked | frozenset(map(id, more()))
+                    users = self._users(thread, keys)
                 if not users:
                     self._held[holder] = thread, keys
                     return

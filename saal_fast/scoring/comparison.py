@@ -86,6 +86,8 @@ class Comparison:
         if self.way.varies(sample, _same_loss):
             raise LeftOut("two passes of it differ (it draws random numbers in eval mode, or keeps state between passes)")
         try:
+            if self.way.blind(sample):
+                raise LeftOut("gradients do not follow what train() or eval() computes from its weights")
             theirs, exact = self._both(sample, torch.float64, 0.0)
             by_ties = not close(theirs, exact, TOLERANCE[torch.float64])
             if by_ties and not close(*self._both(sample, torch.float64, NOISE), TOLERANCE[torch.float64]):

@@ -40,14 +40,34 @@ def copy_of(model: nn.Module) -> nn.Module:
     Tensors that the model keeps from a graph come without it, since torch refuses to copy these.
     """
     held = [t for module in model.modules() for t in tree_leaves(_kept(module)) if isinstance(t, Tensor)]
-    memo: dict[int, Any] = {id(t): t.detach().clone() for t in held if t.grad_fn is not None}
+    memo: dict[int, Any] = {}
+    own = {p.untyped_storage().data_ptr(): copy.deepcopy(p, memo) for p in _plain_parameters(model)}
+    for t in held:
+        if t.grad_fn is not None:
+            theirs = own.get(t.untyped_storage().data_ptr()) if t._is_view() and t.layout == torch.strided else None
+            memo[id(t)] = t.detach().clone() if theirs is None else _view(theirs, t)
     copied: nn.Module
-    try:
-        copied = copy.deepcopy(model, dict(memo))
-    except _UNCOPIED:
-        shared = {id(value): value for module in model.modules() for value in _uncopied(module, memo)}
-        copied = copy.deepcopy(model, memo | shared)
+    with torch.no_grad():  # a ScriptModule's parameters would be copied with a graph
+        try:
+            copied = copy.deepcopy(model, dict(memo))
+        except _UNCOPIED:
+            shared = {id(value): value for module in model.modules() for value in _uncopied(module, memo)}
+            copied = copy.deepcopy(model, memo | shared)
+    for ours, its in zip(model.parameters(), copied.parameters(), strict=True):
+        its.requires_grad_(ours.requires_grad)
     return copied
+
+
+def _plain_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Those that copies of views can be views of; one of each that share memory."""
+    scripted = {id(p) for m in model.modules() if isinstance(m, torch.jit.ScriptModule) for p in m.parameters()}
+    found = [p for p in model.parameters() if id(p) not in scripted and p.layout == torch.strided and p.is_leaf]
+    return [p for p in found if p.numel() and not p.is_meta and type(p) is nn.Parameter]
+
+
+@torch.enable_grad()
+def _view(of: Tensor, like: Tensor) -> Tensor:
+    return of.as_strided(like.shape, like.stride(), like.storage_offset())
 
 
 def cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..engines import Problem
+from ..engines.habits import Draws
 from ..perturbation import L2, Adaptive, Lp, Perturbation
 from ..pools import Batch
 from ..tasks import Task
@@ -85,7 +86,24 @@ class SecondWay:
     def varies(self, sample: Batch, same: Callable[[float, float], bool]) -> bool:
         """Whether two passes of one copy give losses that are not the same."""
         model = self._fresh()
-        return not same(float(self._loss(model, sample)), float(self._loss(model, sample)))
+        draws = Draws(model, next(iter(self._params(model).values())).device)
+        differ = not same(float(self._loss(model, sample)), float(self._loss(model, sample)))
+        return differ or draws.moved()  # few values to draw from may come twice
+
+    def blind(self, sample: Batch) -> bool:
+        """Whether what train() or eval() remakes follows the weights, and no gradient says so (under no_grad, say)."""
+        if not self.by_modes:
+            return False
+        way = self.elsewhere(torch.float64, 0.0)
+        batch = in_type(sample, torch.float64, 0.0).map(lambda t: torch.cat([t] * way.rows), size=way.rows)
+        model = way._fresh()
+        grads = way._gradient(way._loss(model, batch), model)
+        generator = torch.Generator("cpu").manual_seed(2)
+        noise = {n: torch.randn(g.shape, generator=generator, dtype=g.dtype, device="cpu") for n, g in grads.items()}
+        by = {n: t.to(grads[n]) * 1e-5 for n, t in noise.items()}
+        rise = way._loss(way._fresh(by), batch) - way._loss(way._fresh({n: -d for n, d in by.items()}), batch)
+        told = 2 * sum(float((grads[n] * d).sum()) for n, d in by.items())
+        return not math.isclose(float(rise), told, rel_tol=1e-3, abs_tol=1e-10)
 
     def elsewhere(self, dtype: torch.dtype, noise: float) -> SecondWay:
         """The same of a copy in another type, with noise of this relative size on its weights."""

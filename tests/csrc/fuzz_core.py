@@ -174,7 +174,21 @@ def kmeans() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def guard() -> dict[str, Any]:
+    """A context manager's two functions, which may raise; what the second returns is raised or noted."""
+
+    def fails() -> None:
+        raise ValueError("drawn")
+
+    return {
+        "enter": rng.choice([lambda: 1, lambda: 1, fails]),
+        "leave": rng.choice([lambda: None, lambda: None, lambda: ValueError("returned"), fails]),
+        "apart": rng.random() < 0.5,
+    }
+
+
 CALLS: dict[str, Callable[[], dict[str, Any]]] = {
+    "Uninterrupted": guard,
     "tile_norm": lambda: of_layer("a", "g", "weight", *rng.choice([(), ("materialized",)])),
     "tile_apply": lambda: of_layer("a", "g", "x", "weight", "scales", "out"),
     "apply_materialized": lambda: of_layer("materialized", "x", "weight", "scales", "out"),
@@ -221,7 +235,10 @@ def main(draws: int) -> None:
         if isinstance(arguments.get("threads"), int):
             arguments["threads"] = max(min(arguments["threads"], 4), -(2**31))
         try:
-            getattr(core, name)(**arguments)
+            made = getattr(core, name)(**arguments)
+            if name == "Uninterrupted":
+                with made:
+                    pass
         except EXPECTED:
             counts["refused"] += 1
         except BaseException:

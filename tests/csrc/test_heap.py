@@ -12,6 +12,7 @@ import ctypes, importlib.util, sys
 
 spec = importlib.util.spec_from_file_location("_core", sys.argv[2])  # without the package, and torch
 _core = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(_core)
 
 libc = ctypes.CDLL(None)
 libc.malloc.restype = libc.malloc_usable_size.restype = ctypes.c_size_t

@@ -87,4 +87,5 @@ def test_scripted_layers_and_channels_last_models(layer, options):
     truth = truth_of(lambda: Normed(layer, "tokens"), pool_for(layer), **chosen)
     for engine in ENGINES:
         model = Normed(layer, "tokens", **options)
-        assert_true(saal_fast.score(model, pool_for(layer), details=True, engine=engine, **chosen), truth)
+        scores = saal_fast.score(model, pool_for(layer), details=True, engine=engine, **chosen)
+        assert_true(scores, truth)

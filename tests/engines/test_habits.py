@@ -463,7 +463,8 @@ def test_what_was_kept_before_scoring(name, graded):
         with torch.set_grad_enabled(graded):
             model(pool())
         attributes = dict(vars(model))
-        assert_true(saal_fast.score(model, pool(), details=True, engine=engine, **chosen), expected)
+        scores = saal_fast.score(model, pool(), details=True, engine=engine, **chosen)
+        assert_true(scores, expected)
         assert all(vars(model)[k] is v for k, v in attributes.items())
 
 
@@ -546,12 +547,12 @@ DRAWS = (dropout, noise, own_generator, python, numpy, numpy_generator, bernoull
 @pytest.mark.parametrize("draw", DRAWS, ids=lambda f: f.__name__)
 def test_draws_are_the_same_in_both_passes_and_differ_between_samples(draw, caplog):
     x = torch.randn(1, 4, dtype=torch.float64).expand(12, 4)
-    model = Random(draw).double()
+    model, chosen = Random(draw).double(), {"details": True}
     for engine in ("auto", "reference"):
-        scores = saal_fast.score(model, x, 1e-9, details=True, engine=engine)
+        scores = saal_fast.score(model, x, 1e-9, engine=engine, **chosen)
         torch.testing.assert_close(scores.perturbed_loss, scores.loss, rtol=0, atol=1e-7)
         assert len(scores.loss.unique()) >= 2
-        steep = saal_fast.score(model, x, 1e-6, details=True, engine=engine)
+        steep = saal_fast.score(model, x, 1e-6, engine=engine, **chosen)
         torch.testing.assert_close(steep.by("diff") / 1e-6, steep.grad_norm, rtol=1e-3, atol=1e-6)
         torch.testing.assert_close(steep.loss, scores.loss)  # generators came back as they were
     assert scores.engine == "reference"

@@ -80,7 +80,7 @@ def test_a_task_sees_float32(trained):
             seen.append(output.dtype)
             return super().loss(output, label)
 
-    saal_fast.score(model, pool[:4], precision="bf16", task=Watching())
+    saal_fast.score(model, pool[:4], precision="bf16", task=Watching(), check=False)  # the check itself is in float64
     assert set(seen) == {torch.float32}
 
 

@@ -141,8 +141,12 @@ DRAWS = {
 }
 
 
-@pytest.mark.parametrize("pause", [None, 0, 1e-4])
-@pytest.mark.parametrize("generator", DRAWS)
+SLOW = [pytest.param(name, None, marks=pytest.mark.slow) for name in ("python", "numpy")]
+
+
+@pytest.mark.parametrize(
+    ("generator", "pause"), [("torch", None), *((name, pause) for name in DRAWS for pause in (0, 1e-4)), *SLOW]
+)
 def test_what_another_thread_draws_does_not_come_twice(generator, pause):
     model, pool, drawn, done = network(), torch.randn(100, 4), [], threading.Event()
 
