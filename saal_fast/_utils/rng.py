@@ -116,14 +116,18 @@ class GlobalGenerators:
         if not self._beside_others():
             return work()
         moved, begun = [True] * len(self._all), time.monotonic()
-        for _ in range(times):
-            before = self._states()
-            result = work()
-            moved = [m and not _same(a, b) for m, a, b in zip(moved, before, self._states(), strict=True)]
-            if not any(moved):
-                break
-        self._watched += time.monotonic() - begun
-        self._drew = moved if self._drew is None else [a or b for a, b in zip(self._drew, moved, strict=True)]
+        try:
+            for _ in range(times):
+                before = self._states()
+                try:
+                    result = work()
+                finally:  # what fails has drawn as well
+                    moved = [m and not _same(a, b) for m, a, b in zip(moved, before, self._states(), strict=True)]
+                if not any(moved):
+                    break
+        finally:
+            self._watched += time.monotonic() - begun
+            self._drew = moved if self._drew is None else [a or b for a, b in zip(self._drew, moved, strict=True)]
         return result
 
     def put_back(self) -> None:
