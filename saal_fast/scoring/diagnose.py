@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from .._utils.failures import is_from_handler
 from .._utils.notes import add_note
 from ..engines import Problem
 from ..pools import Batch
@@ -115,7 +116,9 @@ def _output(problem: Problem, batch: Batch) -> Any:
     """The model's output, None where it fails."""
     try:
         return problem.output(problem.params, batch)
-    except Exception:
+    except Exception as error:  # a guess that does not hold: the error that is being explained is raised in any case
+        if is_from_handler(error):
+            raise
         return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .._utils.failures import is_from_handler
 from .._utils.notes import thawed
 from ..engines import Problem
 from ..models import memory
@@ -45,5 +46,7 @@ def _fails(problem: Problem, batch: Batch, error: Exception) -> bool:
         label = task.pseudo_label(output) if batch.labels is None else batch.labels
         task.loss(output, label)
     except Exception as again:
+        if is_from_handler(again):
+            raise
         return type(thawed(again)) is type(error)
     return False

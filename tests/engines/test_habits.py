@@ -137,10 +137,7 @@ class BoundMethod(Base):
 
 
 class Memory(Base):
-    """A tensor that shares a parameter's memory, made when the parameter lies where it stays."""
-
-    def kept(self):
-        raise NotImplementedError
+    """Keeps what a subclass's `kept` gives: a tensor that shares the memory of a parameter that stays where it is."""
 
     def double(self):
         super().double()
@@ -346,20 +343,14 @@ class MadeByEval(Biased):
 
 
 @case
-class BufferMadeByEval(Biased):
+class BufferMadeByEval(MadeByEval):
     def train(self, mode=True):
-        super().train(mode)
+        Biased.train(self, mode)
         if mode and hasattr(self, "ab"):
             del self.ab
         else:
             self.register_buffer("ab", self.biases[self.idx].detach(), persistent=False)
         return self
-
-    def refresh(self):
-        self.eval()
-
-    def forward(self, x):
-        return self.head((self.enc(x) + (self.biases[self.idx] if self.training else self.ab)).tanh())
 
 
 @case
