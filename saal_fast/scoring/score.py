@@ -17,14 +17,14 @@ from .._utils.progress import bar
 from ..engines import Problem
 from ..engines.habits import Draws
 from ..models import memory
-from ..models.ambient import own_precision
+from ..models.ambient import own_precision, torch_stacks
 from ..models.state import disable_compiled, preserve_state
 from ..pools import Stream
 from .check_task import check_task
 from .labels import GivenLabels
 from .nonfinite import FiniteCheck
 from .options import EngineName, Options, ScoreOptions, checked_model, with_options
-from .partial import Carrying, unfrozen
+from .partial import Carrying, as_they_came
 from .probabilities import warn_of_probabilities
 from .result import Scores, gather, no_scores
 from .runner import Runner
@@ -117,7 +117,7 @@ def score(
     return scores if details else scores.by(chosen.objective)
 
 
-@unfrozen
+@as_they_came
 def score_pool(
     model: nn.Module, pool: Any, options: ScoreOptions, make_runner: Callable[[Problem, EngineName], Runner] = Runner
 ) -> Scores:
@@ -132,6 +132,7 @@ def score_pool(
         Carrying() as carrying,
     ):
         problem = carrying.problem = options.problem(model)
+        ambient.enter_context(torch_stacks())
         ambient.enter_context(own_precision(problem.device))
         ambient.callback(Draws(model, None).rewind)
         stream = Stream(pool, problem.device)

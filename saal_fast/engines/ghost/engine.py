@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from ..._utils.logs import log
 from ...models.memory import nbytes
 from ...ops.flat import flatten_parameters
 from ...pools import Batch
@@ -35,6 +36,7 @@ from .factors import Factored, FusedGhost, GramGhost, MaterializedGradient, Tile
 from .interceptors import ActivationRecorder, PerturbedForward, PlanError
 from .losses import LabelledLoss, labelled_loss, loss_under
 from .plan import Choice, Plan, PlannedCall, plan_for
+from .prefix import Prefix, PrefixError, Replay
 
 
 class FirstPass(NamedTuple):
@@ -47,6 +49,7 @@ class FirstPass(NamedTuple):
         inputs: each factored layer's input, in the order of the plan.
         grads: the scaled loss's gradient at each factored layer's output.
         autograd: its gradients by the parameters that autograd differentiates.
+        kept: see `Prefix`.
     """
 
     labelled: LabelledLoss
@@ -55,6 +58,7 @@ class FirstPass(NamedTuple):
     inputs: list[Tensor]
     grads: list[Tensor]
     autograd: dict[str, Tensor]
+    kept: list[Tensor]
 
 
 class Ghost:
@@ -71,6 +75,8 @@ class Ghost:
         self.backends = backends_for(problem) if backends is None else backends
         self._plans: dict[Any, Plan] = {}
         self._weights: dict[tuple[str, ...], Tensor] = {}  # each plan's autograd parameters, end to end
+        habits = problem.habits
+        self._keeps_prefix = not (habits.stand_ins or habits.keeps)  # whether the second pass takes outputs from the first
 
     def __call__(self, batch: Batch) -> Result:
         """Scores a batch; see `Engine`."""
@@ -81,14 +87,22 @@ class Ghost:
         """Scores a batch whose samples take the same branches of the model's code."""
         plan = self.plan(batch)
         try:
-            return over_samples(lambda sample: self._one(plan, sample), batch)
+            return self._by_plan(plan, batch)
         except PlanError:  # an earlier batch of these shapes took another branch, or the model writes only under grad
             self._plans.clear()
         careful = self.plan(batch).assume_inplace()
-        result = over_samples(lambda sample: self._one(careful, sample), batch)
+        result = self._by_plan(careful, batch)
         if plan in (self.plan(batch), plan.assume_inplace()):  # it took no other branch: further batches need the care too
             self._plans[self._shapes(batch)] = careful
         return result
+
+    def _by_plan(self, plan: Plan, batch: Batch) -> Result:
+        try:
+            return over_samples(lambda sample: self._one(plan, sample), batch)
+        except PrefixError as error:
+            log.info("both passes run from the beginning: %s", error)
+            self._keeps_prefix = False
+        return over_samples(lambda sample: self._one(plan, sample), batch)
 
     def sample_bytes(self, example: Batch) -> int:
         plan, params = self.plan(example), self.problem.params
@@ -116,7 +130,8 @@ class Ghost:
     def _one(self, plan: Plan, sample: Batch) -> Result:
         problem, rule = self.problem, self.problem.rule
         params = {name: problem.params[name] for name in plan.autograd}
-        first = self._first_pass(plan, params, sample)
+        shared = self._shared(plan)
+        first, prefix = self._first_pass(plan, params, sample)
         formed = self._formed(params, first.autograd)
 
         unit, grads = self._unit(first, formed)
@@ -126,8 +141,9 @@ class Ghost:
         step = rule.scale(total)
 
         perturbed_params = formed.perturbed(step) if params else {}
-        with PerturbedForward(self._names(plan), factored, step):
-            output = problem.output({**self._shared(plan), **perturbed_params}, sample)
+        replay = None if prefix is None else Replay(prefix, [*shared.values(), *perturbed_params.values()])
+        with PerturbedForward(self._names(plan), factored, step, replay):
+            output = problem.output({**shared, **perturbed_params}, sample)
         label, loss, _, scale = first.labelled
         perturbed = loss_under(problem.task, output, label, self.backends.fused_loss)
         return Result(
@@ -147,12 +163,15 @@ class Ghost:
         """The factored parameters, which the batch shares."""
         return {name: self.problem.params[name] for name in plan.factored}
 
-    def _first_pass(self, plan: Plan, params: dict[str, Tensor], sample: Batch) -> FirstPass:
+    def _first_pass(self, plan: Plan, params: dict[str, Tensor], sample: Batch) -> tuple[FirstPass, Prefix | None]:
         """Forward and backward pass of a sample; `params` are those that autograd differentiates."""
         problem, names, shared = self.problem, self._names(plan), self._shared(plan)
+        prefix: Prefix | None = None
 
         def run(params: dict[str, Tensor], zero: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
-            with ActivationRecorder(names, plan.calls, zero) as recorder, problem.watch_last_layer() as last:
+            nonlocal prefix
+            prefix = Prefix([*shared.values(), *params.values()]) if self._keeps_prefix else None
+            with ActivationRecorder(names, plan.calls, zero, prefix) as recorder, problem.watch_last_layer() as last:
                 output = problem.output({**shared, **params}, sample)
             recorder.check_calls()
             labelled = labelled_loss(problem.task, output, sample.labels, self.backends.fused_loss)
@@ -164,15 +183,26 @@ class Ghost:
             embedding = last.gradient(output, labelled.label) if last else ()
             by_name = dict(zip(params, grads, strict=False))
             labelled = labelled._replace(root=zero)  # the graph behind it is gone
+            if prefix is not None:
+                prefix.finish()
             first = FirstPass(
-                labelled, finite(output, labelled.loss), embedding, recorder.inputs, grads[len(params) :], by_name
+                labelled,
+                finite(output, labelled.loss),
+                embedding,
+                recorder.inputs,
+                grads[len(params) :],
+                by_name,
+                prefix.kept if prefix is not None else [],
             )
             return zero, tuple(first)
 
         # vjp makes the parameters differentiable under vmap; its own backward pass would keep the graph, and a second one
         zero = next(iter(problem.params.values())).new_zeros(())
         made: Any = torch.func.vjp(run, params, zero, has_aux=True)
-        return FirstPass(*made[2])
+        first = FirstPass(*made[2])
+        if prefix is not None:
+            prefix.kept = first.kept
+        return first, prefix
 
     def _unit(self, first: FirstPass, formed: AutogradGradients) -> tuple[Tensor | float, list[Tensor]]:
         """By what gradients are divided before powers of them are summed, and the layers' gradients divided by it."""
