@@ -1,4 +1,4 @@
-"""What surrounds a call: settings that would change a model's numbers, and torch's own state, which the call leaves as it was."""
+"""What surrounds a call: settings that would change a model's numbers, and torch's own stacks, which it leaves alone."""
 
 from __future__ import annotations
 

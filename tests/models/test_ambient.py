@@ -51,8 +51,19 @@ def inside_vmap():
 def test_stacks_are_put_back(leave):
     with torch.device("cpu"), DispatchMode(), FunctionMode():
         before = modes()
-        with pytest.raises(KeyError), torch_stacks():
+        with torch_stacks():
             leave()
             assert modes() != before
-            raise KeyError
         assert modes() == before
+
+
+def test_stacks_are_put_back_after_an_error():
+    before = modes()
+
+    def fail():
+        too_many()
+        raise KeyError
+
+    with pytest.raises(KeyError), torch_stacks():
+        fail()
+    assert modes() == before

@@ -63,8 +63,8 @@ class Prefix:
 
     Attributes:
         calls: those recorded.
-        kept: the tensors that further calls may use. Who runs the first pass inside a transform of `torch.func` hands them out
-            of it, and sets them to what they are outside.
+        kept: the tensors that further calls may use. Who runs the first pass inside a transform of `torch.func` hands them
+            out of it, and sets them to what they are outside.
     """
 
     def __init__(self, perturbed: Iterable[Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""What a model computes before the first parameter to perturb is computed once; nothing else is taken from the first pass."""
+"""What a model computes before any parameter to perturb is computed once; nothing else is taken from the first pass."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ def network():
 def test_a_frozen_backbone_runs_once():
     model, images = network(), torch.randn(6, 3, 9, 9, dtype=torch.float64)
     frozen = operations(model, images, lambda name: name.startswith("3."))
-    assert frozen["convolution"] == 2 and frozen["convolution_backward"] == 0
+    assert (frozen["convolution"], frozen["convolution_backward"]) == (2, 0)
     last = operations(model, images, lambda name: name.startswith(("3.", "0.3.")))  # from the batch norm on
-    assert last["convolution"] == 2 and last["convolution_backward"] == 0
+    assert (last["convolution"], last["convolution_backward"]) == (2, 0)
     everything = operations(model, images, None)
     assert everything["convolution"] == 4
 
