@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -17,6 +17,7 @@ from ..models.uninterrupted import uninterrupted
 from ..perturbation import Perturbation
 from ..pools import Batch
 from ..tasks import Task, tensors_of
+from .findings import Findings
 from .habits import NO_HABITS, Habits, StandIns
 from .last_layer import LastLinear
 
@@ -54,6 +55,7 @@ class Problem:
         precision: of passes under autocast; None for the model's own type.
         embeddings: whether results carry the gradient by the last linear layer.
         habits: what the model does beside reading inputs and registered parameters.
+        findings: what passes over one sample have shown of it.
     """
 
     model: nn.Module
@@ -65,6 +67,7 @@ class Problem:
     precision: torch.dtype | None = None
     embeddings: bool = False
     habits: Habits = NO_HABITS
+    findings: Findings = field(default_factory=Findings, compare=False)
 
     @classmethod
     def of(

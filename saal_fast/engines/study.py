@@ -69,6 +69,13 @@ def study(problem: Problem, example: Batch) -> FirstLook:
     return replace(look, problem=replace(problem, habits=habits))
 
 
+def look_again(problem: Problem, example: Batch) -> FirstLook:
+    """A plain pass over one sample of a problem whose model's habits are known; its output has no graph."""
+    with problem.watch_last_layer() as last:
+        output = problem.output(problem.params, example)
+    return FirstLook(problem, problem.params, output, last)
+
+
 def recompute(problem: Problem, example: Batch, output: Any, unreached: set[str]) -> Problem:
     """Has modules compute anew what they have kept of their parameters since eval mode was set (attention biases, say).
 

@@ -52,7 +52,7 @@ def torch_stacks() -> Iterator[None]:
             raise
 
 
-_functorch: Any = torch._C._functorch  # type: ignore[attr-defined] # torch's stubs lack it
+_functorch: Any = torch._C._functorch
 
 
 class _Stack:

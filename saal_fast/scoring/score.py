@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, overload
 
 import torch
@@ -21,6 +22,7 @@ from ..models.ambient import own_precision, torch_stacks
 from ..models.state import disable_compiled, preserve_state
 from ..pools import Stream
 from .check_task import check_task
+from .known import known_of
 from .labels import GivenLabels
 from .nonfinite import FiniteCheck
 from .options import EngineName, Options, ScoreOptions, checked_model, with_options
@@ -141,10 +143,10 @@ def score_pool(
         if example is None:
             labels.check_length(0)
             return no_scores(problem)
-        itself = SelfCheck(problem, options, make_runner, example)
-        first, given = problem, labels.labels if labels.given else None
-        problem, probable = kept.watch(lambda: check_task(first, example, given), times=3)
-        carrying.problem = problem
+        known, given = known_of(problem, options, example), labels.labels if labels.given else None
+        itself = SelfCheck(problem, options, make_runner, known)
+        checked = kept.watch(partial(check_task, problem, example, given, known), times=3)
+        problem = carrying.problem = checked.problem
         runner = carrying.runner = make_runner(problem, options.engine)
         size = options.batch_size
         if size == "auto":
@@ -158,7 +160,7 @@ def score_pool(
                     check.see(finite, batch)
                 if batch.start == 0:
                     itself.see(batch, runner.results[0])
-                    if probable:
+                    if checked.probable:
                         warn_of_probabilities(problem, batch)
                 shown.update(batch.size)
             check.finish()

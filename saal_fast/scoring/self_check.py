@@ -15,9 +15,9 @@ from ..engines import Problem, Result
 from ..models import memory
 from ..pools import Batch
 from .comparison import Comparison, LeftOut, MakeRunner, SelfCheckError, numbers_of
+from .known import Known
 from .options import ScoreOptions
 from .second_way import SecondWay
-from .verdicts import key_of, verdicts_of
 
 COPIES = 8
 """What the check holds at once, in sizes of the model: two copies, and gradients, steps and sums in float64."""
@@ -30,23 +30,22 @@ class SelfCheck:
         problem: what is scored, by a model that has not been run yet in this call: it is copied now.
         options: of the call.
         make_runner: makes the runner of a problem, as for the call itself.
-        example: a batch of one.
+        known: what earlier calls of this kind have found of the model object; it takes the verdict.
 
     Attributes:
         due: whether `see` has yet to be called.
         verdict: what came of it; None while it is due, and where it is switched off.
     """
 
-    def __init__(self, problem: Problem, options: ScoreOptions, make_runner: MakeRunner, example: Batch) -> None:
-        self.problem, self.options = problem, options
+    def __init__(self, problem: Problem, options: ScoreOptions, make_runner: MakeRunner, known: Known) -> None:
+        self.problem, self.options, self.known = problem, options, known
         self.subject = type(problem.model).__qualname__
         self.verdict: str | None = None
         self.due = False
         self.comparison: Comparison | None = None
         if options.check is False:
             return
-        self.verdicts, self.key = verdicts_of(problem.model), key_of(problem, options, example)
-        self.verdict = self.verdicts.get(self.key)
+        self.verdict = known.verdict
         self.due = self.verdict is None
         self.versions = _versions(self.problem)
         if self.due:
@@ -95,7 +94,7 @@ class SelfCheck:
             generators.put_back()
 
     def _remember(self, verdict: str) -> None:
-        self.verdict = self.verdicts[self.key] = verdict
+        self.verdict = self.known.verdict = verdict
         self.due = False
 
     def _leave_out(self, reason: str) -> None:

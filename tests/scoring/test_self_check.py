@@ -26,8 +26,8 @@ from saal_fast.engines.layers.linear import Linear
 from saal_fast.models import memory
 from saal_fast.scoring import ScoreOptions, score_pool
 from saal_fast.scoring.comparison import Comparison
+from saal_fast.scoring.known import _models
 from saal_fast.scoring.runner import Runner
-from saal_fast.scoring.verdicts import _known
 
 RULES = {
     "L2": {"rho": 0.3},
@@ -556,10 +556,10 @@ def test_verdicts_go_with_their_model():
     model = mlp()
     checked(model)
     number = id(model)
-    assert number in _known
+    assert number in _models
     del model
     gc.collect()
-    assert number not in _known
+    assert number not in _models
 
 
 def test_an_alarm_is_raised_each_time():

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from ..._utils.logs import log
 from ...models.memory import nbytes
@@ -27,6 +26,7 @@ from ...ops.flat import flatten_parameters
 from ...pools import Batch
 from ..backward import gradients_in_order
 from ..branches import by_branches
+from ..findings import shapes_of
 from ..layers import Code, SupportsTiles
 from ..problem import Problem, Result, finite, keep_loss_where_no_step
 from ..vmap import check_batches, over_samples
@@ -73,7 +73,6 @@ class Ghost:
     def __init__(self, problem: Problem, backends: Backends | None = None, choose: Choice | None = None) -> None:
         self.problem, self.choose = problem, choose
         self.backends = backends_for(problem) if backends is None else backends
-        self._plans: dict[Any, Plan] = {}
         self._weights: dict[tuple[str, ...], Tensor] = {}  # each plan's autograd parameters, end to end
         habits = problem.habits
         self._keeps_prefix = not (habits.stand_ins or habits.keeps)  # whether the second pass takes outputs from the first
@@ -89,11 +88,11 @@ class Ghost:
         try:
             return self._by_plan(plan, batch)
         except PlanError:  # an earlier batch of these shapes took another branch, or the model writes only under grad
-            self._plans.clear()
+            self.problem.findings.plans.pop((self.choose, shapes_of(batch)), None)
         careful = self.plan(batch).assume_inplace()
         result = self._by_plan(careful, batch)
         if plan in (self.plan(batch), plan.assume_inplace()):  # it took no other branch: further batches need the care too
-            self._plans[self._shapes(batch)] = careful
+            self.problem.findings.plans[self.choose, shapes_of(batch)] = careful
         return result
 
     def _by_plan(self, plan: Plan, batch: Batch) -> Result:
@@ -118,14 +117,12 @@ class Ghost:
 
     def plan(self, batch: Batch) -> Plan:
         """What is factored for inputs of this shape; made from the batch's first sample, once a shape."""
-        shapes = self._shapes(batch)
-        if shapes not in self._plans:
-            self._plans[shapes] = plan_for(self.problem, batch.slice(0, 1), self.choose)
-        return self._plans[shapes]
-
-    def _shapes(self, batch: Batch) -> Any:
-        """What a plan is made for: the shapes of a sample's inputs."""
-        return tuple(t.shape[1:] if isinstance(t, Tensor) else None for t in tree_leaves((batch.args, batch.kwargs)))
+        findings, shapes = self.problem.findings, shapes_of(batch)
+        if (self.choose, shapes) not in findings.plans:
+            made = plan_for(self.problem, batch.slice(0, 1), self.choose)
+            findings.plans[self.choose, shapes], findings.activations[shapes] = made, made.activations
+        plan: Plan = findings.plans[self.choose, shapes]
+        return plan
 
     def _one(self, plan: Plan, sample: Batch) -> Result:
         problem, rule = self.problem, self.problem.rule

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from ...models.memory import Meter
 from ...pools import Batch
 from ..habits import MemoryWatch
 from ..layers import CallInterceptor, Layer, LayerCall, SupportsTiles
@@ -55,12 +56,14 @@ class Plan:
         calls: the factored calls in the order of the forward pass.
         autograd: the names of the parameters left to autograd.
         batch_norm: whether torch's own batch norm runs, whose gradients must be in order (see `backward.py`).
+        activations: bytes that a forward pass of one sample allocates.
         factored: the names of all others.
     """
 
     calls: tuple[PlannedCall, ...]
     autograd: tuple[str, ...]
     batch_norm: bool = False
+    activations: int = field(default=0, compare=False)
     factored: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -91,6 +94,7 @@ class UsageRecorder(CallInterceptor):
     def __init__(self, weights: dict[str, Tensor]) -> None:
         super().__init__({id(p): name for name, p in weights.items()})
         self.watch = MemoryWatch(weights, self.met)
+        self.meter = Meter()
         self.own: set[str] = set()  # whose memory the call under way may read
         self.calls: list[Use] = []
         self.outputs: list[tuple[Tensor, int]] = []
@@ -127,7 +131,7 @@ class UsageRecorder(CallInterceptor):
 def record_usage(problem: Problem, sample: Batch) -> UsageRecorder:
     """What a forward pass over a batch of one does with the weights."""
     recorder = UsageRecorder(problem.params)
-    with torch.no_grad(), recorder.watch, recorder:
+    with torch.no_grad(), recorder.meter, recorder.watch, recorder:
         problem.output(problem.params, sample)
     return recorder
 
@@ -155,7 +159,8 @@ def plan_for(problem: Problem, sample: Batch, choose: Choice | None = None) -> P
         if (name := names[id(call.weight)]) in chosen
     )
     factored = Plan(calls, ()).factored
-    return Plan(calls, tuple(n for n in problem.params if n not in factored), recorder.watch.batch_norm)
+    autograd = tuple(n for n in problem.params if n not in factored)
+    return Plan(calls, autograd, recorder.watch.batch_norm, recorder.meter.bytes)
 
 
 MULTIPLY_ADDS_PER_MOVE = 32.0
