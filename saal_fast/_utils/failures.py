@@ -34,9 +34,17 @@ def foreign_failure(error: Exception, again: Callable[[], object]) -> Exception 
 
 
 def is_from_handler(error: BaseException) -> bool:
-    """Whether an exception has come through the handler of a signal."""
-    handlers = {code for number in signal.valid_signals() for code in _codes(signal.getsignal(number))}
-    return any(frame.f_code in handlers for frame, _ in traceback.walk_tb(error.__traceback__))
+    """Whether an exception has come through the handler of a signal, one that is installed or has been noted."""
+    note_handlers()
+    return any(frame.f_code in _noted for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def note_handlers() -> None:
+    """Remembers the handlers that are installed now: one may take itself off before it raises."""
+    _noted.update(code for number in signal.valid_signals() for code in _codes(signal.getsignal(number)))
+
+
+_noted: set[CodeType] = set()
 
 
 def _failure(work: Callable[[], object]) -> Exception | None:

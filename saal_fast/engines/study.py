@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from .._utils.failures import is_from_handler
 from ..models import memory
 from ..pools import Batch
 from ..tasks import tensors_of
@@ -145,7 +146,7 @@ def _reached(problem: Problem, example: Batch, output: Any, names: set[str]) -> 
     try:
         look, _ = _look(problem, example)
     except (RuntimeError, TypeError, AttributeError, KeyError) as error:  # the module needs what the trial took from it
-        if memory.exhausted(error):
+        if memory.exhausted(error) or is_from_handler(error):
             raise
         return set()
     finally:

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from .._utils.failures import note_handlers
 from .._utils.rng import GlobalGenerators
 from .turns import turns
 from .uninterrupted import uninterrupted
@@ -84,6 +85,7 @@ class Kept:
 
     def enter(self) -> Kept:
         """Waits for the model, reads all that there is to put back, and then puts the model in eval mode."""
+        note_handlers()
         modules = list(self.model.modules())
         turns.take(self, modules, lambda: chain(self.model.parameters(), self.model.buffers()))
         parameters = dict(self.model.named_parameters())

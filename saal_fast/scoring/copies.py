@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from .._utils.failures import is_from_handler
+
 _OWN = ("_parameters", "_buffers", "_modules")
 _UNCOPIED = (TypeError, RuntimeError, ValueError, AttributeError, pickle.PickleError, copy.Error)
 
@@ -50,7 +52,9 @@ def copy_of(model: nn.Module) -> nn.Module:
     with torch.no_grad():  # a ScriptModule's parameters would be copied with a graph
         try:
             copied = copy.deepcopy(model, dict(memo))
-        except _UNCOPIED:
+        except _UNCOPIED as error:
+            if is_from_handler(error):
+                raise
             shared = {id(value): value for module in model.modules() for value in _uncopied(module, memo)}
             copied = copy.deepcopy(model, memo | shared)
     for ours, its in zip(model.parameters(), copied.parameters(), strict=True):
@@ -118,7 +122,9 @@ def _uncopied(module: nn.Module, memo: dict[int, Any]) -> Iterator[Any]:
             continue
         try:
             copy.deepcopy(value, dict(memo))
-        except _UNCOPIED:
+        except _UNCOPIED as error:
+            if is_from_handler(error):
+                raise
             yield value
 
 
@@ -129,8 +135,10 @@ def _tried(model: nn.Module, run: Callable[[nn.Module], object], names: tuple[st
         try:
             cache.clear(trial)
             run(trial)
-        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError):  # what it keeps is no cache
-            continue
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            if is_from_handler(error):
+                raise
+            continue  # what it keeps is no cache
         if all(_filled(trial.get_submodule(name), attribute) for name in names):
             yield cache
             return
