@@ -17,7 +17,7 @@ from ..models import memory
 from ..pools import Batch
 from ..tasks import tensors_of
 from .backward import nodes_behind
-from .habits import Draws, Kept, MemoryWatch, SlowPaths
+from .habits import Draws, Kept, MemoryWatch, SlowPaths, own_generators
 from .last_layer import LastLinear
 from .problem import Problem, constant
 
@@ -52,7 +52,7 @@ def study(problem: Problem, example: Batch) -> FirstLook:
         problem: what is scored.
         example: a batch of one.
     """
-    kept, draws = Kept.of(problem.model), Draws(problem.model, problem.device)
+    kept, draws = Kept.of(problem.model), Draws(own_generators(problem.model), problem.device)
     try:
         look, read = _look(problem, example)
     finally:
