@@ -18,6 +18,9 @@ from .options import ScoreOptions
 from .second_way import SecondWay
 from .verdicts import key_of, verdicts_of
 
+DIFFERED = "differed: "
+"""How the verdict begins on numbers that are wrong, which `check="warn"` has let pass."""
+
 COPIES = 8
 """What the check holds at once, in sizes of the model: two copies, and gradients, steps and sums in float64."""
 
@@ -46,7 +49,7 @@ class SelfCheck:
             return
         self.verdicts, self.key = verdicts_of(problem.model), key_of(problem, options, example)
         self.verdict = self.verdicts.get(self.key)
-        self.due = self.verdict is None
+        self.due = self.verdict is None or (options.check == "raise" and self.verdict.startswith(DIFFERED))
         self.versions = _versions(self.problem)
         if self.due:
             self._guarded(lambda: self._prepare(make_runner))
@@ -91,7 +94,7 @@ class SelfCheck:
             if self.options.check == "raise":
                 raise
             warn_once(self.subject, str(error))
-            self._remember(f"differed: {error}")
+            self._remember(f"{DIFFERED}{error}")
         except LeftOut as reason:
             self._leave_out(str(reason))
         except Exception as error:
