@@ -233,7 +233,7 @@ class Visits:
         return self
 
 
-class Late(RuntimeError):
+class LateError(RuntimeError):
     """Of a class that a model's own failures have as well."""
 
 
@@ -252,7 +252,7 @@ def struck(strike):
     score(whole, pool)
     for at in range(2, whole.visits.number + 1):
         one = model(at)
-        with pytest.raises(Late, match="too late"):
+        with pytest.raises(LateError, match="too late"):
             score(one, pool)
     return whole.visits.number
 
@@ -262,7 +262,7 @@ def test_a_signal_at_any_pass_or_copy_is_raised_as_it_came(stays):
     def ring(number, frame):
         if not stays:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        raise Late("too late")
+        raise LateError("too late")
 
     def strike():
         signal.signal(signal.SIGALRM, ring)
@@ -276,15 +276,15 @@ def test_a_signal_at_any_pass_or_copy_is_raised_as_it_came(stays):
 
 
 def test_what_another_thread_throws_into_the_self_check_is_raised_as_it_came():
-    class Thrown(Exception):
+    class ThrownError(Exception):
         pass
 
     def throw():
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(threading.get_ident()), ctypes.py_object(Thrown))
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(threading.get_ident()), ctypes.py_object(ThrownError))
         for _ in range(1000):
             pass
 
     model = Struck(0, throw).eval()
     model.visits.at = 1  # a copy for the self-check comes first
-    with pytest.raises(Thrown):
+    with pytest.raises(ThrownError):
         score(model, torch.randn(5, 4))
