@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from types import FunctionType, MethodType, ModuleType, NoneType
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -352,7 +352,7 @@ def _found_generators(model: nn.Module) -> Iterator[Any]:
         level = inner
 
 
-_PLAIN = str | bytes | int | float | complex | Tensor | np.ndarray | NoneType
+_PLAIN = (str, bytes, int, float, complex, Tensor, np.ndarray, type(None))
 """What holds no generator."""
 
 
