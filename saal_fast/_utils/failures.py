@@ -45,7 +45,7 @@ def struck_by(error: BaseException) -> BaseException | None:
 
     What strikes torch's own context managers may leave them with another exception than it came with.
     """
-    handlers = {code for number in signal.valid_signals() for code in _codes(signal.getsignal(number))}
+    note_handlers()
     ignored = {id(e) for e in getattr(_here, "handled", ())}
     waiting, seen = [error], set()
     while waiting:
@@ -54,7 +54,7 @@ def struck_by(error: BaseException) -> BaseException | None:
             continue
         seen.add(id(one))
         if isinstance(one, KeyboardInterrupt) or any(
-            frame.f_code in handlers for frame, _ in traceback.walk_tb(one.__traceback__)
+            frame.f_code in _noted for frame, _ in traceback.walk_tb(one.__traceback__)
         ):
             return one
         waiting += [e for e in (one.__cause__, one.__context__) if e is not None]
@@ -73,6 +73,14 @@ class FailuresWithin:
 
 
 _here = threading.local()
+
+
+def note_handlers() -> None:
+    """Remembers the handlers that are installed now: one may take itself off before it raises."""
+    _noted.update(code for number in signal.valid_signals() for code in _codes(signal.getsignal(number)))
+
+
+_noted: set[CodeType] = set()
 
 
 def _failure(work: Callable[[], object]) -> Exception | None:

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from .._utils.failures import is_from_handler
 from ..models import memory
 from ..pools import Batch
 from ..tasks import tensors_of
 from .backward import nodes_behind
-from .habits import Draws, Kept, MemoryWatch, SlowPaths
+from .habits import Draws, Kept, MemoryWatch, SlowPaths, own_generators
 from .last_layer import LastLinear
 from .problem import Problem, constant
 
@@ -51,7 +52,7 @@ def study(problem: Problem, example: Batch) -> FirstLook:
         problem: what is scored.
         example: a batch of one.
     """
-    kept, draws = Kept.of(problem.model), Draws(problem.model, problem.device)
+    kept, draws = Kept.of(problem.model), Draws(own_generators(problem.model), problem.device)
     try:
         look, read = _look(problem, example)
     finally:
@@ -152,7 +153,7 @@ def _reached(problem: Problem, example: Batch, output: Any, names: set[str]) -> 
     try:
         look, _ = _look(problem, example)
     except (RuntimeError, TypeError, AttributeError, KeyError) as error:  # the module needs what the trial took from it
-        if memory.exhausted(error):
+        if memory.exhausted(error) or is_from_handler(error):
             raise
         return set()
     finally:

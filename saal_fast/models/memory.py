@@ -112,5 +112,5 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's own
 
 
 def _dense(tree: Any) -> Iterator[Tensor]:
-    """The tensors of a pytree that have one storage (a sparse one has several)."""
-    return (t for t in tree_leaves(tree) if isinstance(t, Tensor) and t.layout == torch.strided)
+    """The tensors of a pytree that have one storage (a sparse one has several, a zero tangent of forward mode has none)."""
+    return (t for t in tree_leaves(tree) if isinstance(t, Tensor) and t.layout == torch.strided and not t._is_zerotensor())

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from typing_extensions import Unpack
 
+from .._utils.eager import outside_compile
 from ..engines import Problem
 from ..engines.ghost.plan import Plan, UsageRecorder, Use, mode_costs, plan_for, record_usage
 from ..models.ambient import own_precision
@@ -80,6 +81,7 @@ class Explanation:
         return "\n".join(table)
 
 
+@outside_compile
 @with_options(ProblemOptions)
 def explain(model: nn.Module, example: Any, *, rho: float = 0.05, **options: Unpack[ProblemOptions]) -> Explanation:
     """How `score` would take a model's parameters: factored, formed in tiles, kept, or differentiated by autograd.

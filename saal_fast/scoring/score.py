@@ -16,7 +16,7 @@ from .._utils.checks import check_flag
 from .._utils.eager import outside_compile
 from .._utils.progress import bar
 from ..engines import Problem
-from ..engines.habits import Draws
+from ..engines.habits import Draws, own_generators
 from ..models import memory
 from ..models.ambient import own_precision, torch_stacks
 from ..models.state import disable_compiled, preserve_state
@@ -136,7 +136,7 @@ def score_pool(
         problem = carrying.problem = options.problem(model)
         ambient.enter_context(torch_stacks())
         ambient.enter_context(own_precision(problem.device))
-        ambient.callback(Draws(model, None).rewind)
+        ambient.callback(Draws(own_generators(model), None).rewind)
         stream = Stream(pool, problem.device)
         labels = GivenLabels(options.labels, stream.length, problem.device)
         example = kept.watch(stream.peek)

@@ -263,6 +263,53 @@ def test_containers_of_every_kind_come_back_in_order():
     assert (model.names, model.numbers) == ({"a", "b"}, [3, 1, 2])
 
 
+def test_memory_that_is_written_without_a_count_comes_back():
+    model = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 2))
+    model[1].register_buffer("mean", torch.zeros(2))
+    model[1].register_buffer("peak", torch.zeros(2))
+    model[1].plain = torch.zeros(2)
+
+    def write(x):
+        model[0].training = True
+        model[0](x)  # its kernel writes over the running statistics, and counts no version
+        model[1].mean.numpy()[0] = 1
+        model[1].peak.data.add_(1)
+        model[1].plain.data.add_(1)
+
+    before = portrait(model)
+    with preserve_state(model):
+        write(torch.randn(5, 2))
+    assert portrait(model) == before
+    write(torch.randn(5, 2))
+    assert portrait(model) != before
+
+
+def test_what_containers_hold_comes_back():
+    model = nn.Linear(1, 1)
+    model.lists = [torch.zeros(2), [1, {"a": torch.zeros(2)}]]
+    model.pair = (torch.zeros(2), {"n": 0})
+    model.by_name = {"deep": {"deeper": {"n": 0}}}
+    model.array = np.zeros(2)
+    model.arrays = {"a": [np.array([1.0, np.nan])]}
+    model.constant = np.zeros(2)
+    model.constant.flags.writeable = False
+    with preserve_state(model):
+        model.lists[0].add_(1)
+        model.lists[1].append(2)
+        model.lists[1][1]["a"].data.add_(1)
+        model.pair[0].add_(1)
+        model.pair[1]["n"] += 1
+        model.by_name["deep"]["deeper"]["n"] += 1
+        model.by_name["deep"]["more"] = 1
+        model.array += 1
+        model.arrays["a"][0][:] = 3
+    assert [t.tolist() for t in (model.lists[0], model.lists[1][1]["a"], model.pair[0])] == [[0, 0]] * 3
+    assert len(model.lists[1]) == 2
+    assert (model.pair[1], model.by_name) == ({"n": 0}, {"deep": {"deeper": {"n": 0}}})
+    assert model.array.tolist() == [0, 0]
+    np.testing.assert_array_equal(model.arrays["a"][0], [1, np.nan])
+
+
 def test_a_model_trained_meanwhile_keeps_what_training_has_made_of_it():
     model = nn.Sequential(nn.Linear(2, 2), nn.Dropout()).eval()
     model[0].weight.grad = torch.ones(2, 2)

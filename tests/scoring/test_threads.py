@@ -11,8 +11,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+import saal_fast
 from saal_fast import explain, score
 from saal_fast.models import features
+from saal_fast.models.features import penultimate
 from saal_fast.models.state import disable_compiled
 
 
@@ -239,3 +241,24 @@ def test_training_the_model_meanwhile_is_an_error_that_says_so():
         score(model, pool, engine="reference")
     assert all(p.grad is None for p in parameters)
     assert all(module.training for module in model.modules())
+
+
+def test_hooks_on_a_models_layers_stay_in_their_threads_turn():
+    model, pool = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)), torch.randn(60, 4)
+    failed = []
+
+    def work(run):
+        try:
+            for _ in range(3):
+                run()
+        except Exception as error:
+            failed.append(error)
+
+    runs = [lambda: penultimate(model, pool, batch_size=5), lambda: saal_fast.score(model, pool, batch_size=5)] * 2
+    threads = [threading.Thread(target=work, args=(run,)) for run in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert not any(module._forward_hooks for module in model)
