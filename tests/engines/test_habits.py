@@ -412,14 +412,27 @@ class AsksForGradMode(Base):
         return self.head(y.tanh() if torch.is_grad_enabled() else y)
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("rule", [{}, {"norm": 3.0}, {"adaptive": True}], ids=str)
-def test_all_engines_give_the_true_scores(name, rule):
+BY_EVERY_RULE = ("Closure", "KeptDetached", "Scripted", "OwnFunction", "MadeByEval", "Appends")  # quickly; one of each kind
+TRUE = [
+    pytest.param(
+        name,
+        rule,
+        engines,
+        marks=() if "reference" in engines and (not rule or name in BY_EVERY_RULE) else pytest.mark.slow,
+    )
+    for rule in ({}, {"norm": 3.0}, {"adaptive": True})
+    for name in MODELS
+    for engines in (("auto", "reference"), ("ghost", "vmap"))
+]
+
+
+@pytest.mark.parametrize(("name", "rule", "engines"), TRUE, ids=str)
+def test_all_engines_give_the_true_scores(name, rule, engines):
     if name == "AsksForGradMode":
         expected = truth_of(lambda: _graded(name), pool(), **rule, forward=_with_grad)
     else:
         expected = truth_of(lambda: make(name), pool(), **rule, differences=name not in AUTOGRAD)
-    for engine in ENGINES:
+    for engine in engines:
         model = make(name).eval()
         before = copy.deepcopy(model.state_dict())
         try:

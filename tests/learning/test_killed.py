@@ -13,17 +13,29 @@ from saal_fast.learning import store
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the children are forked")
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """The folder of all runs, and the phases that were killed where they should be."""
+QUICKLY = ("training", "writing fit", "after ask's rename", "logging")
+SLOWLY = tuple(phase for phase in PHASES if phase not in QUICKLY)
+SLOW = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", params=[QUICKLY, pytest.param(SLOWLY, marks=SLOW)], ids=["some phases", "all others"])
+def runs(request, tmp_path_factory):
+    """The folder of the runs of some phases, and the phases that were killed where they should be."""
     folder = tmp_path_factory.mktemp("killed")
-    driver = Path(__file__).with_name("killed.py")
-    done = subprocess.run([sys.executable, driver, folder], capture_output=True, text=True, check=False, timeout=200)
+    command = [sys.executable, Path(__file__).with_name("killed.py"), folder, *request.param]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, done.stdout.splitlines()
 
 
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize(
+    ("runs", "phase"),
+    [
+        *((QUICKLY, phase) for phase in QUICKLY),
+        *(pytest.param(SLOWLY, phase, marks=SLOW) for phase in SLOWLY),
+    ],
+    indirect=["runs"],
+)
 def test_killed_and_resumed_the_records_are_the_same_bit_for_bit(runs, phase):
     folder, killed = runs
     assert phase in killed
@@ -33,12 +45,13 @@ def test_killed_and_resumed_the_records_are_the_same_bit_for_bit(runs, phase):
 
 
 def test_nothing_half_written_is_left(runs):
-    folder, _ = runs
-    for phase in PHASES:
+    folder, killed = runs
+    for phase in killed:
         left = {path.name for path in (folder / phase).iterdir()} - set(contents(folder / phase))
         assert left == {store.LOG_FILE, store.LOCK_FILE}
 
 
+@pytest.mark.parametrize("runs", [QUICKLY], indirect=True)
 def test_the_log_survives_a_torn_line(runs):
     folder, _ = runs
     lines = (folder / "logging" / store.LOG_FILE).read_text().splitlines()

@@ -61,7 +61,7 @@ def checked(model, pool=None, **options):
 # --- models that are right ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)], ids=str)
 @pytest.mark.parametrize("name", models.NAMES)
 def test_no_alarm(name, dtype, caplog):
     case = models.build(name, dtype)

@@ -143,11 +143,12 @@ DRAWS = {
 }
 
 
-SLOW = [pytest.param(name, None, marks=pytest.mark.slow) for name in ("python", "numpy")]
+SLOW = [(name, None) for name in ("python", "numpy")] + [(name, 0) for name in DRAWS] + [("torch", 1e-4)]
 
 
 @pytest.mark.parametrize(
-    ("generator", "pause"), [("torch", None), *((name, pause) for name in DRAWS for pause in (0, 1e-4)), *SLOW]
+    ("generator", "pause"),
+    [("torch", None), ("python", 1e-4), ("numpy", 1e-4), *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)],
 )
 def test_what_another_thread_draws_does_not_come_twice(generator, pause):
     model, pool, drawn, done = network(), torch.randn(100, 4), [], threading.Event()

@@ -93,8 +93,28 @@ def suffixes(name):
     return {"last": {names[-1]}, "half": set(names[len(names) // 2 :])}
 
 
-@pytest.mark.parametrize("which", ["last", "half"])
-@pytest.mark.parametrize("name", models.NAMES)
+HALVED = (
+    "mlp",
+    "resnet",
+    "vit",
+    "lstm",
+    "bert",
+    "branches",
+    "conv2d_stride",
+    "conv_called_twice",
+    "embedding_tied_to_head",
+    "linear_used_twice",
+    "multihead_attention",
+    "weight_norm",
+)  # quickly; all others slowly
+PARTS = [
+    pytest.param(name, which, marks=() if which == "last" or name in HALVED else pytest.mark.slow)
+    for name in models.NAMES
+    for which in ("last", "half")
+]
+
+
+@pytest.mark.parametrize(("name", "which"), PARTS)
 def test_parts_of_every_model(name, which):
     case = models.build(name)
     options = {"rho": 0.3, "params": suffixes(name)[which].__contains__, "details": True, "check": False}
