@@ -34,12 +34,15 @@ class Habits:
         aliased: parameters whose memory it reads through other tensors, which nothing can replace: the real ones must move.
         keeps: what a pass changes in its modules; each pass starts from it as it was.
         draws: it draws random numbers in eval mode; whether it uses them, one sample cannot tell.
+        own_backward: code of its own (`torch.autograd.Function`, hooks) runs in its backward pass, which may not be linear in
+            the gradients that come in (clamped gradients).
     """
 
     stand_ins: bool = False
     aliased: tuple[str, ...] = ()
     keeps: Kept | None = None
     draws: bool = False
+    own_backward: bool = False
 
     def reason_for_one_by_one(self) -> str | None:
         """Why a batch's samples must run one after the other; None where they need not."""
@@ -54,12 +57,21 @@ NO_HABITS = Habits()
 
 
 class SlowPaths(TorchFunctionMode):
-    """Within it, modules leave their fused inference paths (`nn.TransformerEncoder`), which run under no_grad alone."""
+    """Within it, modules leave their fused inference paths (`nn.TransformerEncoder`), which run under no_grad alone.
+
+    Attributes:
+        hooked: whether a tensor has been given a hook on its gradient.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hooked = False
 
     def __torch_function__(
         self, fn: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Runs the call."""
+        self.hooked |= fn is Tensor.register_hook
         return fn(*args, **(kwargs or {}))
 
 

@@ -182,6 +182,10 @@ class Problem:
 
         return uninterrupted(enter, leave)
 
+    def loss_scale(self, loss: Tensor) -> Tensor:
+        """`loss_scale`; 1 where the model's backward pass may not be linear."""
+        return torch.ones_like(loss, requires_grad=False) if self.habits.own_backward else loss_scale(loss)
+
     def watch_last_layer(self) -> AbstractContextManager[LastLinear | None]:
         """Within it, passes keep what the last linear layer's gradient is made of; None where nobody asks for it."""
         return LastLinear() if self.embeddings else nullcontext()

@@ -10,7 +10,7 @@ from ..perturbation import epsilon
 from ..pools import Batch
 from .backward import gradients_in_order
 from .habits import Draws, SlowPaths
-from .problem import Problem, Result, concatenate, constant, finite, loss_scale
+from .problem import Problem, Result, concatenate, constant, finite
 
 
 class Reference:
@@ -45,7 +45,7 @@ def score_one(problem: Problem, sample: Batch) -> Result:
             output = problem.output(theta, sample)
         label = constant(task.pseudo_label(output)) if sample.labels is None else sample.labels  # ŷ
         loss = task.loss(output, label)  # l(x, ŷ; θ)
-        scale = loss_scale(loss[0])
+        scale = problem.loss_scale(loss[0])
         keep = bool(problem.habits.aliased)  # the graph of a view that the model itself keeps serves every sample
         grads = _gradient(loss[0] * scale, theta, keep)  # ∇l, in units of 1/scale
     with torch.no_grad():

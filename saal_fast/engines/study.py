@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
 from torch.utils._pytree import tree_leaves
 
 from ..models import memory
@@ -56,7 +57,7 @@ def study(problem: Problem, example: Batch) -> FirstLook:
         look, read = _look(problem, example)
     finally:
         changed = kept.restore()
-    habits = replace(problem.habits, keeps=changed, draws=draws.moved())
+    habits = replace(look.problem.habits, keeps=changed, draws=draws.moved())
     if read:
         habits = replace(habits, stand_ins=True)
         look, read = _look(replace(problem, habits=habits), example)
@@ -104,11 +105,14 @@ def _look(problem: Problem, example: Batch) -> tuple[FirstLook, set[str]]:
     read: set[str] = set()
     own = {n: p for n, p in problem.model.named_parameters() if n in problem.params}
     params = {name: p.detach().clone().requires_grad_() for name, p in problem.params.items()}
-    with MemoryWatch(own, read.update), SlowPaths(), problem.watch_last_layer() as last:
+    with MemoryWatch(own, read.update), SlowPaths() as paths, problem.watch_last_layer() as last:
         output = problem.output(params, example)
     # torch's script interpreter hides from a dispatch mode what it has optimised, but not from the graph; a parameter in it
     # whose copy is not belongs to something kept (`recompute`)
-    leaves = {id(getattr(node, "variable", None)) for t in tensors_of(output) for node in nodes_behind(t)}
+    nodes = {node for t in tensors_of(output) for node in nodes_behind(t)}
+    leaves = {id(getattr(node, "variable", None)) for node in nodes}
+    own_backward = paths.hooked or any(isinstance(node, BackwardCFunction) for node in nodes)
+    problem = replace(problem, habits=replace(problem.habits, own_backward=own_backward))
     return FirstLook(problem, params, output, last), read | {n for n, p in own.items() if {id(p), id(params[n])} <= leaves}
 
 

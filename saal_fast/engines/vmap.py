@@ -14,8 +14,9 @@ from ..perturbation import epsilon
 from ..pools import Batch
 from .backward import gradients_in_order
 from .branches import by_branches
+from .functions import RunAgain
 from .layers import VmapReplacements
-from .problem import EngineError, Problem, Result, constant, finite, keep_loss_where_no_step, loss_scale
+from .problem import EngineError, Problem, Result, constant, finite, keep_loss_where_no_step
 
 
 class Vmap:
@@ -40,7 +41,7 @@ class Vmap:
                 output = problem.output(params, sample)
             y = constant(task.pseudo_label(output)) if sample.labels is None else sample.labels
             loss = task.loss(output, y)[0]
-            scale = loss_scale(loss)
+            scale = problem.loss_scale(loss)
             return gradients_in_order(loss * scale), (
                 loss,
                 scale,
@@ -71,6 +72,12 @@ def check_batches(problem: Problem) -> None:
         raise EngineError(reason)
 
 
+def plain_output(problem: Problem, batch: Batch) -> Any:
+    """The model's output with its parameters as they are, without a graph, where code asks for one in vain."""
+    with VmapReplacements():
+        return problem.output(problem.params, batch)
+
+
 def over_samples(score_one: Callable[[Batch], Result], batch: Batch) -> Result:
     """`vmap` of `score_one`, written for a batch of one sample, over a batch.
 
@@ -86,6 +93,10 @@ def over_samples(score_one: Callable[[Batch], Result], batch: Batch) -> Result:
 
     inputs = (batch.args, batch.kwargs, batch.labels)
     in_dims = tree_map(lambda t: 0 if isinstance(t, Tensor) else None, inputs)
-    with VmapReplacements():
-        scored: Result = vmap(of_one, in_dims=in_dims)(*inputs)
-    return scored
+    while True:
+        try:
+            with VmapReplacements():
+                scored: Result = vmap(of_one, in_dims=in_dims)(*inputs)
+            return scored
+        except RunAgain:  # each class of functions causes one at most
+            continue

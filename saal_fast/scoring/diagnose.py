@@ -11,6 +11,7 @@ from torch import Tensor
 from .._utils.failures import is_from_handler
 from .._utils.notes import add_note
 from ..engines import Problem
+from ..engines.vmap import plain_output
 from ..pools import Batch
 from ..tasks import tensors_of
 
@@ -115,7 +116,7 @@ def _is_batch(problem: Problem, example: Batch) -> str:
 def _output(problem: Problem, batch: Batch) -> Any:
     """The model's output, None where it fails."""
     try:
-        return problem.output(problem.params, batch)
+        return plain_output(problem, batch)
     except Exception as error:  # a guess that does not hold: the error that is being explained is raised in any case
         if is_from_handler(error):
             raise

@@ -155,7 +155,7 @@ class Ghost:
             with ActivationRecorder(names, plan.calls, zero) as recorder, problem.watch_last_layer() as last:
                 output = problem.output({**shared, **params}, sample)
             recorder.check_calls()
-            labelled = labelled_loss(problem.task, output, sample.labels, self.backends.fused_loss)
+            labelled = labelled_loss(problem, output, sample.labels, self.backends.fused_loss)
             points = [*params.values(), *recorder.taps]
             root = gradients_in_order(labelled.root + zero) if plan.batch_norm else labelled.root + zero
             found = torch.autograd.grad(root, points, allow_unused=True)  # frees what it has passed

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from ...pools import Batch
+from ..functions import in_forward
 from ..habits import MemoryWatch
 from ..layers import CallInterceptor, Layer, LayerCall, SupportsTiles
 from ..problem import Problem
@@ -97,6 +98,9 @@ class UsageRecorder(CallInterceptor):
         self.untracked: set[str] = set()
 
     def at(self, name: str, call: LayerCall, run: Callable[[], Tensor]) -> Tensor:
+        if in_forward():  # of a function whose own backward pass gives the weight's gradient
+            self.untracked.add(name)
+            return run()
         self.own = {name} | ({self.names[id(call.bias)]} if id(call.bias) in self.names else set())
         out = run()
         self.own = set()
