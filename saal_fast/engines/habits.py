@@ -36,6 +36,7 @@ class Habits:
         draws: it draws random numbers in eval mode; whether it uses them, one sample cannot tell.
         own_backward: code of its own (`torch.autograd.Function`, hooks) runs in its backward pass, which may not be linear in
             the gradients that come in (clamped gradients).
+        differentiates: it takes gradients in its forward pass (forces, from an energy).
     """
 
     stand_ins: bool = False
@@ -43,6 +44,7 @@ class Habits:
     keeps: Kept | None = None
     draws: bool = False
     own_backward: bool = False
+    differentiates: bool = False
 
     def reason_for_one_by_one(self) -> str | None:
         """Why a batch's samples must run one after the other; None where they need not."""
@@ -61,17 +63,19 @@ class SlowPaths(TorchFunctionMode):
 
     Attributes:
         hooked: whether a tensor has been given a hook on its gradient.
+        differentiates: whether gradients have been taken.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.hooked = False
+        self.hooked = self.differentiates = False
 
     def __torch_function__(
         self, fn: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Runs the call."""
         self.hooked |= fn is Tensor.register_hook
+        self.differentiates |= fn is torch.autograd.grad
         return fn(*args, **(kwargs or {}))
 
 

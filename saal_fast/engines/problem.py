@@ -122,6 +122,10 @@ class Problem:
         others = {n: t.detach() for n, t in fit.items() if n not in params and (t is not state[n] or t.requires_grad)}
         return cls(model, {n: fit[n].detach() for n in params}, others, rule, task, device, precision, embeddings)
 
+    def recorded(self) -> dict[str, Tensor]:
+        """The parameters, so that a pass with them is recorded for gradients: code that asks for a graph finds one."""
+        return {name: p.detach().requires_grad_() for name, p in self.params.items()}
+
     def output(self, params: dict[str, Tensor], sample: Batch) -> Any:
         """The model's output with `params` for its own, gradients enabled; inputs are copied: the model may write to them.
 

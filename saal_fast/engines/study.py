@@ -112,7 +112,8 @@ def _look(problem: Problem, example: Batch) -> tuple[FirstLook, set[str]]:
     nodes = {node for t in tensors_of(output) for node in nodes_behind(t)}
     leaves = {id(getattr(node, "variable", None)) for node in nodes}
     own_backward = paths.hooked or any(isinstance(node, BackwardCFunction) for node in nodes)
-    problem = replace(problem, habits=replace(problem.habits, own_backward=own_backward))
+    habits = replace(problem.habits, own_backward=own_backward, differentiates=paths.differentiates)
+    problem = replace(problem, habits=habits)
     return FirstLook(problem, params, output, last), read | {n for n, p in own.items() if {id(p), id(params[n])} <= leaves}
 
 

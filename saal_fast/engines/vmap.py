@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.func import grad_and_value, vmap
 from torch.utils._pytree import tree_map
@@ -52,7 +53,7 @@ class Vmap:
 
         grads, (_, (loss, scale, y, first_finite, embedding)) = grad_and_value(loss_of, has_aux=True)(problem.params)
         eps, norm = epsilon(rule, grads, problem.params)
-        output = problem.output({name: p + eps[name] for name, p in problem.params.items()}, sample)
+        output = perturbed_output(problem, {name: p + eps[name] for name, p in problem.params.items()}, sample)
         perturbed = task.loss(output, y)[0]
         return Result(
             keep_loss_where_no_step(perturbed, loss, norm * rule.rho),
@@ -72,10 +73,14 @@ def check_batches(problem: Problem) -> None:
         raise EngineError(reason)
 
 
-def plain_output(problem: Problem, batch: Batch) -> Any:
-    """The model's output with its parameters as they are, without a graph, where code asks for one in vain."""
-    with VmapReplacements():
-        return problem.output(problem.params, batch)
+def perturbed_output(problem: Problem, params: dict[str, Tensor], sample: Batch) -> Any:
+    """The model's output after the step, in a transform that records a graph where it takes gradients itself."""
+    if not problem.habits.differentiates:
+        return problem.output(params, sample)
+
+    zero = next(iter(problem.params.values())).new_zeros(())
+    made: Any = torch.func.vjp(lambda zero: (zero, problem.output(params, sample)), zero, has_aux=True)
+    return made[2]
 
 
 def over_samples(score_one: Callable[[Batch], Result], batch: Batch) -> Result:

@@ -11,7 +11,6 @@ from torch import Tensor
 from .._utils.failures import is_from_handler
 from .._utils.notes import add_note
 from ..engines import Problem
-from ..engines.vmap import plain_output
 from ..pools import Batch
 from ..tasks import tensors_of
 
@@ -116,7 +115,7 @@ def _is_batch(problem: Problem, example: Batch) -> str:
 def _output(problem: Problem, batch: Batch) -> Any:
     """The model's output, None where it fails."""
     try:
-        return plain_output(problem, batch)
+        return problem.output(problem.recorded(), batch)
     except Exception as error:  # a guess that does not hold: the error that is being explained is raised in any case
         if is_from_handler(error):
             raise

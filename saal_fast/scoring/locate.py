@@ -5,7 +5,6 @@ from __future__ import annotations
 from .._utils.failures import is_from_handler
 from .._utils.notes import thawed
 from ..engines import Problem
-from ..engines.vmap import plain_output
 from ..models import memory
 from ..pools import Batch
 
@@ -43,7 +42,7 @@ def first_failing(problem: Problem, batch: Batch, error: Exception) -> int | Non
 def _fails(problem: Problem, batch: Batch, error: Exception) -> bool:
     task = problem.task
     try:
-        output = plain_output(problem, batch)
+        output = problem.output(problem.recorded(), batch)
         label = task.pseudo_label(output) if batch.labels is None else batch.labels
         task.loss(output, label)
     except Exception as again:

@@ -13,7 +13,6 @@ from .._utils.failures import foreign_failure
 from .._utils.logs import log, warn_once
 from ..engines import ENGINES, Engine, EngineError, Problem, Result
 from ..engines.capture import captured
-from ..engines.vmap import plain_output
 from ..models import memory
 from ..pools import Batch
 from .options import EngineName
@@ -46,7 +45,7 @@ class Runner:
         """A size whose memory fits the device and `max_memory`, for a pool of that length."""
         extra = self._attempt(lambda engine: engine.sample_bytes(example), example)
         problem = self.problem
-        size = memory.batch_size(lambda: plain_output(problem, example), problem.device, extra, max_memory)
+        size = memory.batch_size(lambda: problem.output(problem.recorded(), example), problem.device, extra, max_memory)
         if not length:
             return size
         return math.ceil(length / math.ceil(length / size))  # no small rest: all batches of one size, or nearly

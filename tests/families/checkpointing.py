@@ -66,9 +66,8 @@ def distilbert_with_gradient_checkpointing() -> tuple[nn.Module, Any]:
 def gpt2_with_gradient_checkpointing() -> tuple[nn.Module, Any]:
     import transformers  # noqa: PLC0415
 
-    config = transformers.GPT2Config(
-        vocab_size=24, n_embd=16, n_layer=2, n_head=2, n_positions=20, num_labels=3, pad_token_id=0
-    )
+    sizes = {"vocab_size": 24, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 20}
+    config = transformers.GPT2Config(**sizes, num_labels=3, pad_token_id=None, bos_token_id=None, eos_token_id=None)
     return checkpointing(transformers.GPT2ForSequenceClassification(config)), {"input_ids": torch.randint(1, 24, (3, 7))}
 
 

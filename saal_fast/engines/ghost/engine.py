@@ -28,7 +28,7 @@ from ..backward import gradients_in_order
 from ..branches import by_branches
 from ..layers import Code, SupportsTiles
 from ..problem import Problem, Result, finite, keep_loss_where_no_step
-from ..vmap import check_batches, over_samples
+from ..vmap import check_batches, over_samples, perturbed_output
 from .autograd import AutogradGradients, FlatGradients, SeparateGradients
 from .backends import Backends, backends_for
 from .factors import Factored, FusedGhost, GramGhost, MaterializedGradient, TiledGradient
@@ -127,7 +127,7 @@ class Ghost:
 
         perturbed_params = formed.perturbed(step) if params else {}
         with PerturbedForward(self._names(plan), factored, step):
-            output = problem.output({**self._shared(plan), **perturbed_params}, sample)
+            output = perturbed_output(problem, {**self._shared(plan), **perturbed_params}, sample)
         label, loss, _, scale = first.labelled
         perturbed = loss_under(problem.task, output, label, self.backends.fused_loss)
         return Result(

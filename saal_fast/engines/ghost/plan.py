@@ -130,9 +130,10 @@ class UsageRecorder(CallInterceptor):
 
 def record_usage(problem: Problem, sample: Batch) -> UsageRecorder:
     """What a forward pass over a batch of one does with the weights."""
-    recorder = UsageRecorder(problem.params)
+    params = problem.recorded()
+    recorder = UsageRecorder(params)
     with torch.no_grad(), recorder.watch, recorder:
-        problem.output(problem.params, sample)
+        problem.output(params, sample)
     return recorder
 
 
