@@ -1,8 +1,8 @@
 """Functions with a backward pass of their own (`torch.autograd.Function`) under `vmap`.
 
 torch runs a class of these inside its transforms only where `forward` leaves the context to `setup_context` and the class
-says how `vmap` is to run it; few do. In the engines' passes one sample's autograd graph lies inside one `vmap`, and there any
-class can run as it is written, in one of two ways:
+says how `vmap` is to run it; few do. In the engines' passes one sample's autograd graph lies inside one `vmap`, and there
+any class can run as it is written, in one of two ways:
 
     on the pass's own tensors   `forward` and `backward` run operation by operation under `vmap`; the graph of the one sample
                                 holds the context, torch's own
@@ -93,7 +93,10 @@ class _Seen:
 
 
 def _any_arguments(function: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *args, **kwargs: function(*args, **kwargs)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return call
 
 
 def _own(cls: type, name: str) -> Any:

@@ -34,8 +34,8 @@ class Habits:
         aliased: parameters whose memory it reads through other tensors, which nothing can replace: the real ones must move.
         keeps: what a pass changes in its modules; each pass starts from it as it was.
         draws: it draws random numbers in eval mode; whether it uses them, one sample cannot tell.
-        own_backward: code of its own (`torch.autograd.Function`, hooks) runs in its backward pass, which may not be linear in
-            the gradients that come in (clamped gradients).
+        own_backward: code of its own (`torch.autograd.Function`, hooks) runs in its backward pass, which need not be linear
+            in the gradients that come in (clamped gradients).
         differentiates: it takes gradients in its forward pass (forces, from an energy).
     """
 

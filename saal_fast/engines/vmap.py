@@ -98,10 +98,9 @@ def over_samples(score_one: Callable[[Batch], Result], batch: Batch) -> Result:
 
     inputs = (batch.args, batch.kwargs, batch.labels)
     in_dims = tree_map(lambda t: 0 if isinstance(t, Tensor) else None, inputs)
-    while True:
-        try:
-            with VmapReplacements():
-                scored: Result = vmap(of_one, in_dims=in_dims)(*inputs)
-            return scored
-        except RunAgain:  # each class of functions causes one at most
-            continue
+    try:
+        with VmapReplacements():
+            scored: Result = vmap(of_one, in_dims=in_dims)(*inputs)
+        return scored
+    except RunAgain:  # each class of functions causes one at most
+        return over_samples(score_one, batch)

@@ -1,8 +1,8 @@
 """What saves memory around a model's code, and scoring does without: checkpointed functions are called themselves.
 
-`torch.utils.checkpoint` runs a function anew in the backward pass. `vmap` takes neither of its kinds; the reentrant one refuses
-`torch.autograd.grad`, and what runs anew would meet the model's own parameters, no longer those that stand in for them. The
-function by itself has the same values and the same gradients. So has code within `torch.autograd.graph.save_on_cpu`.
+`torch.utils.checkpoint` runs a function anew in the backward pass. `vmap` takes neither of its kinds; the reentrant one
+refuses `torch.autograd.grad`, and what runs anew would meet the model's own parameters, no longer those that stand in for
+them. The function by itself has the same values and the same gradients. So has code within `save_on_cpu`.
 """
 
 from __future__ import annotations

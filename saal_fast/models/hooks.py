@@ -1,8 +1,8 @@
-"""Hooks on a model's modules."""
+"""Hooks on a model's modules that measure, and compute nothing of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
@@ -16,34 +16,32 @@ _KINDS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backw
 
 
 def without_measuring_hooks(model: nn.Module) -> AbstractContextManager[None]:
-    """Within it, hooks rest whose owner has a switch for that, `hooks_enabled`.
+    """Within it, modules are without the hooks whose owner has a switch for them, `hooks_enabled`.
 
-    opacus' hooks collect per-sample gradients on the parameters, and fail in eval mode.
+    These are opacus', which collect gradients of samples on the parameters, and fail in eval mode.
     """
-    owners = {id(owner): owner for hook in hooks_of(model) if (owner := _owner(hook)) is not None}
+    full = [
+        (hooks, dict(hooks))
+        for module in model.modules()
+        if not isinstance(module, torch.jit.ScriptModule)
+        for kind in _KINDS
+        if any(map(_measures, (hooks := vars(module).get(kind, {})).values()))
+    ]
 
     def enter() -> None:
-        for owner in owners.values():
-            owner.hooks_enabled = False
+        for hooks, _ in full:
+            for key in [key for key, hook in hooks.items() if _measures(hook)]:
+                del hooks[key]
 
     def leave() -> None:
-        for owner in owners.values():
-            owner.hooks_enabled = True
+        for hooks, before in full:
+            hooks.clear()
+            hooks.update(before)
 
     return uninterrupted(enter, leave)
 
 
-def hooks_of(model: nn.Module) -> Iterator[Any]:
-    """The hooks of all modules."""
-    for module in model.modules():
-        if not isinstance(module, torch.jit.ScriptModule):
-            for kind in _KINDS:
-                yield from vars(module).get(kind, {}).values()
-
-
-def _owner(hook: Any) -> Any:
-    """The object a hook is a method of, where it has a switch that is on."""
+def _measures(hook: Callable[..., Any]) -> bool:
     while isinstance(hook, partial):
         hook = hook.func
-    owner = getattr(hook, "__self__", None)
-    return owner if getattr(owner, "hooks_enabled", None) is True else None
+    return hasattr(getattr(hook, "__self__", None), "hooks_enabled")

@@ -94,7 +94,7 @@ def gelu_written_out() -> tuple[nn.Module, Any]:
 
 @family
 def memory_efficient_swish() -> tuple[nn.Module, Any]:
-    return Net(lambda x: Swish.apply(x)), pictures()
+    return Net(Swish.apply), pictures()
 
 
 @family
