@@ -24,7 +24,6 @@ import torch
 from torch import Tensor
 from torch._C._functorch import TransformType, get_interpreter_stack
 from torch._functorch.utils import enable_single_level_autograd_function
-from torch.autograd import function as torchs
 
 from .._utils.failures import is_from_handler
 from .._utils.logs import log
@@ -32,6 +31,8 @@ from ..models import memory
 from ..models.switch import Switch
 from .branches import Diverged
 from .problem import EngineError
+
+torchs: Any = torch.autograd.function  # where torch looks what is changed here up
 
 PASSES = ([TransformType.Vmap], [TransformType.Vmap, TransformType.Grad])
 """The transforms that a pass of an engine lies in, from the outermost."""
@@ -149,9 +150,9 @@ def _turn_on() -> Callable[[], None]:
 _switch = Switch(_turn_on)
 
 
-def _has_rule(cls: type) -> bool:
+def _has_rule(cls: Any) -> bool:
     """Whether a class says how torch's transforms run it."""
-    return not _combined(cls) and (cls.generate_vmap_rule or _own(cls, "vmap") is not torchs.Function.vmap)
+    return not _combined(cls) and bool(cls.generate_vmap_rule or _own(cls, "vmap") is not torchs.Function.vmap)
 
 
 def _in_pass() -> bool:
@@ -184,7 +185,8 @@ def _written(cls: Any) -> type:
             own[name] = staticmethod(partial(_guarded, cls, _own(cls, name)))
     if not _combined(cls):
         own["setup_context"] = staticmethod(_own(cls, "setup_context"))
-    return type(cls)(cls.__name__, (torchs._SingleLevelFunction,), own)
+    written: type = type(cls)(cls.__name__, (torchs._SingleLevelFunction,), own)
+    return written
 
 
 def _guarded(cls: type, function: Callable[..., Any], *args: Any) -> Any:
@@ -240,7 +242,7 @@ class _Samples:
         return tuple(torch.zeros_like(a) if g is None else g for a, g in zip(leaves, found, strict=True))
 
 
-class _Each(torchs.Function):
+class _Each(torch.autograd.Function):
     """A class's outputs, as a tuple, from each sample's call by itself."""
 
     @staticmethod
@@ -264,7 +266,7 @@ class _Each(torchs.Function):
         return _stacked([samples.run(_row(args, in_dims[1:], i)) for i in range(info.batch_size)])
 
 
-class _EachBackward(torchs.Function):
+class _EachBackward(torch.autograd.Function):
     """The gradients of `_Each`."""
 
     @staticmethod

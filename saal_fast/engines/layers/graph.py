@@ -38,7 +38,7 @@ def requires_grad_(x: Tensor, requires_grad: bool = True) -> Any:
     top = peek_interpreter_stack()
     if top.key() == TransformType.Grad:
         level = top.level()
-        swap_tensors(x, _create_differentiable(_wrap_for_grad(_unwrap_for_grad(x, level), level), level))
+        _become(x, _create_differentiable(_wrap_for_grad(_unwrap_for_grad(x, level), level), level))
     return x
 
 
@@ -53,7 +53,7 @@ def detach_(x: Tensor) -> Any:
     """The tensor, without a history."""
     if not _transformed():
         return NotImplemented
-    swap_tensors(x, x.detach())
+    _become(x, x.detach())
     return x
 
 
@@ -88,6 +88,10 @@ def grad(
     slopes = _make_grads(outputs, (given,) if isinstance(given, Tensor) else tuple(given), is_grads_batched=False)
     retain = create_graph if retain_graph is None else retain_graph
     return _engine_run_backward(outputs, slopes, retain, create_graph, inputs, allow_unused, accumulate_grad=False)
+
+
+def _become(x: Tensor, other: Tensor) -> None:
+    swap_tensors(x, other)  # type: ignore[no-untyped-call] # torch's own
 
 
 def _transformed() -> bool:
