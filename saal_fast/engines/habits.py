@@ -36,6 +36,8 @@ class Habits:
         draws: it draws random numbers in eval mode; whether it uses them, one sample cannot tell.
         own_backward: code of its own (`torch.autograd.Function`, hooks) runs in its backward pass, which need not be linear
             in the gradients that come in (clamped gradients).
+        sees_nodes: modules have backward hooks of the old kind (`register_backward_hook`), which are given what the nodes of
+            plain autograd's graph are given.
         differentiates: it takes gradients in its forward pass (forces, from an energy).
     """
 
@@ -44,6 +46,7 @@ class Habits:
     keeps: Kept | None = None
     draws: bool = False
     own_backward: bool = False
+    sees_nodes: bool = False
     differentiates: bool = False
 
     def reason_for_one_by_one(self) -> str | None:
@@ -52,6 +55,8 @@ class Habits:
             return f"it reads {', '.join(self.aliased[:3])} through tensors that share its memory and are no Parameter"
         if self.draws:
             return "its forward pass draws random numbers in eval mode, which each sample must see twice"
+        if self.sees_nodes:
+            return "its hooks of register_backward_hook see plain autograd's nodes; those of register_full_backward_hook need not"
         return None
 
 

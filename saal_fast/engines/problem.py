@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from ..models.uninterrupted import uninterrupted
@@ -153,6 +154,12 @@ class Problem:
             originals = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
             stack.enter_context(StandIns({id(originals[name]): t for name, t in tensors.items()}))
             return functional_call(self.model, tensors, sample.args, sample.kwargs)
+
+    def until_backward(self, params: dict[str, Tensor]) -> AbstractContextManager[None]:
+        """Within it, the model's modules hold `params`: code of its own in the backward pass may read them there."""
+        if self.habits.aliased or not self.habits.own_backward:
+            return nullcontext()
+        return _reparametrize_module(self.model, {**self.others, **params}, tie_weights=True)
 
     def own_parameters(self) -> dict[str, Tensor]:
         """The model's own Parameter objects of those to perturb.

@@ -40,7 +40,7 @@ def score_one(problem: Problem, sample: Batch) -> Result:
     own = problem.habits.draws or not beside_others()  # whether no other thread may have moved the global generators
     draws = Draws(problem.model, problem.device if own else None)
 
-    with torch.enable_grad():
+    with torch.enable_grad(), problem.until_backward(theta):
         with SlowPaths(), problem.watch_last_layer() as last:
             output = problem.output(theta, sample)
         label = constant(task.pseudo_label(output)) if sample.labels is None else sample.labels  # ŷ

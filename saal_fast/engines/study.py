@@ -112,9 +112,19 @@ def _look(problem: Problem, example: Batch) -> tuple[FirstLook, set[str]]:
     nodes = {node for t in tensors_of(output) for node in nodes_behind(t)}
     leaves = {id(getattr(node, "variable", None)) for node in nodes}
     own_backward = paths.hooked or any(isinstance(node, BackwardCFunction) for node in nodes)
-    habits = replace(problem.habits, own_backward=own_backward, differentiates=paths.differentiates)
+    habits = replace(
+        problem.habits,
+        own_backward=own_backward,
+        sees_nodes=any(_has_old_hooks(module) for module in problem.model.modules()),
+        differentiates=paths.differentiates,
+    )
     problem = replace(problem, habits=habits)
     return FirstLook(problem, params, output, last), read | {n for n, p in own.items() if {id(p), id(params[n])} <= leaves}
+
+
+def _has_old_hooks(module: nn.Module) -> bool:
+    """Whether it has hooks of `register_backward_hook`."""
+    return getattr(module, "_is_full_backward_hook", None) is False and bool(module._backward_hooks)
 
 
 def _trials(module: nn.Module) -> Iterator[Callable[[], None]]:
@@ -164,5 +174,6 @@ def _reached(problem: Problem, example: Batch, output: Any, names: set[str]) -> 
     loss = problem.task.loss(look.output, constant(problem.task.pseudo_label(look.output)))
     if not loss.requires_grad:
         return set()
-    found = torch.autograd.grad(loss, [look.params[n] for n in names], allow_unused=True)
+    with look.problem.until_backward(look.params):
+        found = torch.autograd.grad(loss, [look.params[n] for n in names], allow_unused=True)
     return {name for name, g in zip(names, found, strict=True) if g is not None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -35,9 +36,10 @@ class Vmap:
         return 4 * nbytes(self.problem.params.values())  # gradient, step, perturbed weights, and one in the making
 
     def _one(self, sample: Batch) -> Result:
-        problem, rule, task = self.problem, self.problem.rule, self.problem.task
+        problem, rule, task, held = self.problem, self.problem.rule, self.problem.task, ExitStack()
 
         def loss_of(params: dict[str, Tensor]) -> tuple[Tensor, tuple[Any, ...]]:
+            held.enter_context(problem.until_backward(params))
             with problem.watch_last_layer() as last:
                 output = problem.output(params, sample)
             y = constant(task.pseudo_label(output)) if sample.labels is None else sample.labels
@@ -51,7 +53,8 @@ class Vmap:
                 last.gradient(output, y) if last else (),
             )
 
-        grads, (_, (loss, scale, y, first_finite, embedding)) = grad_and_value(loss_of, has_aux=True)(problem.params)
+        with held:
+            grads, (_, (loss, scale, y, first_finite, embedding)) = grad_and_value(loss_of, has_aux=True)(problem.params)
         eps, norm = epsilon(rule, grads, problem.params)
         output = perturbed_output(problem, {name: p + eps[name] for name, p in problem.params.items()}, sample)
         perturbed = task.loss(output, y)[0]

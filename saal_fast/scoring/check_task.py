@@ -66,7 +66,8 @@ def check_task(problem: Problem, example: Batch, labels: Any) -> Checked:
         )
     probable = isinstance(task, Classification) and are_probabilities(output)
     theta = [p for p in params.values() if p.requires_grad]
-    grads = torch.autograd.grad(loss, theta, allow_unused=True) if theta and loss.requires_grad else ()
+    with problem.until_backward(params):
+        grads = torch.autograd.grad(loss, theta, allow_unused=True) if theta and loss.requires_grad else ()
     unreached = {name for name, g in zip(params, grads, strict=True) if g is None} if grads else set(params)
     if unreached:
         with torch.enable_grad():

@@ -152,6 +152,10 @@ class Ghost:
         problem, names, shared = self.problem, self._names(plan), self._shared(plan)
 
         def run(params: dict[str, Tensor], zero: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
+            with problem.until_backward({**shared, **params}):
+                return passed(params, zero)
+
+        def passed(params: dict[str, Tensor], zero: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
             with ActivationRecorder(names, plan.calls, zero) as recorder, problem.watch_last_layer() as last:
                 output = problem.output({**shared, **params}, sample)
             recorder.check_calls()
