@@ -56,7 +56,7 @@ class Habits:
         if self.draws:
             return "its forward pass draws random numbers in eval mode, which each sample must see twice"
         if self.sees_nodes:
-            return "its hooks of register_backward_hook see plain autograd's nodes; those of register_full_backward_hook need not"
+            return "its hooks of register_backward_hook see plain autograd's nodes (register_full_backward_hook's do not)"
         return None
 
 
