@@ -119,7 +119,7 @@ def _combined(cls: type) -> bool:
 
 _NOT_COPIED = ("__dict__", "__weakref__", "_backward_cls")
 _lock = threading.Lock()
-_by_sample: set[type] = set()  # classes that `vmap` cannot run
+_by_sample: set[tuple[str, str]] = set()  # names of classes that `vmap` cannot run; a pass may make its classes anew
 _as_written: dict[type, type] = {}
 
 
@@ -163,7 +163,7 @@ def _in_pass() -> bool:
 
 
 def _run(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    if cls in _by_sample:
+    if _name(cls) in _by_sample:
         if kwargs:
             raise TypeError(f"expected {cls.__name__}.apply to be given its arguments by position, got {', '.join(kwargs)}")
         samples = _Samples(cls, [isinstance(t, Tensor) and t.requires_grad for t in args])
@@ -173,6 +173,10 @@ def _run(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         _as_written[cls] = _written(cls)
     with enable_single_level_autograd_function():
         return _as_written[cls].apply(*args, **kwargs)  # type: ignore[attr-defined] # torch's own
+
+
+def _name(cls: type) -> tuple[str, str]:
+    return cls.__module__, cls.__qualname__
 
 
 def _written(cls: Any) -> type:
@@ -195,7 +199,7 @@ def _guarded(cls: type, function: Callable[..., Any], *args: Any) -> Any:
     except FAILURES as error:
         if isinstance(error, EngineError) or memory.exhausted(error) or is_from_handler(error):
             raise
-        _by_sample.add(cls)
+        _by_sample.add(_name(cls))
         log.info("%s runs sample by sample: %s: %s", cls.__name__, type(error).__name__, str(error).partition("\n")[0])
         raise RunAgain(cls.__name__) from error
 

@@ -12,6 +12,9 @@ from torch.autograd import Function
 from torch.autograd.function import FunctionMeta, InplaceFunction, once_differentiable
 
 import saal_fast
+from saal_fast.engines.capture.captured_engine import CapturedEngine
+from saal_fast.engines.capture.cpu_trace import cpu_trace
+from tests.scored import scored
 from tests.truth import assert_true, truth_of
 
 ENGINES = ("auto", "ghost", "vmap", "reference")
@@ -328,6 +331,14 @@ def backward_by_numpy(h, weight):
     return first - second * 0.3
 
 
+@case
+def class_made_in_the_pass_by_numpy(h, weight):
+    class Made(ByNumpy):
+        pass
+
+    return Made.apply(h)
+
+
 class ByValue(Function):
     @staticmethod
     def forward(ctx, x):
@@ -351,6 +362,23 @@ def test_a_function_gives_what_its_own_backward_pass_gives(name, engine):
     scores = saal_fast.score(make(name), pool(), details=True, engine=engine)
     assert scores.engine == ("ghost" if engine == "auto" else engine), scores.fallback
     assert_true(scores, truth, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "name", ["straight_through", "context_of_every_kind", "weight_as_an_argument", "by_value", "by_numpy"]
+)
+def test_captured_batches_are_the_same(name):
+    engines = []
+
+    def capture(engine, device):
+        engines.append(CapturedEngine(engine, cpu_trace, 2))
+        return engines[-1]
+
+    want = saal_fast.score(make(name), pool(20), details=True, engine="reference")
+    got = scored(make(name), pool(20), batch_size=4, engine="ghost", capture=capture, check=False)
+    assert_true(got, want, rtol=1e-9)
+    (engine,) = engines
+    assert bool(engine.replays) == (name not in ("by_value", "by_numpy")), engine.refused  # values have no place in a trace
 
 
 def test_a_function_that_diverges_does_not_split_the_batch(monkeypatch):

@@ -47,6 +47,14 @@ def bert_with_gradient_checkpointing() -> tuple[nn.Module, Any]:
 
 
 @family
+def bert_frozen_but_for_its_last_layer() -> tuple[nn.Module, Any]:
+    model, pool = bert_with_gradient_checkpointing()
+    for name, p in model.named_parameters():
+        p.requires_grad_("layer.1" in name or "classifier" in name)
+    return model, pool
+
+
+@family
 def roberta_with_reentrant_checkpointing() -> tuple[nn.Module, Any]:
     import transformers  # noqa: PLC0415
 
