@@ -63,11 +63,15 @@ class Habits:
 NO_HABITS = Habits()
 
 
+_HOOKING = frozenset({Tensor.register_hook, Tensor.grad_fn.__get__})  # type: ignore[attr-defined] # an attribute of C
+"""How code comes to put a hook on a gradient, by a tensor or by its node."""
+
+
 class SlowPaths(TorchFunctionMode):
     """Within it, modules leave their fused inference paths (`nn.TransformerEncoder`), which run under no_grad alone.
 
     Attributes:
-        hooked: whether a tensor has been given a hook on its gradient.
+        hooked: whether a tensor may have been given a hook on its gradient.
         differentiates: whether gradients have been taken.
     """
 
@@ -79,7 +83,7 @@ class SlowPaths(TorchFunctionMode):
         self, fn: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Runs the call."""
-        self.hooked |= fn is Tensor.register_hook
+        self.hooked |= fn in _HOOKING
         self.differentiates |= fn is torch.autograd.grad
         return fn(*args, **(kwargs or {}))
 

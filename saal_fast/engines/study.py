@@ -10,13 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import BackwardCFunction
 from torch.utils._pytree import tree_leaves
 
 from ..models import memory
 from ..pools import Batch
 from ..tasks import tensors_of
-from .backward import nodes_behind
+from .backward import has_own_code, nodes_behind
 from .habits import Draws, Kept, MemoryWatch, SlowPaths
 from .last_layer import LastLinear
 from .problem import Problem, constant
@@ -111,7 +110,7 @@ def _look(problem: Problem, example: Batch) -> tuple[FirstLook, set[str]]:
     # whose copy is not belongs to something kept (`recompute`)
     nodes = {node for t in tensors_of(output) for node in nodes_behind(t)}
     leaves = {id(getattr(node, "variable", None)) for node in nodes}
-    own_backward = paths.hooked or any(isinstance(node, BackwardCFunction) for node in nodes)
+    own_backward = problem.habits.own_backward or paths.hooked or has_own_code(nodes)
     habits = replace(
         problem.habits,
         own_backward=own_backward,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from .._utils.logs import warn_once
 from ..engines import Problem
+from ..engines.backward import has_own_code, nodes_behind
 from ..engines.problem import constant
 from ..engines.study import recompute, study
 from ..pools import Batch
@@ -66,6 +68,8 @@ def check_task(problem: Problem, example: Batch, labels: Any) -> Checked:
         )
     probable = isinstance(task, Classification) and are_probabilities(output)
     theta = [p for p in params.values() if p.requires_grad]
+    if type(task) is not Classification and has_own_code(nodes_behind(loss)):
+        problem = replace(problem, habits=replace(problem.habits, own_backward=True))
     with problem.until_backward(params):
         grads = torch.autograd.grad(loss, theta, allow_unused=True) if theta and loss.requires_grad else ()
     unreached = {name for name, g in zip(params, grads, strict=True) if g is None} if grads else set(params)

@@ -14,6 +14,7 @@ from torch.autograd.function import FunctionMeta, InplaceFunction, once_differen
 import saal_fast
 from saal_fast.engines.capture.captured_engine import CapturedEngine
 from saal_fast.engines.capture.cpu_trace import cpu_trace
+from saal_fast.tasks import Classification
 from tests.scored import scored
 from tests.truth import assert_true, truth_of
 
@@ -403,6 +404,28 @@ def test_the_functions_own_error_is_raised(engine):
     torch.manual_seed(0)
     with pytest.raises(ZeroDivisionError, match="of the function's own"):
         saal_fast.score(Net(lambda h, weight: Fails.apply(h)).double(), pool(), engine=engine)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_function_in_the_loss_of_a_task(engine):
+    class Clamping(Classification):
+        def loss(self, output, label):
+            return super().loss(Clamped.apply(output), label)
+
+    def net():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+
+    model = net()
+    output = model(pool())
+    label = output.argmax(1)
+    norms = []
+    for i in range(len(label)):
+        model.zero_grad()
+        F.cross_entropy(Clamped.apply(model(pool()[i : i + 1])), label[i : i + 1]).backward()
+        norms.append(torch.cat([p.grad.flatten() for p in model.parameters()]).norm())
+    scores = saal_fast.score(net(), pool(), details=True, engine=engine, task=Clamping())
+    torch.testing.assert_close(scores.grad_norm, torch.stack(norms), rtol=1e-9, atol=0)
 
 
 def test_torch_is_left_as_it_was():

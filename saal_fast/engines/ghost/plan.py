@@ -91,6 +91,7 @@ class UsageRecorder(CallInterceptor):
 
     def __init__(self, weights: dict[str, Tensor]) -> None:
         super().__init__({id(p): name for name, p in weights.items()})
+        self.weights = weights  # they live as long as their names by `id` do
         self.watch = MemoryWatch(weights, self.met)
         self.own: set[str] = set()  # whose memory the call under way may read
         self.calls: list[Use] = []
