@@ -63,7 +63,7 @@ class Habits:
 NO_HABITS = Habits()
 
 
-_HOOKING = frozenset({Tensor.register_hook, Tensor.grad_fn.__get__})  # type: ignore[attr-defined] # an attribute of C
+_HOOKING = frozenset({Tensor.register_hook, Tensor.grad_fn.__get__})  # type: ignore[union-attr] # an attribute of C
 """How code comes to put a hook on a gradient, by a tensor or by its node."""
 
 
