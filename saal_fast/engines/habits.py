@@ -35,12 +35,20 @@ class Habits:
         aliased: parameters whose memory it reads through other tensors, which nothing can replace: the real ones must move.
         keeps: what a pass changes in its modules; each pass starts from it as it was.
         draws: it draws random numbers in eval mode; whether it uses them, one sample cannot tell.
+        own_backward: code of its own (`torch.autograd.Function`, hooks) runs in its backward pass, which need not be linear
+            in the gradients that come in (clamped gradients).
+        sees_nodes: modules have backward hooks of the old kind (`register_backward_hook`), which are given what the nodes of
+            plain autograd's graph are given.
+        differentiates: it takes gradients in its forward pass (forces, from an energy).
     """
 
     stand_ins: bool = False
     aliased: tuple[str, ...] = ()
     keeps: Kept | None = None
     draws: bool = False
+    own_backward: bool = False
+    sees_nodes: bool = False
+    differentiates: bool = False
 
     def reason_for_one_by_one(self) -> str | None:
         """Why a batch's samples must run one after the other; None where they need not."""
@@ -48,19 +56,36 @@ class Habits:
             return f"it reads {', '.join(self.aliased[:3])} through tensors that share its memory and are no Parameter"
         if self.draws:
             return "its forward pass draws random numbers in eval mode, which each sample must see twice"
+        if self.sees_nodes:
+            return "its hooks of register_backward_hook see plain autograd's nodes (register_full_backward_hook's do not)"
         return None
 
 
 NO_HABITS = Habits()
 
 
+_HOOKING = frozenset({Tensor.register_hook, Tensor.grad_fn.__get__})  # type: ignore[union-attr] # an attribute of C
+"""How code comes to put a hook on a gradient, by a tensor or by its node."""
+
+
 class SlowPaths(TorchFunctionMode):
-    """Within it, modules leave their fused inference paths (`nn.TransformerEncoder`), which run under no_grad alone."""
+    """Within it, modules leave their fused inference paths (`nn.TransformerEncoder`), which run under no_grad alone.
+
+    Attributes:
+        hooked: whether a tensor may have been given a hook on its gradient.
+        differentiates: whether gradients have been taken.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hooked = self.differentiates = False
 
     def __torch_function__(
         self, fn: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Runs the call."""
+        self.hooked |= fn in _HOOKING
+        self.differentiates |= fn is torch.autograd.grad
         return fn(*args, **(kwargs or {}))
 
 

@@ -12,7 +12,7 @@ from ..perturbation import epsilon
 from ..pools import Batch
 from .backward import gradients_in_order
 from .habits import Access, Draws, SlowPaths, own_generators
-from .problem import Problem, Result, concatenate, constant, finite, loss_scale
+from .problem import Problem, Result, concatenate, constant, finite
 
 
 class Reference:
@@ -43,12 +43,12 @@ def score_one(problem: Problem, sample: Batch, generators: Iterable[Access]) -> 
     own = problem.habits.draws or not beside_others()  # whether no other thread may have moved the global generators
     draws = Draws(generators, problem.device if own else None)
 
-    with torch.enable_grad():
+    with torch.enable_grad(), problem.until_backward(theta):
         with SlowPaths(), problem.watch_last_layer() as last:
             output = problem.output(theta, sample)
         label = constant(task.pseudo_label(output)) if sample.labels is None else sample.labels  # ŷ
         loss = task.loss(output, label)  # l(x, ŷ; θ)
-        scale = loss_scale(loss[0])
+        scale = problem.loss_scale(loss[0])
         keep = bool(problem.habits.aliased)  # the graph of a view that the model itself keeps serves every sample
         grads = _gradient(loss[0] * scale, theta, keep)  # ∇l, in units of 1/scale
     with torch.no_grad():

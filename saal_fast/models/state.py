@@ -8,10 +8,9 @@ that changes them in place gives scores that depend on the order of the pool, so
 from __future__ import annotations
 
 import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from operator import is_
 from typing import Any, TypeVar
@@ -23,6 +22,7 @@ from torch.nn.parameter import is_lazy
 
 from .._utils.failures import note_handlers
 from .._utils.rng import GlobalGenerators
+from .switch import Switch
 from .turns import turns
 from .uninterrupted import uninterrupted
 
@@ -41,7 +41,7 @@ def preserve_state(model: nn.Module) -> AbstractContextManager[Kept]:
     - each submodule's training flag; its attributes, parameters, buffers and hooks (the same objects); the contents
       of attributes that are dicts, lists, deques or sets, and of such containers in them, three levels deep; what the
       memory of buffers, and of tensors and NumPy arrays in attributes and their containers, holds, however it was written;
-    - each parameter's storage, `grad` and `requires_grad`;
+    - each parameter's storage, `grad`, `requires_grad` and attributes (the same objects);
     - the global generators of torch (CPU, and the CUDA devices of the model), `random` and NumPy, beside other threads
       only as far as `GlobalGenerators` says.
 
@@ -176,40 +176,26 @@ def disable_compiled() -> AbstractContextManager[None]:
 
     The switch is one for the process: the last thread to leave puts it back to what the first one found.
     """
-    entry = object()
-
-    def enter() -> None:
-        if "torch._dynamo" not in sys.modules:  # nothing is compiled, and importing it takes seconds
-            return
-        with uninterrupted(lambda: None, switch):
-            pass
-
-    def switch() -> None:
-        with _eager_lock:
-            if not _eager:
-                _stance.append(torch.compiler.set_stance("force_eager"))
-            _eager.add(entry)
-
-    def leave() -> None:
-        with _eager_lock:
-            if not _eager - {entry} and _stance:
-                _stance[0].__exit__(None, None, None)
-                _stance.clear()
-            _eager.discard(entry)
-
-    return uninterrupted(enter, leave)
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and importing it takes seconds
+        return nullcontext()
+    return _eager.within()
 
 
-_eager_lock = threading.Lock()
-_eager: set[object] = set()
-_stance: list[Any] = []
+def _run_eagerly() -> Callable[[], None]:
+    stance: Any = torch.compiler.set_stance("force_eager")
+    return lambda: stance.__exit__(None, None, None)
+
+
+_eager = Switch(_run_eagerly)
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The module inside DataParallel, DistributedDataParallel and torch.compile, however nested."""
+    """The module inside DataParallel, DistributedDataParallel, torch.compile and opacus' wrappers, however nested."""
     while True:
         if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
             inner = model.module
+        elif any(kind.__module__.partition(".")[0] == "opacus" for kind in type(model).__mro__):
+            inner = next((model._modules[name] for name in ("_module", "module") if name in model._modules), None)
         else:
             inner = model._modules.get("_orig_mod")  # torch.compile's; its class costs a slow import
         if not isinstance(inner, nn.Module):
@@ -361,8 +347,10 @@ def _differ(tensor: torch.Tensor, copy: torch.Tensor) -> bool:
 def _parameter(parameter: torch.Tensor) -> Undo:
     storage, requires_grad, version = parameter.detach(), parameter.requires_grad, _version(parameter)
     grad = parameter.grad if parameter.is_leaf else None
+    attributes = _container(vars(parameter))  # of other libraries: opacus' `grad_sample`
 
     def undo() -> None:
+        attributes()
         _reattach(parameter, storage)
         if parameter.requires_grad != requires_grad:
             parameter.requires_grad_(requires_grad)

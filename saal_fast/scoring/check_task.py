@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from .._utils.logs import warn_once
 from ..engines import Problem
-from ..engines.backward import nodes_behind
+from ..engines.backward import has_own_code, nodes_behind
 from ..engines.problem import constant
 from ..engines.study import look_again, recompute, study
 from ..pools import Batch
@@ -68,9 +69,12 @@ def check_task(problem: Problem, example: Batch, labels: Any, known: Known | Non
             f'(is it averaged? losses of torch.nn.functional need reduction="none"){cause and chr(10) + cause}'
         )
     probable = isinstance(task, Classification) and are_probabilities(output)
+    nodes = nodes_behind(loss)
+    if type(task) is not Classification and has_own_code(nodes):
+        problem = replace(problem, habits=replace(problem.habits, own_backward=True))
     if known is not None and studied is not None:
         return Checked(problem, known.probable)
-    leaves = {id(getattr(node, "variable", None)) for node in nodes_behind(loss)}
+    leaves = {id(getattr(node, "variable", None)) for node in nodes}
     unreached = {name for name, p in params.items() if id(p) not in leaves}
     if unreached:
         with torch.enable_grad():

@@ -47,7 +47,7 @@ class Runner:
         extra = self._attempt(lambda engine: engine.sample_bytes(example), example)
         problem, known, shapes = self.problem, self.problem.findings.activations, shapes_of(example)
         if shapes not in known:
-            known[shapes] = memory.activations(lambda: problem.output(problem.params, example))
+            known[shapes] = memory.activations(lambda: problem.output(problem.recorded(), example))
         size = memory.size_for(known[shapes], problem.device, extra, max_memory)
         if not length:
             return size

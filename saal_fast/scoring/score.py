@@ -16,10 +16,11 @@ from .._utils.checks import check_flag
 from .._utils.eager import outside_compile
 from .._utils.progress import bar
 from ..engines import Problem
+from ..engines.as_written import as_written
 from ..engines.habits import Draws, own_generators
 from ..models import memory
 from ..models.ambient import own_precision, torch_stacks
-from ..models.state import disable_compiled, preserve_state
+from ..models.state import preserve_state
 from ..pools import Stream
 from .check_task import check_task
 from .known import known_of
@@ -127,7 +128,7 @@ def score_pool(
     model = checked_model(model)
     with (
         preserve_state(model) as kept,
-        disable_compiled(),
+        as_written(model),
         torch.inference_mode(False),
         torch.no_grad(),
         ExitStack() as ambient,

@@ -29,7 +29,7 @@ from ..branches import by_branches
 from ..findings import shapes_of
 from ..layers import Code, SupportsTiles
 from ..problem import Problem, Result, finite, keep_loss_where_no_step
-from ..vmap import check_batches, over_samples
+from ..vmap import check_batches, over_samples, perturbed_output
 from .autograd import AutogradGradients, FlatGradients, SeparateGradients
 from .backends import Backends, backends_for
 from .factors import Factored, FusedGhost, GramGhost, MaterializedGradient, TiledGradient
@@ -75,7 +75,9 @@ class Ghost:
         self.backends = backends_for(problem) if backends is None else backends
         self._weights: dict[tuple[str, ...], Tensor] = {}  # each plan's autograd parameters, end to end
         habits = problem.habits
-        self._keeps_prefix = not (habits.stand_ins or habits.keeps)  # whether the second pass takes outputs from the first
+        self._keeps_prefix = not (
+            habits.stand_ins or habits.keeps or habits.differentiates
+        )  # whether the second pass takes outputs from the first
 
     def __call__(self, batch: Batch) -> Result:
         """Scores a batch; see `Engine`."""
@@ -140,7 +142,7 @@ class Ghost:
         perturbed_params = formed.perturbed(step) if params else {}
         replay = None if prefix is None else Replay(prefix, [*shared.values(), *perturbed_params.values()])
         with PerturbedForward(self._names(plan), factored, step, replay):
-            output = problem.output({**shared, **perturbed_params}, sample)
+            output = perturbed_output(problem, {**shared, **perturbed_params}, sample)
         label, loss, _, scale = first.labelled
         perturbed = loss_under(problem.task, output, label, self.backends.fused_loss)
         return Result(
@@ -168,10 +170,14 @@ class Ghost:
         def run(params: dict[str, Tensor], zero: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
             nonlocal prefix
             prefix = Prefix([*shared.values(), *params.values()]) if self._keeps_prefix else None
+            with problem.until_backward({**shared, **params}):
+                return passed(params, zero)
+
+        def passed(params: dict[str, Tensor], zero: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
             with ActivationRecorder(names, plan.calls, zero, prefix) as recorder, problem.watch_last_layer() as last:
                 output = problem.output({**shared, **params}, sample)
             recorder.check_calls()
-            labelled = labelled_loss(problem.task, output, sample.labels, self.backends.fused_loss)
+            labelled = labelled_loss(problem, output, sample.labels, self.backends.fused_loss)
             points = [*params.values(), *recorder.taps]
             root = gradients_in_order(labelled.root + zero) if plan.batch_norm else labelled.root + zero
             found = torch.autograd.grad(root, points, allow_unused=True)  # frees what it has passed

@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from ...models.memory import Meter
 from ...pools import Batch
+from ..functions import in_forward
 from ..habits import MemoryWatch
 from ..layers import CallInterceptor, Layer, LayerCall, SupportsTiles
 from ..problem import Problem
@@ -93,6 +94,7 @@ class UsageRecorder(CallInterceptor):
 
     def __init__(self, weights: dict[str, Tensor]) -> None:
         super().__init__({id(p): name for name, p in weights.items()})
+        self.weights = weights  # they live as long as their names by `id` do
         self.watch = MemoryWatch(weights, self.met)
         self.meter = Meter()
         self.own: set[str] = set()  # whose memory the call under way may read
@@ -101,6 +103,9 @@ class UsageRecorder(CallInterceptor):
         self.untracked: set[str] = set()
 
     def at(self, name: str, call: LayerCall, run: Callable[[], Tensor]) -> Tensor:
+        if in_forward():  # of a function whose own backward pass gives the weight's gradient
+            self.untracked.add(name)
+            return run()
         self.own = {name} | ({self.names[id(call.bias)]} if id(call.bias) in self.names else set())
         out = run()
         self.own = set()
@@ -130,9 +135,10 @@ class UsageRecorder(CallInterceptor):
 
 def record_usage(problem: Problem, sample: Batch) -> UsageRecorder:
     """What a forward pass over a batch of one does with the weights."""
-    recorder = UsageRecorder(problem.params)
+    params = problem.recorded()
+    recorder = UsageRecorder(params)
     with torch.no_grad(), recorder.meter, recorder.watch, recorder:
-        problem.output(problem.params, sample)
+        problem.output(params, sample)
     return recorder
 
 

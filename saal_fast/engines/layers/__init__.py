@@ -1,6 +1,6 @@
 """Which calls factor, and how: a file a layer family. Importing a family registers it."""
 
-from . import attention, batchnorm, conv, embedding, linear, pooling, recurrent, weightnorm
+from . import attention, batchnorm, conv, embedding, graph, linear, pooling, recurrent, weightnorm
 from .base import (
     CallInterceptor,
     Code,
@@ -27,6 +27,7 @@ __all__ = [
     "batchnorm",
     "conv",
     "embedding",
+    "graph",
     "linear",
     "output_of",
     "pooling",
