@@ -412,13 +412,15 @@ class AsksForGradMode(Base):
         return self.head(y.tanh() if torch.is_grad_enabled() else y)
 
 
-BY_EVERY_RULE = ("Closure", "KeptDetached", "Scripted", "OwnFunction", "MadeByEval", "Appends")  # quickly; one of each kind
+BY_TWO_RULES = ("Closure", "KeptDetached", "Scripted", "OwnFunction", "MadeByEval", "Appends")  # quickly; one of each kind
 TRUE = [
     pytest.param(
         name,
         rule,
         engines,
-        marks=() if "reference" in engines and (not rule or name in BY_EVERY_RULE) else pytest.mark.slow,
+        marks=()
+        if "reference" in engines and (not rule or ("adaptive" in rule and name in BY_TWO_RULES))
+        else pytest.mark.slow,
     )
     for rule in ({}, {"norm": 3.0}, {"adaptive": True})
     for name in MODELS

@@ -92,9 +92,8 @@ def test_an_error_of_the_pool(error, size, at):
         carried(error, at)
 
 
-@pytest.mark.parametrize(  # slowly but one: torch takes ten seconds to clear away the workers of a loader that failed
-    "error", [ERRORS[0], *(pytest.param(e, marks=pytest.mark.slow) for e in ERRORS[1:])], ids=named
-)
+@pytest.mark.slow  # torch takes ten seconds to clear away the workers of a loader that failed
+@pytest.mark.parametrize("error", ERRORS, ids=named)
 def test_an_error_of_a_worker_keeps_its_class(error):
     with pytest.raises(type(error), match=f"Caught {type(error).__name__} in DataLoader worker") as caught:
         score(mlp(), DataLoader(Images(error), 5, num_workers=2))
