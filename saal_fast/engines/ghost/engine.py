@@ -15,17 +15,20 @@ step 3 adds every call's share. Rules that act element by element take tiles of 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
+from ..._utils.failures import struck_by
 from ..._utils.logs import log
-from ...models.memory import nbytes
+from ...models import memory
 from ...ops.flat import flatten_parameters
 from ...pools import Batch
 from ..backward import gradients_in_order
-from ..branches import by_branches
+from ..branches import Diverged, by_branches
 from ..findings import shapes_of
 from ..layers import Code, SupportsTiles
 from ..problem import Problem, Result, finite, keep_loss_where_no_step
@@ -61,6 +64,19 @@ class FirstPass(NamedTuple):
     kept: list[Tensor]
 
 
+@contextmanager
+def failing_as_prefix(replay: Replay | None) -> Iterator[None]:
+    """Turns an error of a pass that takes outputs from the first one into a `PrefixError`."""
+    try:
+        yield
+    except (Diverged, PrefixError):
+        raise
+    except Exception as error:
+        if replay is None or not replay.prefix.calls or memory.exhausted(error):
+            raise
+        raise PrefixError(f"the second pass failed: {error}") from error
+
+
 class Ghost:
     """Scores a batch by factored gradients.
 
@@ -75,9 +91,8 @@ class Ghost:
         self.backends = backends_for(problem) if backends is None else backends
         self._weights: dict[tuple[str, ...], Tensor] = {}  # each plan's autograd parameters, end to end
         habits = problem.habits
-        self._keeps_prefix = not (
-            habits.stand_ins or habits.keeps or habits.differentiates
-        )  # whether the second pass takes outputs from the first
+        other_code = habits.stand_ins or habits.keeps or habits.differentiates or habits.own_backward
+        self._keeps_prefix = not other_code  # whether the second pass takes outputs from the first
 
     def __call__(self, batch: Batch) -> Result:
         """Scores a batch; see `Engine`."""
@@ -101,6 +116,8 @@ class Ghost:
         try:
             return over_samples(lambda sample: self._one(plan, sample), batch)
         except PrefixError as error:
+            if struck_by(error) is not None:
+                raise
             log.info("both passes run from the beginning: %s", error)
             self._keeps_prefix = False
         return over_samples(lambda sample: self._one(plan, sample), batch)
@@ -114,8 +131,8 @@ class Ghost:
                 groups, _, positions = call.layer.flatten_grad(torch.empty(call.shape, device="meta")).shape
                 numbers = 4 * groups * positions**2
                 gram_bytes = max(gram_bytes, numbers * params[call.weight].element_size())  # one call at a time
-        materialized = nbytes(params[call.weight] for call in plan.calls if call.mode == "materialized")
-        return gram_bytes + materialized + 4 * nbytes(params[name] for name in plan.autograd)
+        materialized = memory.nbytes(params[call.weight] for call in plan.calls if call.mode == "materialized")
+        return gram_bytes + materialized + 4 * memory.nbytes(params[name] for name in plan.autograd)
 
     def plan(self, batch: Batch) -> Plan:
         """What is factored for inputs of this shape; made from the batch's first sample, once a shape."""
@@ -141,10 +158,13 @@ class Ghost:
 
         perturbed_params = formed.perturbed(step) if params else {}
         replay = None if prefix is None else Replay(prefix, [*shared.values(), *perturbed_params.values()])
-        with PerturbedForward(self._names(plan), factored, step, replay):
-            output = perturbed_output(problem, {**shared, **perturbed_params}, sample)
         label, loss, _, scale = first.labelled
-        perturbed = loss_under(problem.task, output, label, self.backends.fused_loss)
+        with failing_as_prefix(replay):
+            with PerturbedForward(self._names(plan), factored, step, replay):
+                output = perturbed_output(problem, {**shared, **perturbed_params}, sample)
+            perturbed = loss_under(problem.task, output, label, self.backends.fused_loss)
+        if perturbed.is_meta:
+            raise PrefixError("code that is not seen used what the first pass had dropped")
         return Result(
             keep_loss_where_no_step(perturbed, loss, total * rule.rho),
             loss,

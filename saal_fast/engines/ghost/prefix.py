@@ -4,8 +4,9 @@ The first pass records its calls to torch, in their order, up to the first whose
 The second pass runs the model's code again, and takes each recorded call's output instead of making the call. Of a frozen
 backbone with a head to perturb, the usual case where labels are few, only the head then runs twice.
 
-A call is known again by its function and arguments: tensors by where they come from, all else by value. A value of any other
-type ends the record. At its end only those tensors are kept that the model still holds: no later call can use another.
+A call is known again by its function and arguments: tensors by where they come from, all else by value. A value of another
+type ends the record. At its end only those tensors are kept that the model still holds: no later call can use another, except
+by code that torch's function modes don't see; the second pass then fails, and both run from the beginning.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ class Prefix:
         self._places: dict[int, int] = {}  # by number, where a tensor is among those kept
         self._perturbed = {id(p) for p in perturbed}
         self._made: list[weakref.ref[Tensor]] = []  # by number
+        self._shapes: list[tuple[torch.Size, torch.dtype]] = []  # by number
         self._numbers: dict[int, int] = {}  # by id
         self._others: list[Tensor] = []  # alive, so that each has an id of its own
         self._versions: list[int] = []
@@ -104,9 +106,12 @@ class Prefix:
             self.calls, self.kept, self._places = [], [], {}
 
     def tensor(self, number: int) -> Tensor:
-        """A recorded tensor; an empty one for one that no further call can use."""
+        """A recorded tensor; one without values for one that no further call can use."""
         place = self._places.get(number)
-        return torch.empty(0) if place is None else self.kept[place]
+        if place is not None:
+            return self.kept[place]
+        shape, dtype = self._shapes[number]
+        return torch.empty(shape, dtype=dtype, device="meta")  # what uses it all the same fails, or gives no values either
 
     def _close(self) -> None:
         if self._open:
@@ -134,6 +139,7 @@ class Prefix:
         if number is None:
             number = self._numbers[id(t)] = len(self._made)
             self._made.append(weakref.ref(t))
+            self._shapes.append((t.shape, t.dtype))
         return Tensor, number
 
     def _number(self, t: Tensor) -> int | None:

@@ -192,6 +192,39 @@ def test_python_that_follows_a_perturbed_number(caplog):
     torch.testing.assert_close(fast.perturbed_loss, plain.perturbed_loss, **TOLERANCE)
 
 
+class Doubled(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x):
+        return x * 2
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, g):
+        return g * 2
+
+
+@torch.jit.script
+def scripted(x):
+    return x.sigmoid() * 2 + x.sum()
+
+
+@pytest.mark.parametrize("unseen", [Doubled.apply, scripted])
+@pytest.mark.parametrize("last", [False, True])
+def test_code_that_function_modes_do_not_see(unseen, last):
+    """It may use what the record has dropped, in its midst or right after it."""
+
+    def forward(self, x):
+        h = unseen(self.body(x).sin())
+        return self.head(h if last else h.cos().tanh())
+
+    agrees(build(forward), pool())
+
+
 def test_a_second_head_reads_the_backbone_late():
     """Tensors that calls after the record use are kept; those that the model has dropped are not."""
 
