@@ -5,8 +5,8 @@ The second pass runs the model's code again, and takes each recorded call's outp
 backbone with a head to perturb, the usual case where labels are few, only the head then runs twice.
 
 A call is known again by its function and arguments: tensors by where they come from, all else by value. A value of another
-type ends the record. At its end only those tensors are kept that the model still holds: no later call can use another, except
-by code that torch's function modes don't see; the second pass then fails, and both run from the beginning.
+type ends the record. At its end only those tensors are kept that the model still holds: no later call can use others. Code
+that torch's function modes don't see may; the second pass then fails, and both run from the beginning.
 """
 
 from __future__ import annotations
