@@ -131,6 +131,8 @@ class Comparison:
 
     def _check_kept(self, sample: Batch, found: Numbers, plain: Numbers, theirs: Numbers, exact: Numbers) -> None:
         """Raises SelfCheckError where the engine is right on a fresh copy in the same type, and was not on the model."""
+        if check_task(self.problem, sample, None).problem.habits.aliased:
+            return  # what it keeps of its weights' own memory moves with them, and on a copy it does not
         tolerance = TOLERANCE[self.dtype]
         fresh = theirs if self.dtype == torch.float64 else self._both(sample, self.dtype, 0.0)[0]
         if close(fresh, exact, tolerance) and not close(found, fresh, (10 * tolerance[0], 10 * tolerance[1])):

@@ -44,6 +44,12 @@ PLAIN = frozenset(
 """Types whose values are compared."""
 
 
+BECOMES = frozenset(
+    {Tensor.requires_grad_, Tensor.requires_grad.__set__, Tensor.detach_}  # type: ignore[attr-defined] # an attribute of C
+)
+"""Functions that may exchange a tensor for another (`layers/graph.py`), which torch refuses to weak references."""
+
+
 class PrefixError(EngineError):
     """The second pass did not begin as the first."""
 
@@ -84,6 +90,9 @@ class Prefix:
         """Makes a call of the first pass by `run`."""
         if not self._open or self._busy:
             return run()
+        if fn in BECOMES:
+            self._close()
+            return run()
         given = _key_of((args, kwargs), self._given)
         self._busy = True
         try:
@@ -122,6 +131,7 @@ class Prefix:
                     self._places[number] = len(self.kept)
                     self.kept.append(t)
             self._versions = [t._version for t in self.kept]
+            self._made.clear()
 
     def _given(self, t: Tensor) -> Key:
         if id(t) in self._perturbed:
