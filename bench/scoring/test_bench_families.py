@@ -17,7 +17,7 @@ import torch
 import saal_fast
 
 HEADS = {
-    "resnet18": (models.resnet18, 256, 64, ("fc.",), ("fc.", "layer4.1")),
+    "resnet18": (models.resnet18, 256, 64, ("13.",), ("10.", "13.")),
     "bert": (models.bert, 32, 16, ("classifier.",), ("classifier.", "bert.pooler", "bert.encoder.layer.5")),
 }
 

@@ -28,7 +28,7 @@ from ...models import memory
 from ...ops.flat import flatten_parameters
 from ...pools import Batch
 from ..backward import gradients_in_order
-from ..branches import Diverged, by_branches
+from ..branches import by_branches
 from ..findings import shapes_of
 from ..layers import Code, SupportsTiles
 from ..problem import Problem, Result, finite, keep_loss_where_no_step
@@ -66,13 +66,11 @@ class FirstPass(NamedTuple):
 
 @contextmanager
 def failing_as_prefix(replay: Replay | None) -> Iterator[None]:
-    """Turns an error of a pass that takes outputs from the first one into a `PrefixError`."""
+    """Turns the error of code that met a tensor without values, in place of one that the first pass has dropped."""
     try:
         yield
-    except (Diverged, PrefixError):
-        raise
     except Exception as error:
-        if replay is None or not replay.prefix.calls or memory.exhausted(error):
+        if replay is None or not replay.prefix.calls or "meta" not in str(error) or isinstance(error, PrefixError):
             raise
         raise PrefixError(f"the second pass failed: {error}") from error
 
@@ -163,7 +161,7 @@ class Ghost:
             with PerturbedForward(self._names(plan), factored, step, replay):
                 output = perturbed_output(problem, {**shared, **perturbed_params}, sample)
             perturbed = loss_under(problem.task, output, label, self.backends.fused_loss)
-        if perturbed.is_meta:
+        if perturbed.is_meta and problem.device.type != "meta":
             raise PrefixError("code that is not seen used what the first pass had dropped")
         return Result(
             keep_loss_where_no_step(perturbed, loss, total * rule.rho),
