@@ -17,7 +17,7 @@ import torch
 import saal_fast
 
 HEADS = {
-    "resnet18": (models.resnet18, 256, 64, ("13.",), ("10.", "13.")),
+    "resnet18": (models.resnet18, 128, 64, ("13.",), ("10.", "13.")),
     "bert": (models.bert, 32, 16, ("classifier.",), ("classifier.", "bert.pooler", "bert.encoder.layer.5")),
 }
 
@@ -65,7 +65,7 @@ def test_parts(benchmark, name, part, contestant):
         else:
             saal_fast.score(model, pool, params=params, engine=contestant, progress=False)
 
-    race(benchmark, work, lambda: forward(model, pool, size), n // 4 if contestant == "reference" else n, rounds=5)
+    race(benchmark, work, lambda: forward(model, pool, size), n // 4 if contestant == "reference" else n, rounds=3)
 
 
 @pytest.mark.parametrize("contestant", ["forward", "first call", "further call"])
@@ -82,4 +82,4 @@ def test_set_up(benchmark, name, contestant):
             model.call = object() if contestant == "first call" else None  # a setting that is new: nothing is known
             saal_fast.score(model, pool, check=False, progress=False)
 
-    race(benchmark, work, lambda: forward(model, pool, 1), 1, rounds=15)
+    race(benchmark, work, lambda: forward(model, pool, 1), 1, rounds=5)
