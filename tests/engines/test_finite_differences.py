@@ -3,9 +3,9 @@
 import pytest
 import torch
 from torch import nn
+from truth import assert_true, truth_of
 
 import saal_fast
-from tests.truth import assert_true, truth_of
 
 ENGINES = ("ghost", "vmap", "reference")
 RULES = ({}, {"norm": 3}, {"adaptive": True})

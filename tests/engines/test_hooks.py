@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
+from truth import assert_true, truth_of
 
 import saal_fast
-from tests.truth import assert_true, truth_of
 
 ENGINES = ("auto", "ghost", "vmap", "reference")
 MODELS, BY_REFERENCE = {}, {}
