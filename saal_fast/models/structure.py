@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._utils.identity import identity_of
+
 PLAIN = (bool, int, float, complex, str, bytes, type(None), enum.Enum, torch.dtype, torch.device, torch.Size)
-MOST_ITEMS = 64
+MOST_ITEMS = 1000
 """Items of a container that are compared; of a longer one, its identity and length."""
 
 
@@ -22,24 +24,28 @@ def structure_of(model: nn.Module) -> tuple[Any, ...]:
     Settings are a module's attributes, those of the objects that it keeps as attributes (a configuration), and what is in
     their containers. A hashable value; equal ones mean that the model does the same to its inputs, as far as attributes say.
     """
-    seen: dict[int, int] = {}
-    modules = tuple(
-        (name, type(module), tuple(_settings(vars(module), seen)))
-        for name, module in model.named_modules(remove_duplicate=False)
-        if not isinstance(module, torch.jit.ScriptModule)
-    )
+    modules = list(model.modules())
+    numbers = {id(module): i for i, module in enumerate(modules)}
     places: dict[int, int] = {}
-    tensors = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
-    weights = tuple(
-        (name, places.setdefault(id(t), len(places)), t.requires_grad, t.shape, t.dtype, t.device) for name, t in tensors
-    )
-    return modules, weights
+    seen: dict[int, int] = {}
+    return tuple((type(m), *_parts(m, numbers, places), *_settings(m, seen)) for m in modules)
 
 
-def _settings(attributes: dict[str, Any], seen: dict[int, int]) -> Iterator[tuple[str, Any]]:
-    for name, value in attributes.items():
-        if name not in ("_parameters", "_buffers", "_modules"):
-            yield name, _value(value, seen)
+def _parts(module: nn.Module, numbers: dict[int, int], places: dict[int, int]) -> Iterator[Any]:
+    """A module's children and tensors by name, with which ones they are among those of the model."""
+    for name, child in module._modules.items():
+        yield name, None if child is None else numbers[id(child)]
+    for name, t in (*module._parameters.items(), *module._buffers.items()):
+        place = places.setdefault(id(t), len(places))
+        yield (name, None) if t is None else (name, place, t.requires_grad, t.shape, t.dtype, t.device)
+
+
+def _settings(holder: Any, seen: dict[int, int]) -> Iterator[tuple[str, Any]]:
+    """The attributes of a module, or of an object that one keeps."""
+    if not isinstance(holder, torch.jit.ScriptModule):
+        for name, value in vars(holder).items():
+            if name not in ("_parameters", "_buffers", "_modules"):
+                yield name, _value(value, seen)
 
 
 def _value(value: Any, seen: dict[int, int]) -> tuple[Any, ...]:
@@ -48,9 +54,9 @@ def _value(value: Any, seen: dict[int, int]) -> tuple[Any, ...]:
     if isinstance(value, Tensor):
         return Tensor, value.shape, value.dtype
     if isinstance(value, MethodType):  # made anew whenever it is asked for
-        return MethodType, id(value.__self__), id(value.__func__)
+        return MethodType, identity_of(value.__self__), identity_of(value.__func__)
     if isinstance(value, nn.Module | type | FunctionType | ModuleType):
-        return type(value), id(value)
+        return type(value), identity_of(value)
     if id(value) in seen:
         return "seen", seen[id(value)]
     seen[id(value)] = len(seen)
@@ -66,5 +72,5 @@ def _content(value: Any, seen: dict[int, int]) -> Iterable[Any]:
     elif isinstance(value, list | tuple | deque):
         items = list(value)
     else:
-        return _settings(vars(value), seen) if hasattr(value, "__dict__") else [id(value)]
-    return [id(value), len(items)] if len(items) > MOST_ITEMS else [_value(item, seen) for item in items]
+        return _settings(value, seen) if hasattr(value, "__dict__") else [identity_of(value)]
+    return [identity_of(value), len(items)] if len(items) > MOST_ITEMS else [_value(item, seen) for item in items]
