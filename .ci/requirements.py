@@ -29,10 +29,13 @@ def lowest(requirement: Requirement) -> str:
     return f"{requirement.name}=={version}"
 
 
+BUILD = [Requirement(line) for line in PYPROJECT["build-system"]["requires"]]
+
+
 def main(extra: str, *, everything: bool, build: bool) -> None:
     """Prints them."""
     found = [Requirement(line) for line in PROJECT["dependencies"]] if everything else []
-    found += [Requirement(line) for line in PYPROJECT["build-system"]["requires"]] if build else []
+    found += BUILD if build else []
     extras = [extra]
     for name in extras:  # grows meanwhile
         added, included = required(name)
@@ -44,5 +47,6 @@ def main(extra: str, *, everything: bool, build: bool) -> None:
 if __name__ == "__main__":
     option = sys.argv[1] if len(sys.argv) > 2 else ""
     if sys.argv[-1] == "--build":
-        sys.exit(print(*PYPROJECT["build-system"]["requires"], sep="\n"))
-    main(sys.argv[-1], everything=option in ("--all", "--lowest"), build=option == "--lowest")
+        print(*BUILD, sep="\n")
+    else:
+        main(sys.argv[-1], everything=option in ("--all", "--lowest"), build=option == "--lowest")

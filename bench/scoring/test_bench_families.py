@@ -8,11 +8,10 @@ call does beside its batches: a call on a pool of one sample, against a forward 
 
 from __future__ import annotations
 
-import time
-
 import pytest
 import timed_models as models
 import torch
+from racing import race
 
 import saal_fast
 
@@ -25,20 +24,6 @@ HEADS = {
 def forward(model, pool, size):
     for batch in models.batches(pool, size):
         model(**batch) if isinstance(batch, dict) else model(batch)
-
-
-def race(benchmark, work, plain, samples, rounds):
-    """Times work, each round right after a plain pass."""
-    beside = benchmark.extra_info["forward"] = []
-
-    def lap():
-        start = time.perf_counter()
-        plain()
-        beside.append(time.perf_counter() - start)
-
-    benchmark.extra_info["samples"] = samples
-    benchmark.pedantic(work, setup=lap, rounds=rounds, warmup_rounds=1)
-    del beside[: len(beside) - len(benchmark.stats.stats.data)]  # those before the warm-up
 
 
 @pytest.mark.parametrize("contestant", ["forward", "ghost", "reference"])

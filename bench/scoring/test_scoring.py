@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import time
 
 import pytest
 import timed_models as models
 import torch
+from racing import race
 
 import saal_fast
 
@@ -24,7 +24,7 @@ RULES = {
 }
 
 
-def race(benchmark, case, contestant, rounds=5, **rule):
+def compare(benchmark, case, contestant, rounds=5, **rule):
     """Times a contestant, each round right after a plain forward pass of the same pool: a drifting machine slows both."""
     build, n, few, plain = CASES[case]
     model, pool = build(n)
@@ -41,29 +41,20 @@ def race(benchmark, case, contestant, rounds=5, **rule):
         expected = saal_fast.score(model, pool[:few], engine="reference", **rule)
         digits = {"rtol": 1e-4, "atol": 1e-5} if rule.get("precision") is None else {"rtol": 0.05, "atol": 0.05}
         torch.testing.assert_close(saal_fast.score(model, pool[:few], engine=contestant, **rule), expected, **digits)
-    beside = benchmark.extra_info["forward"] = []
-
-    def lap():
-        start = time.perf_counter()
-        forward()
-        beside.append(time.perf_counter() - start)
-
-    benchmark.extra_info["samples"] = len(pool)
-    benchmark.pedantic(forward if contestant == "forward" else score, setup=lap, rounds=rounds, warmup_rounds=1)
-    del beside[: len(beside) - len(benchmark.stats.stats.data)]  # those before the warm-up
+    race(benchmark, forward if contestant == "forward" else score, forward, len(pool), rounds)
 
 
 @pytest.mark.parametrize("contestant", ["forward", "ghost", "vmap", "reference"])
 @pytest.mark.parametrize("case", ["resnet18", "vit", "mlp"])
 def test_engines(benchmark, case, contestant):
     benchmark.group = f"{case}, L2"
-    race(benchmark, case, contestant)
+    compare(benchmark, case, contestant)
 
 
 @pytest.mark.parametrize("contestant", ["forward", "ghost"])
 def test_large(benchmark, contestant):
     benchmark.group = "vit_b_16, L2"
-    race(benchmark, "vit_b_16", contestant, rounds=3)
+    compare(benchmark, "vit_b_16", contestant, rounds=3)
 
 
 @pytest.mark.parametrize("contestant", ["forward", "ghost"])
@@ -71,4 +62,4 @@ def test_large(benchmark, contestant):
 @pytest.mark.parametrize("case", ["resnet18", "mlp"])
 def test_rules(benchmark, case, rule, contestant):
     benchmark.group = f"{case}, {rule}"
-    race(benchmark, case, contestant, **RULES[rule])
+    compare(benchmark, case, contestant, **RULES[rule])

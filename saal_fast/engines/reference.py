@@ -11,7 +11,8 @@ from .._utils.rng import beside_others
 from ..perturbation import epsilon
 from ..pools import Batch
 from .backward import gradients_in_order
-from .habits import Access, Draws, SlowPaths, own_generators
+from .draws import Access, Draws, own_generators
+from .habits import SlowPaths
 from .problem import Problem, Result, concatenate, constant, finite
 
 

@@ -17,7 +17,9 @@ from ..models import memory
 from ..pools import Batch
 from ..tasks import tensors_of
 from .backward import has_own_code, nodes_behind
-from .habits import Draws, Kept, MemoryWatch, SlowPaths, own_generators
+from .draws import Draws, own_generators
+from .habits import MemoryWatch, SlowPaths
+from .kept import Kept
 from .last_layer import LastLinear
 from .problem import Problem, constant
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from operator import is_
@@ -22,15 +22,13 @@ from torch.nn.parameter import is_lazy
 
 from .._utils.failures import note_handlers
 from .._utils.rng import GlobalGenerators
+from .held import held, is_array
 from .switch import Switch
 from .turns import turns
 from .uninterrupted import uninterrupted
 
 T = TypeVar("T")
 Undo = Callable[[], None]
-
-DEPTH = 3
-"""Levels of containers in a module's attributes that are looked into."""
 
 
 def preserve_state(model: nn.Module) -> AbstractContextManager[Kept]:
@@ -211,7 +209,7 @@ def _attributes(module: nn.Module) -> Undo:
     if isinstance(module, torch.jit.ScriptModule):
         return lambda: None if training is None else setattr(module, "training", training)
     attributes = vars(module)
-    containers = [_container(value) for value in _held(module) if isinstance(value, dict | list | deque | set)]
+    containers = [_container(value) for value in held(module) if isinstance(value, dict | list | deque | set)]
     whole = _container(attributes)
 
     def undo() -> None:
@@ -270,41 +268,19 @@ def _dict(value: dict[Any, Any]) -> Undo:
     return undo
 
 
-def _held(module: nn.Module) -> Iterator[Any]:
-    """The values of a module's attributes, and what containers among them hold; each object once."""
-    level: list[Any] = list(vars(module).values())
-    seen: set[int] = set()
-    for _ in range(DEPTH + 1):
-        inner: list[Any] = []
-        for value in level:
-            if id(value) not in seen:
-                seen.add(id(value))
-                yield value
-                inner += _items(value)
-        level = inner
-
-
-def _items(value: Any) -> Iterable[Any]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list | tuple | deque | set) else ()
-
-
 def _state_tensors(modules: list[nn.Module]) -> list[torch.Tensor]:
     """The tensors, once each, that modules keep and that are not parameters."""
     found: dict[int, torch.Tensor] = {}
     for module in modules:
         kept = list(module.buffers(recurse=False))
-        if not isinstance(module, torch.jit.ScriptModule):
-            kept += [value for value in _held(module) if isinstance(value, torch.Tensor)]
+        kept += [value for value in held(module) if isinstance(value, torch.Tensor)]
         found.update((id(tensor), tensor) for tensor in kept if not isinstance(tensor, nn.Parameter))
     return list(found.values())
 
 
 def _state_arrays(modules: list[nn.Module]) -> list[np.ndarray[Any, Any]]:
     """The arrays in memory, once each, that modules keep."""
-    eager = [module for module in modules if not isinstance(module, torch.jit.ScriptModule)]
-    arrays = [value for module in eager for value in _held(module) if type(value) is np.ndarray and value.flags.writeable]
+    arrays = [value for module in modules for value in held(module) if is_array(value)]
     return list({id(array): array for array in arrays}.values())
 
 

@@ -17,7 +17,7 @@ from .._utils.eager import outside_compile
 from .._utils.progress import bar
 from ..engines import Problem
 from ..engines.as_written import as_written
-from ..engines.habits import Draws, own_generators
+from ..engines.draws import Draws, own_generators
 from ..models import memory
 from ..models.ambient import own_precision, torch_stacks
 from ..models.state import preserve_state

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..engines import Problem
-from ..engines.habits import Draws, own_generators
+from ..engines.draws import Draws, own_generators
 from ..perturbation import L2, Adaptive, Lp, Perturbation
 from ..pools import Batch
 from ..tasks import Task
