@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch.nn.utils import parametrize
+
+from .._utils.failures import struck_by
 
 
 @contextmanager
@@ -44,12 +47,31 @@ def torch_stacks() -> Iterator[None]:
 
     try:
         yield
+    except BaseException as error:
+        if struck_by(error) is not None:
+            _close_generators(error)
+        raise
     finally:
         try:
             restore()
         except BaseException:  # a further signal's: the rest is done first
             restore()
             raise
+
+
+def _close_generators(error: BaseException) -> None:
+    """Ends context managers that a signal's error has cut off between their lines, which would else end at any later time.
+
+    They are generators that wait in the locals of the frames that the error has come through.
+    """
+    waiting: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while waiting:
+        one = waiting.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            traceback.clear_frames(one.__traceback__)
+            waiting += [one.__cause__, one.__context__]
 
 
 _functorch: Any = torch._C._functorch

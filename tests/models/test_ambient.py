@@ -1,5 +1,9 @@
 """torch's own stacks are left as they were, also where its context managers were cut off."""
 
+import gc
+import signal
+from contextlib import contextmanager
+
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
@@ -67,3 +71,37 @@ def test_stacks_are_put_back_after_an_error():
     with pytest.raises(KeyError), torch_stacks():
         fail()
     assert modes() == before
+
+
+@contextmanager
+def without_a_mode():
+    mode = torch._C._pop_torch_function_stack()
+    try:
+        yield
+    finally:
+        torch._C._push_on_torch_function_stack(mode)
+
+
+def test_a_context_manager_that_was_cut_off_ends_before_the_stacks_are_put_back():
+    """The error keeps the frame, which keeps the manager; freed later, it would push its mode onto anybody's stack."""
+
+    def ring(number, frame):
+        raise TimeoutError("time is up")
+
+    def struck():
+        manager = without_a_mode()
+        manager.__enter__()
+        signal.raise_signal(signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, ring)
+    try:
+        with FunctionMode():
+            found = modes()
+            with pytest.raises(TimeoutError) as raised, torch_stacks():
+                struck()
+            assert modes() == found
+            del raised
+            gc.collect()
+            assert modes() == found
+    finally:
+        signal.signal(signal.SIGUSR1, before)
