@@ -26,7 +26,7 @@ from ...ops.flat import flatten_parameters
 from ...pools import Batch
 from ..backward import gradients_in_order
 from ..branches import by_branches
-from ..layers import Code, SupportsTiles
+from ..layers import Code, Names, SupportsTiles
 from ..problem import Problem, Result, finite, keep_loss_where_no_step
 from ..vmap import check_batches, over_samples
 from .autograd import AutogradGradients, FlatGradients, SeparateGradients
@@ -99,7 +99,7 @@ class Ghost:
                 groups, _, positions = call.layer.flatten_grad(torch.empty(call.shape, device="meta")).shape
                 numbers = 4 * groups * positions**2
                 gram_bytes = max(gram_bytes, numbers * params[call.weight].element_size())  # one call at a time
-        materialized = nbytes(params[call.weight] for call in plan.calls if call.mode == "materialized")
+        materialized = nbytes(call.operand(params[call.weight]) for call in plan.calls if call.mode == "materialized")
         return gram_bytes + materialized + 4 * nbytes(params[name] for name in plan.autograd)
 
     def plan(self, batch: Batch) -> Plan:
@@ -140,8 +140,8 @@ class Ghost:
             first.embedding,
         )
 
-    def _names(self, plan: Plan) -> dict[int, str]:
-        return {id(self.problem.params[call.weight]): call.weight for call in plan.calls}
+    def _names(self, plan: Plan) -> Names:
+        return {call.identity(self.problem.params[call.weight]): call.key for call in plan.calls}
 
     def _shared(self, plan: Plan) -> dict[str, Tensor]:
         """The factored parameters, which the batch shares."""
@@ -197,16 +197,17 @@ class Ghost:
         """The factored gradient of each weight, from the input and the output's gradient at each call."""
         uses: dict[str, list[tuple[PlannedCall, Tensor, Tensor]]] = defaultdict(list)
         for call, a, g in zip(plan.calls, inputs, grads, strict=True):
-            uses[call.weight].append((call, a, g))
+            uses[call.key].append((call, a, g))
         factored: dict[str, Factored] = {}
-        for name, of_weight in uses.items():
+        for key, of_weight in uses.items():
             call, a, g = of_weight[0]
             if call.mode == "ghost":
                 factors = tuple(zip(*of_weight, strict=True))
                 fused = isinstance(call.layer, self.backends.fused_layers)
-                factored[name] = (FusedGhost.of(*factors) if fused else None) or GramGhost(*factors)
+                factored[key] = (FusedGhost.of(*factors) if fused else None) or GramGhost(*factors)
             else:
                 kind = TiledGradient if call.mode == "tiled" else MaterializedGradient
                 layer, code = cast(SupportsTiles, call.layer), cast(Code, self.problem.rule.code)  # as the plan has it
-                factored[name] = kind(layer, self.problem.params[name], a, g, code)
+                weight = layer.matrix(call.operand(self.problem.params[call.weight]))
+                factored[key] = kind(layer, weight, a, g, code)
         return factored

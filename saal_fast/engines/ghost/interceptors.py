@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
-from ..layers import CallInterceptor, LayerCall, output_of
+from ..layers import CallInterceptor, LayerCall, Names, output_of
 from ..problem import EngineError
 from .factors import Factored
 from .plan import PlannedCall
@@ -23,12 +23,12 @@ class ActivationRecorder(CallInterceptor):
     would reach it.
 
     Args:
-        names: name of each factored weight by its `id`.
+        names: tells the factored weights.
         calls: the planned calls.
         zero: a 0-d zero that requires a gradient.
     """
 
-    def __init__(self, names: dict[int, str], calls: Sequence[PlannedCall], zero: Tensor) -> None:
+    def __init__(self, names: Names, calls: Sequence[PlannedCall], zero: Tensor) -> None:
         super().__init__(names)
         self.calls, self.zero = calls, zero
         self.inputs: list[Tensor] = []
@@ -37,7 +37,7 @@ class ActivationRecorder(CallInterceptor):
 
     def at(self, name: str, call: LayerCall, run: Callable[[], Tensor]) -> Tensor:
         i, out = len(self.inputs), output_of(call, run)
-        if i == len(self.calls) or (self.calls[i].weight, self.calls[i].shape) != (name, out.shape):
+        if i == len(self.calls) or (self.calls[i].key, self.calls[i].shape) != (name, out.shape):
             raise PlanError(f"{name} was not used as in the pass of the plan")
         tap = out
         if self.calls[i].overwritten or not out.requires_grad:
@@ -68,7 +68,7 @@ class ActivationRecorder(CallInterceptor):
 class PerturbedForward(CallInterceptor):
     """Gives each factored layer the output it has after the sample's own step."""
 
-    def __init__(self, names: dict[int, str], factored: Mapping[str, Factored], scale: Tensor) -> None:
+    def __init__(self, names: Names, factored: Mapping[str, Factored], scale: Tensor) -> None:
         super().__init__(names)
         self.factored, self.scale = factored, scale
 

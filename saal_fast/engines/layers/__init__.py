@@ -1,11 +1,13 @@
 """Which calls factor, and how: a file a layer family. Importing a family registers it."""
 
-from . import attention, batchnorm, conv, embedding, linear, pooling, recurrent, weightnorm
+from . import attention, batchnorm, bilinear, conv, embedding, linear, pooling, product, recurrent, weightnorm
 from .base import (
     CallInterceptor,
     Code,
     Layer,
     LayerCall,
+    Names,
+    Place,
     SupportsGhost,
     SupportsTiles,
     VmapReplacements,
@@ -20,16 +22,20 @@ __all__ = [
     "Code",
     "Layer",
     "LayerCall",
+    "Names",
+    "Place",
     "SupportsGhost",
     "SupportsTiles",
     "VmapReplacements",
     "attention",
     "batchnorm",
+    "bilinear",
     "conv",
     "embedding",
     "linear",
     "output_of",
     "pooling",
+    "product",
     "recurrent",
     "register_decomposition",
     "register_layer",

@@ -89,6 +89,10 @@ class Conv:
             return float(pixels**2 * x.shape[1] + positions**2 * kernel * self.groups)
         return float(positions**2 * x.shape[1] * kernel)
 
+    def matrix(self, weight: Tensor) -> Tensor:
+        """See `Layer`."""
+        return weight
+
     def shared(self, call: LayerCall) -> Tensor | None:
         """See `SupportsSharedWeight`."""
         if not (self._dense and call.input.shape[0] == 1 and winograd.is_faster(call.input, call.weight)):
