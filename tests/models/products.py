@@ -176,7 +176,9 @@ def one_weight_for_all_heads() -> Case:
 
 @case
 def weight_vector() -> Case:
-    return _product(lambda self, x: x * (x @ self.w).softmax(1).unsqueeze(-1) + torch.mv(x[0], self.w)[None, :, None], w=_weight(6))
+    return _product(
+        lambda self, x: x * (x @ self.w).softmax(1).unsqueeze(-1) + torch.mv(x[0], self.w)[None, :, None], w=_weight(6)
+    )
 
 
 @case

@@ -31,7 +31,7 @@ from ..problem import Problem, Result, finite, keep_loss_where_no_step
 from ..vmap import check_batches, over_samples
 from .autograd import AutogradGradients, FlatGradients, SeparateGradients
 from .backends import Backends, backends_for
-from .factors import Factored, FusedGhost, GramGhost, MaterializedGradient, TiledGradient
+from .factors import Factored, FusedGhost, GramGhost, LastProducts, MaterializedGradient, TiledGradient
 from .interceptors import ActivationRecorder, PerturbedForward, PlanError
 from .losses import LabelledLoss, labelled_loss, loss_under
 from .plan import Choice, Plan, PlannedCall, plan_for
@@ -199,12 +199,13 @@ class Ghost:
         for call, a, g in zip(plan.calls, inputs, grads, strict=True):
             uses[call.key].append((call, a, g))
         factored: dict[str, Factored] = {}
+        last = LastProducts()
         for key, of_weight in uses.items():
             call, a, g = of_weight[0]
             if call.mode == "ghost":
                 factors = tuple(zip(*of_weight, strict=True))
                 fused = isinstance(call.layer, self.backends.fused_layers)
-                factored[key] = (FusedGhost.of(*factors) if fused else None) or GramGhost(*factors)
+                factored[key] = (FusedGhost.of(*factors, last) if fused else None) or GramGhost(*factors)
             else:
                 kind = TiledGradient if call.mode == "tiled" else MaterializedGradient
                 layer, code = cast(SupportsTiles, call.layer), cast(Code, self.problem.rule.code)  # as the plan has it

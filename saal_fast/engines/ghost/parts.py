@@ -6,6 +6,7 @@ uses a weight through a view. Parts that share no number have gradients that sha
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -68,7 +69,7 @@ def are_disjoint(views: Sequence[Tensor]) -> bool:
         return True
     spans = sorted((_span(t) for t in views), key=lambda span: span[0])
     if all(last - first + 1 == t.numel() for t in views for first, last in [_span(t)]) and all(
-        before[1] < after[0] for before, after in zip(spans, spans[1:], strict=False)
+        before[1] < after[0] for before, after in itertools.pairwise(spans)
     ):
         return True
     first, last = spans[0][0], max(last for _, last in spans)

@@ -260,15 +260,14 @@ def _costs_of_part(calls: list[Use], linear: bool) -> dict[str, float]:
     # The factors of an embedding tied to a linear head do not join. Else every use meets the factors of every other.
     if linear and len({type(call.layer) for call, _ in calls}) == 1:
         costs["ghost"] = gram * len(calls)
-    once_and_full = len(calls) == 1 and outputs_of_group >= MIN_TILE_OUTPUTS
-    if once_and_full and isinstance(layer, SupportsTiles) and layer.tiles(call.input):
-        if not linear:
-            costs["tiled"] = 2 * forming
-        if weight.device.type == "cpu":  # no other device has kernels for it
-            costs["materialized"] = layer.materialize_flops(call, t) + 2 * moving
+    if len(calls) > 1 or not isinstance(layer, SupportsTiles):
+        return costs
+    tiles = layer.tiles(call.input) and outputs_of_group >= MIN_TILE_OUTPUTS
+    if tiles and not linear:
+        costs["tiled"] = 2 * forming
+    if (tiles or layer.small(call)) and weight.device.type == "cpu":  # no other device has kernels for it
+        costs["materialized"] = layer.materialize_flops(call, t) + 2 * moving
     return costs
-
-
 
 
 def _biases_with_weight(recorder: UsageRecorder, planned: Sequence[PlannedCall | None]) -> dict[int, str]:

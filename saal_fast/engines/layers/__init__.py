@@ -1,6 +1,6 @@
 """Which calls factor, and how: a file a layer family. Importing a family registers it."""
 
-from . import attention, batchnorm, bilinear, conv, embedding, linear, pooling, product, recurrent, weightnorm
+from . import attention, batchnorm, bilinear, conv, embedding, layernorm, linear, pooling, product, recurrent, weightnorm
 from .base import (
     CallInterceptor,
     Code,
@@ -9,6 +9,7 @@ from .base import (
     Names,
     Place,
     SupportsGhost,
+    SupportsSharedProducts,
     SupportsTiles,
     VmapReplacements,
     output_of,
@@ -25,6 +26,7 @@ __all__ = [
     "Names",
     "Place",
     "SupportsGhost",
+    "SupportsSharedProducts",
     "SupportsTiles",
     "VmapReplacements",
     "attention",
@@ -32,6 +34,7 @@ __all__ = [
     "bilinear",
     "conv",
     "embedding",
+    "layernorm",
     "linear",
     "output_of",
     "pooling",

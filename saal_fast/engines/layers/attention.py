@@ -15,7 +15,6 @@ from torch.utils._pytree import tree_map
 from ...ops.common.registration import fold
 from .base import register_decomposition, register_replacement
 
-
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 Fused = tuple[Tensor, Tensor]
@@ -24,8 +23,8 @@ Fused = tuple[Tensor, Tensor]
 class _Attention(torch.autograd.Function):
     """torch's fused attention of a CPU, samples folded into its batch under `vmap`.
 
-    q [N, H, T, D], k and v [N, H, S, D], mask [N or 1, H or 1, T, S] to be added or None, causal, scale. It gives the output,
-    and the logarithm of each query's sum for the way back.
+    q [N, H, T, D], k and v [N, H, S, D], mask [N or 1, H or 1, T, S] to be added or None, causal, scale. It gives the
+    output, and the logarithm of each query's sum for the way back.
     """
 
     @staticmethod
@@ -116,7 +115,7 @@ def _attention(
 ) -> Tensor:
     """`F.scaled_dot_product_attention` by torch's fused kernel where it knows the shapes, else in plain operations."""
     fits = query.ndim == 4 and query.shape[:2] == key.shape[:2] == value.shape[:2] and key.shape[2:] == value.shape[2:]
-    fits = fits and query.shape[3] == key.shape[3] and not (dropout_p or enable_gqa and query.shape[1] != key.shape[1])
+    fits = fits and query.shape[3] == key.shape[3] and not (dropout_p or (enable_gqa and query.shape[1] != key.shape[1]))
     if attn_mask is not None:
         fits = fits and attn_mask.ndim in (2, 4) and not (attn_mask.requires_grad or is_causal)
     if not fits or query.device.type != "cpu" or 0 in query.shape or 0 in key.shape:

@@ -84,6 +84,10 @@ class SupportsTiles(Layer, Protocol):
         """Whether the fused operations know this geometry, for such an input."""
         ...
 
+    def small(self, call: LayerCall) -> bool:
+        """Whether `materialize` forms the gradient without tiles, since it is so small."""
+        ...
+
     def tile_norm(self, a: Tensor, g: Tensor, weight: Tensor, code: Code) -> Tensor:
         """`Σ φ(G Aᵀ, W)` of a batch of one; 0-d. g is shaped as the layer's output."""
         ...
@@ -123,6 +127,27 @@ class SupportsGhost(Layer, Protocol):
 
     def ghost_apply(self, a: Tensor, g: Tensor, x: Tensor, scale: Tensor, base: Tensor, bias: bool) -> Tensor:
         """`base + scale · G (AᵀX')`, with base the layer's output at the input x."""
+        ...
+
+
+@runtime_checkable
+class SupportsSharedProducts(Layer, Protocol):
+    """A layer whose norm and step are made of the products of its inputs' rows, which layers of one input share."""
+
+    def shares_products(self, *tensors: Tensor) -> bool:
+        """Whether that is the fastest way, for an input and what it is multiplied with."""
+        ...
+
+    def products(self, x: Tensor, a: Tensor) -> Tensor:
+        """`X'ᵀA` [groups, T', T] of two inputs."""
+        ...
+
+    def products_norm(self, products: Tensor, g: Tensor, bias: bool) -> Tensor:
+        """`‖G Aᵀ‖²` of a batch of one, from `products(a, a)`; 0-d."""
+        ...
+
+    def products_output(self, products: Tensor, g: Tensor, call: LayerCall, scale: Tensor, bias: bool) -> Tensor:
+        """The call's output after the step `scale · G Aᵀ`, from `products(call.input, a)`."""
         ...
 
 

@@ -1,6 +1,6 @@
 """Products with a parameter, written as products of matrices or as sums over indices: `x @ W`, `torch.einsum`, `torch.bmm`.
 
-Each dimension has a label, as in `torch.einsum`. By the tensors that have it (x the input, W the weight, o the output), it is
+Each dimension has a label, as in `torch.einsum`. By the tensors that have it (x the input, W the weight, o the output) it is
 
     x, W, o    a group: each has a weight of its own (experts, heads)
     x, W       one of the product's D inputs
@@ -115,7 +115,9 @@ def _call(x: Tensor, x_labels: Labels, weight: Tensor, weight_labels: Labels, ou
 # --- products of matrices --------------------------------------------------------------------------
 
 
-@register_layer(torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, Tensor.mm, torch.bmm, Tensor.bmm, torch.mv, Tensor.mv)
+@register_layer(
+    torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, Tensor.mm, torch.bmm, Tensor.bmm, torch.mv, Tensor.mv
+)
 def matmul(*args: Any, **kwargs: Any) -> Calls:
     """`torch.matmul` and its kin, with the weight on either side."""
     factors = [*args, *kwargs.values()]

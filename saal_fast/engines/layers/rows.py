@@ -63,6 +63,9 @@ class Rows:
     def tiles(self, x: Tensor) -> bool:
         return not self.grouped
 
+    def small(self, call: LayerCall) -> bool:
+        return False
+
     def tile_norm(self, a: Tensor, g: Tensor, weight: Tensor, code: Code) -> Tensor:
         total: Tensor = tile_norm(self.inputs(a), self.outputs(g), weight, None, *code)
         return total[0]

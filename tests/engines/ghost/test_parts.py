@@ -1,4 +1,4 @@
-"""Which products with a parameter, and which views of one, keep its gradient factored; and that the rest goes to autograd."""
+"""Which products with a parameter, and which views of one, keep its gradient factored; the rest goes to autograd."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from saal_fast.engines import Problem
+from saal_fast.engines.ghost.factors import LastProducts
 from saal_fast.engines.ghost.parts import View, are_disjoint
 from saal_fast.engines.ghost.plan import plan_for
+from saal_fast.engines.layers.linear import Linear
 from saal_fast.perturbation import L2, Adaptive
 from saal_fast.pools import Batch
 from saal_fast.tasks import Classification
@@ -131,3 +133,14 @@ def test_detr_style_attention_factors_its_packed_weight():
     plan = plan_for(problem, Batch((torch.randn(1, 6, 64),), {}, 1))
     assert not plan.autograd
     assert {call.key for call in plan.calls if "in_proj" in call.weight} == {f"a.in_proj_weight[{i}]" for i in range(3)}
+
+
+def test_layers_of_one_input_share_its_products():
+    layer, a = Linear(), torch.randn(1, 3, 4)
+    last = LastProducts()
+    first = last.of(layer, a, a)
+    assert last.of(layer, a, a) is first
+    assert last.of(layer, a.clone(), a) is not first
+    first = last.of(layer, a, a)
+    a.mul_(2)  # the same tensor, of other numbers
+    torch.testing.assert_close(last.of(layer, a, a), a @ a.mT)
