@@ -59,7 +59,7 @@ class _Use:
 
 
 class LastProducts:
-    """The products of the last two inputs that were asked for: layers of one input (queries, keys, values) follow each other."""
+    """The products that were asked for last: layers of one input (queries, keys, values) follow each other."""
 
     def __init__(self) -> None:
         self._last: tuple[type, Tensor, int, Tensor, Tensor] | None = None

@@ -1,7 +1,7 @@
 """Which memory of a parameter a layer uses as its weight: all of it, a slice, a transpose.
 
-A packed weight (`nn.MultiheadAttention`'s in_proj_weight) is split into parts, each the weight of a layer of its own; `x @ W.T`
-uses a weight through a view. Parts that share no number have gradients that share none.
+A packed weight (`nn.MultiheadAttention`'s in_proj_weight) is split into parts, each the weight of a layer of its own;
+`x @ W.T` uses a weight through a view. Parts that share no number have gradients that share none.
 """
 
 from __future__ import annotations
