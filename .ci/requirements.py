@@ -2,6 +2,7 @@
 
 python .ci/requirements.py EXTRA             what the extra adds, without the extras that it includes
 python .ci/requirements.py --all EXTRA       with those, and what the package itself requires
+python .ci/requirements.py --build           what builds the package
 python .ci/requirements.py --lowest EXTRA    all of these and the build's, each at its lowest version: `x>=1` becomes `x==1`
 """
 
@@ -42,4 +43,6 @@ def main(extra: str, *, everything: bool, build: bool) -> None:
 
 if __name__ == "__main__":
     option = sys.argv[1] if len(sys.argv) > 2 else ""
+    if sys.argv[-1] == "--build":
+        sys.exit(print(*PYPROJECT["build-system"]["requires"], sep="\n"))
     main(sys.argv[-1], everything=option in ("--all", "--lowest"), build=option == "--lowest")

@@ -34,3 +34,26 @@ def vit_b_16(n: int) -> tuple[nn.Module, Tensor]:
     model = torchvision.models.vit_b_16(num_classes=1000)
     nn.init.normal_(model.heads.head.weight, std=0.02)
     return model.eval(), torch.randn(n, 3, 224, 224)
+
+
+def bert(n: int, width: int = 768, layers: int = 6, length: int = 128) -> tuple[nn.Module, dict[str, Tensor]]:
+    """BERT for four classes on token ids, without padding."""
+    import transformers  # noqa: PLC0415 - a slow import
+
+    sizes = {"hidden_size": width, "num_hidden_layers": layers, "intermediate_size": 4 * width}
+    config = transformers.BertConfig(**sizes, num_attention_heads=width // 64, num_labels=4)
+    ids = torch.randint(1, 30_000, (n, length))
+    pool = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    return transformers.BertForSequenceClassification(config).eval(), pool
+
+
+def first(pool: Tensor | dict[str, Tensor], n: int) -> Tensor | dict[str, Tensor]:
+    """The first samples of a pool."""
+    return {name: t[:n] for name, t in pool.items()} if isinstance(pool, dict) else pool[:n]
+
+
+def batches(pool: Tensor | dict[str, Tensor], size: int) -> list[Tensor] | list[dict[str, Tensor]]:
+    """A pool in batches."""
+    if isinstance(pool, dict):
+        return [dict(zip(pool, parts, strict=True)) for parts in zip(*(t.split(size) for t in pool.values()), strict=True)]
+    return list(pool.split(size))

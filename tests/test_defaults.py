@@ -43,7 +43,8 @@ def network() -> nn.Module:
     )  # fmt: skip
 
 
-every_default = pytest.mark.parametrize("which", ["meta", "float64", "context"])
+DEFAULTS = ("meta", "float64", "context")
+every_default = pytest.mark.parametrize("which", DEFAULTS)
 GENERATED = [torch.Generator().manual_seed(5).get_state()]
 
 
@@ -53,8 +54,14 @@ def generator() -> torch.Generator:
     return made
 
 
-@every_default
-@pytest.mark.parametrize("name", strategies.NAMES)
+@pytest.mark.parametrize(
+    ("name", "which"),
+    [
+        pytest.param(name, which, marks=pytest.mark.slow if name in ("vaal", "ll4al") and which != "context" else ())
+        for name in strategies.NAMES
+        for which in DEFAULTS
+    ],
+)
 def test_a_strategy_picks_the_same(name: str, which: str) -> None:
     model, x, pool = network(), small.images(10, seed=2), small.images(13)
     y = torch.arange(10) % small.CLASSES
@@ -101,8 +108,14 @@ def test_scores_seeds_and_selections_are_the_same(which: str) -> None:
         assert torch.equal(ours, theirs)
 
 
-@every_default
-@pytest.mark.parametrize("strategy", ["saal", "random", "coreset", "badge"])
+@pytest.mark.parametrize(
+    ("strategy", "which"),
+    [
+        pytest.param(strategy, which, marks=() if strategy == "saal" or which == "context" else pytest.mark.slow)
+        for strategy in ("saal", "random", "coreset", "badge")
+        for which in DEFAULTS
+    ],
+)
 def test_a_learner_asks_the_same(strategy: str, which: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     images, labels = small.images(40), torch.arange(40) % small.CLASSES
     ready = network()

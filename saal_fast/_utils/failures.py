@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import signal
+import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from types import CodeType, MethodType
@@ -34,9 +36,51 @@ def foreign_failure(error: Exception, again: Callable[[], object]) -> Exception 
 
 
 def is_from_handler(error: BaseException) -> bool:
-    """Whether an exception has come through the handler of a signal."""
-    handlers = {code for number in signal.valid_signals() for code in _codes(signal.getsignal(number))}
-    return any(frame.f_code in handlers for frame, _ in traceback.walk_tb(error.__traceback__))
+    """Whether an exception has come through the handler of a signal, or over one that has."""
+    return struck_by(error) is not None
+
+
+def struck_by(error: BaseException) -> BaseException | None:
+    """The exception from the handler of a signal that is this one, or that this one has come over; None where there is none.
+
+    What strikes torch's own context managers may leave them with another exception than it came with.
+    """
+    note_handlers()
+    ignored = {id(e) for e in getattr(_here, "handled", ())}
+    waiting, seen = [error], set()
+    while waiting:
+        one = waiting.pop(0)
+        if id(one) in seen or id(one) in ignored:
+            continue
+        seen.add(id(one))
+        if isinstance(one, KeyboardInterrupt) or any(
+            frame.f_code in _noted for frame, _ in traceback.walk_tb(one.__traceback__)
+        ):
+            return one
+        waiting += [e for e in (one.__cause__, one.__context__) if e is not None]
+    return None
+
+
+class FailuresWithin:
+    """Within it, the exception that is being handled already, in whose `except` block all happens, strikes nothing."""
+
+    def __enter__(self) -> None:
+        self.before = getattr(_here, "handled", ())
+        _here.handled = (*self.before, *(e for e in (sys.exc_info()[1],) if e is not None))
+
+    def __exit__(self, *error: object) -> None:
+        _here.handled = self.before
+
+
+_here = threading.local()
+
+
+def note_handlers() -> None:
+    """Remembers the handlers that are installed now: one may take itself off before it raises."""
+    _noted.update(code for number in signal.valid_signals() for code in _codes(signal.getsignal(number)))
+
+
+_noted: set[CodeType] = set()
 
 
 def _failure(work: Callable[[], object]) -> Exception | None:

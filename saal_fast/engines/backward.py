@@ -8,9 +8,11 @@ show it for every floating-point type, in eval and in training mode; no other la
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction
 
 
 def gradients_in_order(root: Tensor) -> Tensor:
@@ -30,6 +32,11 @@ def nodes_behind(root: Tensor) -> set[Any]:
             seen.add(node)
             stack += [following for following, _ in node.next_functions]
     return seen
+
+
+def has_own_code(nodes: Iterable[Any]) -> bool:
+    """Whether any of these nodes is a `torch.autograd.Function` of Python."""
+    return any(isinstance(node, BackwardCFunction) for node in nodes)
 
 
 def _contiguous(grads: tuple[Any, ...]) -> tuple[Any, ...]:

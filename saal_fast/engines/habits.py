@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -34,12 +35,20 @@ class Habits:
         aliased: parameters whose memory it reads through other tensors, which nothing can replace: the real ones must move.
         keeps: what a pass changes in its modules; each pass starts from it as it was.
         draws: it draws random numbers in eval mode; whether it uses them, one sample cannot tell.
+        own_backward: code of its own (`torch.autograd.Function`, hooks) runs in its backward pass, which need not be linear
+            in the gradients that come in (clamped gradients).
+        sees_nodes: modules have backward hooks of the old kind (`register_backward_hook`), which are given what the nodes of
+            plain autograd's graph are given.
+        differentiates: it takes gradients in its forward pass (forces, from an energy).
     """
 
     stand_ins: bool = False
     aliased: tuple[str, ...] = ()
     keeps: Kept | None = None
     draws: bool = False
+    own_backward: bool = False
+    sees_nodes: bool = False
+    differentiates: bool = False
 
     def reason_for_one_by_one(self) -> str | None:
         """Why a batch's samples must run one after the other; None where they need not."""
@@ -47,19 +56,36 @@ class Habits:
             return f"it reads {', '.join(self.aliased[:3])} through tensors that share its memory and are no Parameter"
         if self.draws:
             return "its forward pass draws random numbers in eval mode, which each sample must see twice"
+        if self.sees_nodes:
+            return "its hooks of register_backward_hook see plain autograd's nodes (register_full_backward_hook's do not)"
         return None
 
 
 NO_HABITS = Habits()
 
 
+_HOOKING = frozenset({Tensor.register_hook, Tensor.grad_fn.__get__})  # type: ignore[union-attr] # an attribute of C
+"""How code comes to put a hook on a gradient, by a tensor or by its node."""
+
+
 class SlowPaths(TorchFunctionMode):
-    """Within it, modules leave their fused inference paths (`nn.TransformerEncoder`), which run under no_grad alone."""
+    """Within it, modules leave their fused inference paths (`nn.TransformerEncoder`), which run under no_grad alone.
+
+    Attributes:
+        hooked: whether a tensor may have been given a hook on its gradient.
+        differentiates: whether gradients have been taken.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hooked = self.differentiates = False
 
     def __torch_function__(
         self, fn: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Runs the call."""
+        self.hooked |= fn in _HOOKING
+        self.differentiates |= fn is torch.autograd.grad
         return fn(*args, **(kwargs or {}))
 
 
@@ -129,6 +155,9 @@ class MemoryWatch(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's
 
 
 def _has_memory(t: Tensor) -> bool:
+    """Whether a tensor has memory of its own; what function transforms within a model wrap tensors in has none."""
+    if torch._C._functorch.is_functorch_wrapped_tensor(t) or t._is_zerotensor():
+        return False
     return t.layout == torch.strided and t.numel() > 0 and not t.is_meta
 
 
@@ -188,14 +217,31 @@ class _Tensor:
         return True
 
 
+@dataclass
+class _Array:
+    """A NumPy array, and what it holds."""
+
+    value: np.ndarray[Any, Any]
+    copy: np.ndarray[Any, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.copy = self.value.copy()
+
+    def restore(self) -> bool:
+        if self.value.tobytes() == self.copy.tobytes():
+            return False
+        np.copyto(self.value, self.copy)
+        return True
+
+
 class Kept:
-    """What the modules of a model keep beside parameters: attributes, containers three levels deep, buffers.
+    """What the modules of a model keep beside parameters: attributes, containers three levels deep, arrays, buffers.
 
     Args:
         cells: what is restored.
     """
 
-    def __init__(self, cells: Iterable[_Container | _Tensor]) -> None:
+    def __init__(self, cells: Iterable[_Container | _Tensor | _Array]) -> None:
         self.cells = list(cells)
 
     @classmethod
@@ -210,7 +256,7 @@ class Kept:
         return Kept(changed) if changed else None
 
 
-def _cells(model: nn.Module) -> Iterator[_Container | _Tensor]:
+def _cells(model: nn.Module) -> Iterator[_Container | _Tensor | _Array]:
     seen: set[int] = set()
     for module in model.modules():
         if isinstance(module, torch.jit.ScriptModule):
@@ -221,11 +267,15 @@ def _cells(model: nn.Module) -> Iterator[_Container | _Tensor]:
             value, depth = stack.pop()
             if id(value) in seen:
                 continue
-            if isinstance(value, dict | list | deque | set):
+            if isinstance(value, dict | list | deque | set | tuple):
                 seen.add(id(value))
-                yield _Container.of(value)
-                if depth < 3:
+                if not isinstance(value, tuple):  # which stays, but what it holds may not
+                    yield _Container.of(value)
+                if depth < 4:
                     stack += [(v, depth + 1) for v in (value.values() if isinstance(value, dict) else value)]
+            elif type(value) is np.ndarray and value.flags.writeable:
+                seen.add(id(value))
+                yield _Array(value)
             elif isinstance(value, Tensor) and not isinstance(value, nn.Parameter) and value.layout == torch.strided:
                 seen.add(id(value))
                 yield _Tensor(value)
@@ -242,18 +292,23 @@ def _same(a: Any, b: Any) -> bool:
 # --- random numbers --------------------------------------------------------------------------------
 
 
+Access = tuple[Callable[[], Any], Callable[[Any], Any]]
+"""Functions that read and set a generator's state."""
+
+
 class Draws:
     """The generators a forward pass may draw from, as they are now.
 
-    These are torch's global ones (the CPU's, a CUDA device's), Python's, NumPy's, and those that modules have as attributes.
+    These are torch's global ones (the CPU's, a CUDA device's), Python's, NumPy's, and those that modules have as attributes,
+    in containers or in plain objects, three levels deep.
 
     Args:
-        model: whose attributes are searched.
+        own: the modules' own (`own_generators`).
         device: where the model runs; None for the modules' own generators alone.
     """
 
-    def __init__(self, model: nn.Module, device: torch.device | None) -> None:
-        self.generators = [*_own_generators(model), *(_shared_generators(device) if device else ())]
+    def __init__(self, own: Iterable[Access], device: torch.device | None) -> None:
+        self.generators = [*own, *(_shared_generators(device) if device else ())]
         self.states = [get() for get, _ in self.generators]
 
     def moved(self) -> bool:
@@ -274,10 +329,6 @@ class Draws:
                 put(state)
 
 
-Access = tuple[Callable[[], Any], Callable[[Any], Any]]
-"""Functions that read and set a generator's state."""
-
-
 def _shared_generators(device: torch.device) -> Iterator[Access]:
     yield torch.get_rng_state, torch.set_rng_state
     yield random.getstate, random.setstate
@@ -286,26 +337,49 @@ def _shared_generators(device: torch.device) -> Iterator[Access]:
         yield lambda: torch.cuda.get_rng_state(device), lambda state: torch.cuda.set_rng_state(state, device)
 
 
-def _own_generators(model: nn.Module) -> Iterator[Access]:
-    found = {
-        id(value): value
-        for module in model.modules()
-        if not isinstance(module, torch.jit.ScriptModule)
-        for value in vars(module).values()
-        if isinstance(value, torch.Generator | np.random.Generator | np.random.RandomState | random.Random)
-    }
-    for value in found.values():
+def own_generators(model: nn.Module) -> Iterator[Access]:
+    """The generators that modules keep as attributes, in containers or in plain objects, three levels deep."""
+    for value in _found_generators(model):
         if isinstance(value, torch.Generator):
             yield value.get_state, value.set_state
-        elif isinstance(value, np.random.Generator):
+        elif isinstance(value, np.random.Generator | np.random.BitGenerator):
+            bits = value.bit_generator if isinstance(value, np.random.Generator) else value
             yield (
-                lambda bits=value.bit_generator: bits.state,  # type: ignore[misc]
-                lambda state, bits=value.bit_generator: setattr(bits, "state", state),  # type: ignore[misc]
+                lambda bits=bits: bits.state,  # type: ignore[misc]
+                lambda state, bits=bits: setattr(bits, "state", state),  # type: ignore[misc]
             )
         elif isinstance(value, np.random.RandomState):
             yield value.get_state, value.set_state
         else:
             yield value.getstate, value.setstate
+
+
+_GENERATORS = torch.Generator | np.random.Generator | np.random.BitGenerator | np.random.RandomState | random.Random
+
+
+def _found_generators(model: nn.Module) -> Iterator[Any]:
+    seen: set[int] = set()
+    level: list[Any] = [vars(m) for m in model.modules() if not isinstance(m, torch.jit.ScriptModule)]
+    for _ in range(5):  # the attributes of modules, and what is in these
+        inner: list[Any] = []
+        for value in level:
+            if isinstance(value, _PLAIN) or id(value) in seen:
+                continue
+            seen.add(id(value))
+            if isinstance(value, _GENERATORS):
+                if not isinstance(value, random.SystemRandom):
+                    yield value
+            elif isinstance(value, dict):
+                inner += value.values()
+            elif isinstance(value, list | tuple | set | deque):
+                inner += value
+            elif not isinstance(value, nn.Module | type | ModuleType | FunctionType | MethodType):
+                inner += getattr(value, "__dict__", {}).values()
+        level = inner
+
+
+_PLAIN = (str, bytes, int, float, complex, Tensor, np.ndarray, type(None))
+"""What holds no generator."""
 
 
 def _equal(a: Any, b: Any) -> bool:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from ..models.uninterrupted import uninterrupted
 from ..perturbation import Perturbation
 from ..pools import Batch
 from ..tasks import Task, tensors_of
+from .findings import Findings
 from .habits import NO_HABITS, Habits, StandIns
 from .last_layer import LastLinear
 
@@ -54,6 +56,7 @@ class Problem:
         precision: of passes under autocast; None for the model's own type.
         embeddings: whether results carry the gradient by the last linear layer.
         habits: what the model does beside reading inputs and registered parameters.
+        findings: what passes over one sample have shown of it.
     """
 
     model: nn.Module
@@ -65,6 +68,7 @@ class Problem:
     precision: torch.dtype | None = None
     embeddings: bool = False
     habits: Habits = NO_HABITS
+    findings: Findings = field(default_factory=Findings, compare=False)
 
     @classmethod
     def of(
@@ -122,6 +126,10 @@ class Problem:
         others = {n: t.detach() for n, t in fit.items() if n not in params and (t is not state[n] or t.requires_grad)}
         return cls(model, {n: fit[n].detach() for n in params}, others, rule, task, device, precision, embeddings)
 
+    def recorded(self) -> dict[str, Tensor]:
+        """The parameters, so that a pass with them is recorded for gradients: code that asks for a graph finds one."""
+        return {name: p.detach().requires_grad_() for name, p in self.params.items()}
+
     def output(self, params: dict[str, Tensor], sample: Batch) -> Any:
         """The model's output with `params` for its own, gradients enabled; inputs are copied: the model may write to them.
 
@@ -149,6 +157,12 @@ class Problem:
             originals = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
             stack.enter_context(StandIns({id(originals[name]): t for name, t in tensors.items()}))
             return functional_call(self.model, tensors, sample.args, sample.kwargs)
+
+    def until_backward(self, params: dict[str, Tensor]) -> AbstractContextManager[None]:
+        """Within it, the model's modules hold `params`: code of its own in the backward pass may read them there."""
+        if self.habits.aliased or not self.habits.own_backward:
+            return nullcontext()
+        return _reparametrize_module(self.model, {**self.others, **params}, tie_weights=True)
 
     def own_parameters(self) -> dict[str, Tensor]:
         """The model's own Parameter objects of those to perturb.
@@ -181,6 +195,10 @@ class Problem:
                 memory.copy_(old)
 
         return uninterrupted(enter, leave)
+
+    def loss_scale(self, loss: Tensor) -> Tensor:
+        """`loss_scale`; 1 where the model's backward pass may not be linear."""
+        return torch.ones_like(loss, requires_grad=False) if self.habits.own_backward else loss_scale(loss)
 
     def watch_last_layer(self) -> AbstractContextManager[LastLinear | None]:
         """Within it, passes keep what the last linear layer's gradient is made of; None where nobody asks for it."""

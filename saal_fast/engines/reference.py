@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -9,8 +11,8 @@ from .._utils.rng import beside_others
 from ..perturbation import epsilon
 from ..pools import Batch
 from .backward import gradients_in_order
-from .habits import Draws, SlowPaths
-from .problem import Problem, Result, concatenate, constant, finite, loss_scale
+from .habits import Access, Draws, SlowPaths, own_generators
+from .problem import Problem, Result, concatenate, constant, finite
 
 
 class Reference:
@@ -18,16 +20,17 @@ class Reference:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
+        self.generators = tuple(own_generators(problem.model))
 
     def __call__(self, batch: Batch) -> Result:
         """Scores a batch; see `Engine`."""
-        return concatenate([score_one(self.problem, batch.slice(i, i + 1)) for i in range(batch.size)])
+        return concatenate([score_one(self.problem, batch.slice(i, i + 1), self.generators) for i in range(batch.size)])
 
     def sample_bytes(self, example: Batch) -> int:
         return 0  # samples of a batch are scored one after the other
 
 
-def score_one(problem: Problem, sample: Batch) -> Result:
+def score_one(problem: Problem, sample: Batch, generators: Iterable[Access]) -> Result:
     """`max_{‖ε‖≤ρ} l(x, ŷ; θ+ε)` of one sample, given as a batch of one; the result has B = 1.
 
     Both passes are the same function of θ: gradients are recorded in both, and random numbers are drawn again as they were.
@@ -38,14 +41,14 @@ def score_one(problem: Problem, sample: Batch) -> Result:
     else:
         theta = {name: p.detach().requires_grad_() for name, p in problem.params.items()}
     own = problem.habits.draws or not beside_others()  # whether no other thread may have moved the global generators
-    draws = Draws(problem.model, problem.device if own else None)
+    draws = Draws(generators, problem.device if own else None)
 
-    with torch.enable_grad():
+    with torch.enable_grad(), problem.until_backward(theta):
         with SlowPaths(), problem.watch_last_layer() as last:
             output = problem.output(theta, sample)
         label = constant(task.pseudo_label(output)) if sample.labels is None else sample.labels  # ŷ
         loss = task.loss(output, label)  # l(x, ŷ; θ)
-        scale = loss_scale(loss[0])
+        scale = problem.loss_scale(loss[0])
         keep = bool(problem.habits.aliased)  # the graph of a view that the model itself keeps serves every sample
         grads = _gradient(loss[0] * scale, theta, keep)  # ∇l, in units of 1/scale
     with torch.no_grad():

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from .._utils.failures import is_from_handler
 from ..models import memory
 from ..pools import Batch
 from ..tasks import tensors_of
-from .backward import nodes_behind
-from .habits import Draws, Kept, MemoryWatch, SlowPaths
+from .backward import has_own_code, nodes_behind
+from .habits import Draws, Kept, MemoryWatch, SlowPaths, own_generators
 from .last_layer import LastLinear
 from .problem import Problem, constant
 
@@ -51,12 +52,12 @@ def study(problem: Problem, example: Batch) -> FirstLook:
         problem: what is scored.
         example: a batch of one.
     """
-    kept, draws = Kept.of(problem.model), Draws(problem.model, problem.device)
+    kept, draws = Kept.of(problem.model), Draws(own_generators(problem.model), problem.device)
     try:
         look, read = _look(problem, example)
     finally:
         changed = kept.restore()
-    habits = replace(problem.habits, keeps=changed, draws=draws.moved())
+    habits = replace(look.problem.habits, keeps=changed, draws=draws.moved())
     if read:
         habits = replace(habits, stand_ins=True)
         look, read = _look(replace(problem, habits=habits), example)
@@ -67,6 +68,14 @@ def study(problem: Problem, example: Batch) -> FirstLook:
             with SlowPaths(), problem.watch_last_layer() as last:
                 look = FirstLook(changed_problem, params, changed_problem.output(params, example), last)
     return replace(look, problem=replace(problem, habits=habits))
+
+
+def look_again(problem: Problem, example: Batch) -> FirstLook:
+    """A plain pass over one sample of a problem whose model's habits are known."""
+    params = problem.recorded()
+    with SlowPaths(), problem.watch_last_layer() as last:
+        output = problem.output(params, example)
+    return FirstLook(problem, params, output, last)
 
 
 def recompute(problem: Problem, example: Batch, output: Any, unreached: set[str]) -> Problem:
@@ -104,12 +113,26 @@ def _look(problem: Problem, example: Batch) -> tuple[FirstLook, set[str]]:
     read: set[str] = set()
     own = {n: p for n, p in problem.model.named_parameters() if n in problem.params}
     params = {name: p.detach().clone().requires_grad_() for name, p in problem.params.items()}
-    with MemoryWatch(own, read.update), SlowPaths(), problem.watch_last_layer() as last:
+    with MemoryWatch(own, read.update), SlowPaths() as paths, problem.watch_last_layer() as last:
         output = problem.output(params, example)
     # torch's script interpreter hides from a dispatch mode what it has optimised, but not from the graph; a parameter in it
     # whose copy is not belongs to something kept (`recompute`)
-    leaves = {id(getattr(node, "variable", None)) for t in tensors_of(output) for node in nodes_behind(t)}
+    nodes = {node for t in tensors_of(output) for node in nodes_behind(t)}
+    leaves = {id(getattr(node, "variable", None)) for node in nodes}
+    own_backward = problem.habits.own_backward or paths.hooked or has_own_code(nodes)
+    habits = replace(
+        problem.habits,
+        own_backward=own_backward,
+        sees_nodes=any(_has_old_hooks(module) for module in problem.model.modules()),
+        differentiates=paths.differentiates,
+    )
+    problem = replace(problem, habits=habits)
     return FirstLook(problem, params, output, last), read | {n for n, p in own.items() if {id(p), id(params[n])} <= leaves}
+
+
+def _has_old_hooks(module: nn.Module) -> bool:
+    """Whether it has hooks of `register_backward_hook`."""
+    return getattr(module, "_is_full_backward_hook", None) is False and bool(module._backward_hooks)
 
 
 def _trials(module: nn.Module) -> Iterator[Callable[[], None]]:
@@ -145,7 +168,7 @@ def _reached(problem: Problem, example: Batch, output: Any, names: set[str]) -> 
     try:
         look, _ = _look(problem, example)
     except (RuntimeError, TypeError, AttributeError, KeyError) as error:  # the module needs what the trial took from it
-        if memory.exhausted(error):
+        if memory.exhausted(error) or is_from_handler(error):
             raise
         return set()
     finally:
@@ -159,5 +182,6 @@ def _reached(problem: Problem, example: Batch, output: Any, names: set[str]) -> 
     loss = problem.task.loss(look.output, constant(problem.task.pseudo_label(look.output)))
     if not loss.requires_grad:
         return set()
-    found = torch.autograd.grad(loss, [look.params[n] for n in names], allow_unused=True)
+    with look.problem.until_backward(look.params):
+        found = torch.autograd.grad(loss, [look.params[n] for n in names], allow_unused=True)
     return {name for name, g in zip(names, found, strict=True) if g is not None}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.func import grad_and_value, vmap
 from torch.utils._pytree import tree_map
@@ -14,8 +16,9 @@ from ..perturbation import epsilon
 from ..pools import Batch
 from .backward import gradients_in_order
 from .branches import by_branches
+from .functions import RunAgain
 from .layers import VmapReplacements
-from .problem import EngineError, Problem, Result, constant, finite, keep_loss_where_no_step, loss_scale
+from .problem import EngineError, Problem, Result, constant, finite, keep_loss_where_no_step
 
 
 class Vmap:
@@ -33,14 +36,15 @@ class Vmap:
         return 4 * nbytes(self.problem.params.values())  # gradient, step, perturbed weights, and one in the making
 
     def _one(self, sample: Batch) -> Result:
-        problem, rule, task = self.problem, self.problem.rule, self.problem.task
+        problem, rule, task, held = self.problem, self.problem.rule, self.problem.task, ExitStack()
 
         def loss_of(params: dict[str, Tensor]) -> tuple[Tensor, tuple[Any, ...]]:
+            held.enter_context(problem.until_backward(params))
             with problem.watch_last_layer() as last:
                 output = problem.output(params, sample)
             y = constant(task.pseudo_label(output)) if sample.labels is None else sample.labels
             loss = task.loss(output, y)[0]
-            scale = loss_scale(loss)
+            scale = problem.loss_scale(loss)
             return gradients_in_order(loss * scale), (
                 loss,
                 scale,
@@ -49,9 +53,10 @@ class Vmap:
                 last.gradient(output, y) if last else (),
             )
 
-        grads, (_, (loss, scale, y, first_finite, embedding)) = grad_and_value(loss_of, has_aux=True)(problem.params)
+        with held:
+            grads, (_, (loss, scale, y, first_finite, embedding)) = grad_and_value(loss_of, has_aux=True)(problem.params)
         eps, norm = epsilon(rule, grads, problem.params)
-        output = problem.output({name: p + eps[name] for name, p in problem.params.items()}, sample)
+        output = perturbed_output(problem, {name: p + eps[name] for name, p in problem.params.items()}, sample)
         perturbed = task.loss(output, y)[0]
         return Result(
             keep_loss_where_no_step(perturbed, loss, norm * rule.rho),
@@ -71,6 +76,16 @@ def check_batches(problem: Problem) -> None:
         raise EngineError(reason)
 
 
+def perturbed_output(problem: Problem, params: dict[str, Tensor], sample: Batch) -> Any:
+    """The model's output after the step, in a transform that records a graph where it takes gradients itself."""
+    if not problem.habits.differentiates:
+        return problem.output(params, sample)
+
+    zero = next(iter(problem.params.values())).new_zeros(())
+    made: Any = torch.func.vjp(lambda zero: (zero, problem.output(params, sample)), zero, has_aux=True)
+    return made[2]
+
+
 def over_samples(score_one: Callable[[Batch], Result], batch: Batch) -> Result:
     """`vmap` of `score_one`, written for a batch of one sample, over a batch.
 
@@ -86,6 +101,9 @@ def over_samples(score_one: Callable[[Batch], Result], batch: Batch) -> Result:
 
     inputs = (batch.args, batch.kwargs, batch.labels)
     in_dims = tree_map(lambda t: 0 if isinstance(t, Tensor) else None, inputs)
-    with VmapReplacements():
-        scored: Result = vmap(of_one, in_dims=in_dims)(*inputs)
-    return scored
+    try:
+        with VmapReplacements():
+            scored: Result = vmap(of_one, in_dims=in_dims)(*inputs)
+        return scored
+    except RunAgain:  # each class of functions causes one at most
+        return over_samples(score_one, batch)

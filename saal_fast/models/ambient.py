@@ -1,9 +1,10 @@
-"""What surrounds a call and would change a model's numbers."""
+"""What surrounds a call: settings that would change a model's numbers, and torch's own stacks, which it leaves alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch.nn.utils import parametrize
@@ -23,6 +24,74 @@ def own_precision(device: torch.device) -> Iterator[None]:
         if parametrize._cache_enabled:
             stack.enter_context(_without_cache())
         yield
+
+
+@contextmanager
+def torch_stacks() -> Iterator[None]:
+    """Puts back torch's stacks of modes and transforms on leaving, and whether gradients are recorded.
+
+    torch's context managers do so themselves, unless a signal's error strikes between their lines.
+    """
+    stacks = [_Stack(*access) for access in _STACKS]
+    depth, grad = _functorch.get_dynamic_layer_stack_depth(), torch.is_grad_enabled()
+
+    def restore() -> None:
+        if _functorch.get_dynamic_layer_stack_depth() > depth:
+            _functorch.pop_dynamic_layer_stack_and_undo_to_depth(depth)
+        for stack in stacks:
+            stack.restore()
+        torch._C._set_grad_enabled(grad)
+
+    try:
+        yield
+    finally:
+        try:
+            restore()
+        except BaseException:  # a further signal's: the rest is done first
+            restore()
+            raise
+
+
+_functorch: Any = torch._C._functorch
+
+
+class _Stack:
+    """One of torch's stacks of modes."""
+
+    def __init__(
+        self, length: Callable[[], int], at: Callable[[int], Any], pop: Callable[[], Any], push: Callable[[Any], Any]
+    ) -> None:
+        self.length, self.at, self.pop, self.push = length, at, pop, push
+        self.modes = self._now()
+
+    def restore(self) -> None:
+        now = self._now()
+        same = 0
+        while same < min(len(now), len(self.modes)) and now[same] is self.modes[same]:
+            same += 1
+        for _ in now[same:]:
+            self.pop()
+        for mode in self.modes[same:]:
+            self.push(mode)
+
+    def _now(self) -> list[Any]:
+        return [self.at(i) for i in range(self.length())]
+
+
+_STACKS: Any = (
+    (
+        torch._C._len_torch_function_stack,
+        torch._C._get_function_stack_at,
+        torch._C._pop_torch_function_stack,
+        torch._C._push_on_torch_function_stack,
+    ),
+    (
+        torch._C._len_torch_dispatch_stack,
+        torch._C._get_dispatch_stack_at,
+        lambda: torch._C._pop_torch_dispatch_stack(None),
+        torch._C._push_on_torch_dispatch_stack,
+    ),
+)
 
 
 @contextmanager

@@ -87,7 +87,7 @@ def penultimate(model: nn.Module, pool: Any, *, layer: str | None = None, batch_
     def flat(h: Tensor) -> Tensor:
         return h.detach().reshape(len(h), -1).to(torch.float64 if h.dtype == torch.float64 else torch.float32, copy=True)
 
-    with tapped({name: module}, "input", flat) as seen:
+    with preserve_state(inner), tapped({name: module}, "input", flat) as seen:  # hooked in this thread's turn alone
 
         def see(output: Any) -> Penultimate:
             if name not in seen:
@@ -121,7 +121,7 @@ def last_layer(model: nn.Module, pool: Any, name: str | None = None) -> tuple[st
             )
         return name, modules[name]
     linear = {n: m for n, m in modules.items() if isinstance(m, nn.Linear)}
-    with tapped(linear, "input") as seen:
+    with preserve_state(inner), tapped(linear, "input") as seen:
         first_output(inner, pool)
     if not seen:
         raise ValueError(

@@ -37,9 +37,19 @@ def batch_size(forward: Callable[[], object], device: torch.device, extra: int =
     Returns:
         A size in [1, 1024] (8,192 on CUDA), such that a batch stays within `most` bytes and a quarter of what is to be had.
     """
-    with torch.no_grad(), _Meter() as meter:
+    return size_for(activations(forward), device, extra, most)
+
+
+def activations(forward: Callable[[], object]) -> int:
+    """Bytes that a forward pass allocates."""
+    with torch.no_grad(), Meter() as meter:
         forward()
-    per_sample = 2 * meter.bytes + extra  # values, and their gradients
+    return int(meter.bytes)
+
+
+def size_for(activations: int, device: torch.device, extra: int = 0, most: int | None = None) -> int:
+    """`batch_size` of a model whose activations for one sample take so many bytes."""
+    per_sample = 2 * activations + extra  # values, and their gradients
     largest = MAX_BATCH_ON_CUDA if device.type == "cuda" else MAX_BATCH
     return int(max(1, min(largest, _budget(device, most) // max(1, per_sample))))
 
@@ -84,7 +94,7 @@ def nbytes(tensors: Iterable[Tensor]) -> int:
     return sum(t.numel() * t.element_size() for t in tensors)
 
 
-class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's own
+class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's own
     """Adds up the memory of everything that operations allocate."""
 
     def __init__(self) -> None:
@@ -102,5 +112,5 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's own
 
 
 def _dense(tree: Any) -> Iterator[Tensor]:
-    """The tensors of a pytree that have one storage (a sparse one has several)."""
-    return (t for t in tree_leaves(tree) if isinstance(t, Tensor) and t.layout == torch.strided)
+    """The tensors of a pytree that have one storage (a sparse one has several, a zero tangent of forward mode has none)."""
+    return (t for t in tree_leaves(tree) if isinstance(t, Tensor) and t.layout == torch.strided and not t._is_zerotensor())

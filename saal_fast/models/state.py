@@ -8,24 +8,29 @@ that changes them in place gives scores that depend on the order of the pool, so
 from __future__ import annotations
 
 import sys
-import threading
 from collections import deque
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from operator import is_
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from .._utils.failures import note_handlers
 from .._utils.rng import GlobalGenerators
+from .switch import Switch
 from .turns import turns
 from .uninterrupted import uninterrupted
 
 T = TypeVar("T")
 Undo = Callable[[], None]
+
+DEPTH = 3
+"""Levels of containers in a module's attributes that are looked into."""
 
 
 def preserve_state(model: nn.Module) -> AbstractContextManager[Kept]:
@@ -34,14 +39,14 @@ def preserve_state(model: nn.Module) -> AbstractContextManager[Kept]:
     It restores
 
     - each submodule's training flag; its attributes, parameters, buffers and hooks (the same objects); the contents
-      of buffers and of plain tensor attributes; the contents, one level deep, of attributes that are dicts, lists,
-      deques or sets;
-    - each parameter's storage, `grad` and `requires_grad`;
+      of attributes that are dicts, lists, deques or sets, and of such containers in them, three levels deep; what the
+      memory of buffers, and of tensors and NumPy arrays in attributes and their containers, holds, however it was written;
+    - each parameter's storage, `grad`, `requires_grad` and attributes (the same objects);
     - the global generators of torch (CPU, and the CUDA devices of the model), `random` and NumPy, beside other threads
       only as far as `GlobalGenerators` says.
 
-    It does not follow objects of other classes that a module keeps, nor containers inside containers. A ScriptModule
-    has its attributes in C++: only its flags, parameters and buffers are restored.
+    It does not follow objects of other classes that a module keeps. A ScriptModule has its attributes in C++: only its
+    flags, parameters and buffers are restored.
 
     Inside, gradients are None, so that what accumulates into them is dropped. Flags are set without calling
     `model.eval()`, which some models override with changes to their weights (merging LoRA factors, say).
@@ -80,6 +85,7 @@ class Kept:
 
     def enter(self) -> Kept:
         """Waits for the model, reads all that there is to put back, and then puts the model in eval mode."""
+        note_handlers()
         modules = list(self.model.modules())
         turns.take(self, modules, lambda: chain(self.model.parameters(), self.model.buffers()))
         parameters = dict(self.model.named_parameters())
@@ -91,7 +97,8 @@ class Kept:
         # All of the snapshot is read before anything changes: an interrupt up to here leaves nothing to undo.
         self._undo = deque(
             [
-                *(_contents(tensor) for tensor in _state_tensors(modules)),
+                *(_contents(tensor, self._is_untrained) for tensor in _state_tensors(modules)),
+                *(_array(array) for array in _state_arrays(modules)),
                 *(_parameter(parameter) for parameter in parameters.values()),
                 *(_attributes(module) for module in modules),
             ]
@@ -103,6 +110,9 @@ class Kept:
             if getattr(module, "training", False):
                 module.training = False
         return self
+
+    def _is_untrained(self) -> bool:
+        return not self._changed
 
     def watch(self, work: Callable[[], T], times: int = 1) -> T:
         """Does work that may draw random numbers; see `GlobalGenerators.watch`."""
@@ -166,40 +176,26 @@ def disable_compiled() -> AbstractContextManager[None]:
 
     The switch is one for the process: the last thread to leave puts it back to what the first one found.
     """
-    entry = object()
-
-    def enter() -> None:
-        if "torch._dynamo" not in sys.modules:  # nothing is compiled, and importing it takes seconds
-            return
-        with uninterrupted(lambda: None, switch):
-            pass
-
-    def switch() -> None:
-        with _eager_lock:
-            if not _eager:
-                _stance.append(torch.compiler.set_stance("force_eager"))
-            _eager.add(entry)
-
-    def leave() -> None:
-        with _eager_lock:
-            if not _eager - {entry} and _stance:
-                _stance[0].__exit__(None, None, None)
-                _stance.clear()
-            _eager.discard(entry)
-
-    return uninterrupted(enter, leave)
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and importing it takes seconds
+        return nullcontext()
+    return _eager.within()
 
 
-_eager_lock = threading.Lock()
-_eager: set[object] = set()
-_stance: list[Any] = []
+def _run_eagerly() -> Callable[[], None]:
+    stance: Any = torch.compiler.set_stance("force_eager")
+    return lambda: stance.__exit__(None, None, None)
+
+
+_eager = Switch(_run_eagerly)
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The module inside DataParallel, DistributedDataParallel and torch.compile, however nested."""
+    """The module inside DataParallel, DistributedDataParallel, torch.compile and opacus' wrappers, however nested."""
     while True:
         if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
             inner = model.module
+        elif any(kind.__module__.partition(".")[0] == "opacus" for kind in type(model).__mro__):
+            inner = next((model._modules[name] for name in ("_module", "module") if name in model._modules), None)
         else:
             inner = model._modules.get("_orig_mod")  # torch.compile's; its class costs a slow import
         if not isinstance(inner, nn.Module):
@@ -215,7 +211,7 @@ def _attributes(module: nn.Module) -> Undo:
     if isinstance(module, torch.jit.ScriptModule):
         return lambda: None if training is None else setattr(module, "training", training)
     attributes = vars(module)
-    containers = [_container(value) for value in attributes.values() if isinstance(value, dict | list | deque | set)]
+    containers = [_container(value) for value in _held(module) if isinstance(value, dict | list | deque | set)]
     whole = _container(attributes)
 
     def undo() -> None:
@@ -274,18 +270,57 @@ def _dict(value: dict[Any, Any]) -> Undo:
     return undo
 
 
+def _held(module: nn.Module) -> Iterator[Any]:
+    """The values of a module's attributes, and what containers among them hold; each object once."""
+    level: list[Any] = list(vars(module).values())
+    seen: set[int] = set()
+    for _ in range(DEPTH + 1):
+        inner: list[Any] = []
+        for value in level:
+            if id(value) not in seen:
+                seen.add(id(value))
+                yield value
+                inner += _items(value)
+        level = inner
+
+
+def _items(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list | tuple | deque | set) else ()
+
+
 def _state_tensors(modules: list[nn.Module]) -> list[torch.Tensor]:
     """The tensors, once each, that modules keep and that are not parameters."""
     found: dict[int, torch.Tensor] = {}
     for module in modules:
         kept = list(module.buffers(recurse=False))
         if not isinstance(module, torch.jit.ScriptModule):
-            kept += [value for value in vars(module).values() if isinstance(value, torch.Tensor)]
+            kept += [value for value in _held(module) if isinstance(value, torch.Tensor)]
         found.update((id(tensor), tensor) for tensor in kept if not isinstance(tensor, nn.Parameter))
     return list(found.values())
 
 
-def _contents(tensor: torch.Tensor) -> Undo:
+def _state_arrays(modules: list[nn.Module]) -> list[np.ndarray[Any, Any]]:
+    """The arrays in memory, once each, that modules keep."""
+    eager = [module for module in modules if not isinstance(module, torch.jit.ScriptModule)]
+    arrays = [value for module in eager for value in _held(module) if type(value) is np.ndarray and value.flags.writeable]
+    return list({id(array): array for array in arrays}.values())
+
+
+def _array(array: np.ndarray[Any, Any]) -> Undo:
+    copy = array.copy()
+    return lambda: np.copyto(array, copy)
+
+
+def _contents(tensor: torch.Tensor, is_untrained: Callable[[], bool]) -> Undo:
+    """Keeps what a tensor is.
+
+    Args:
+        tensor: a buffer, or an attribute.
+        is_untrained: whether its memory counts also where its version does not: NumPy, `.data` and the kernels of batch norm
+            write without it, and so does training in another thread, which is to keep what it has made.
+    """
     storage, copy = tensor.detach(), tensor.detach().clone()
     version, requires_grad, node = _version(tensor), tensor.requires_grad, tensor.grad_fn
 
@@ -294,7 +329,7 @@ def _contents(tensor: torch.Tensor) -> Undo:
         if tensor.grad_fn is not node:
             tensor.detach_()
         _reattach(tensor, storage)
-        if _version(tensor) != version:
+        if _version(tensor) != version or (is_untrained() and _differ(tensor, copy)):
             tensor.copy_(copy)
         if tensor.requires_grad != requires_grad:
             tensor.requires_grad_(requires_grad)
@@ -302,11 +337,20 @@ def _contents(tensor: torch.Tensor) -> Undo:
     return undo
 
 
+def _differ(tensor: torch.Tensor, copy: torch.Tensor) -> bool:
+    """Whether the memory of a tensor holds other numbers than its copy, as far as that can be seen and mended."""
+    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_inference():
+        return False
+    return not torch.equal(tensor, copy)
+
+
 def _parameter(parameter: torch.Tensor) -> Undo:
     storage, requires_grad, version = parameter.detach(), parameter.requires_grad, _version(parameter)
     grad = parameter.grad if parameter.is_leaf else None
+    attributes = _container(vars(parameter))  # of other libraries: opacus' `grad_sample`
 
     def undo() -> None:
+        attributes()
         _reattach(parameter, storage)
         if parameter.requires_grad != requires_grad:
             parameter.requires_grad_(requires_grad)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -9,11 +10,13 @@ from torch import Tensor
 
 from .._utils.logs import warn_once
 from ..engines import Problem
+from ..engines.backward import has_own_code, nodes_behind
 from ..engines.problem import constant
-from ..engines.study import recompute, study
+from ..engines.study import look_again, recompute, study
 from ..pools import Batch
 from ..tasks import ChecksLabels, Classification
 from .diagnose import PLAIN, cause_in_shape, raise_diagnosed
+from .known import Known
 from .probabilities import are_probabilities
 
 
@@ -29,19 +32,20 @@ class Checked(NamedTuple):
     probable: bool
 
 
-def check_task(problem: Problem, example: Batch, labels: Any) -> Checked:
+def check_task(problem: Problem, example: Batch, labels: Any, known: Known | None = None) -> Checked:
     """Runs the model once on one sample: the task must understand its output, the labels fit, the loss have a gradient.
 
     Args:
         problem: what is scored.
         example: a batch of one.
         labels: those given for the whole pool; None where pseudo-labels count.
-
+        known: what earlier calls have found, which needs no second look; it takes what this one finds.
     """
     task = problem.task
+    studied = None if known is None else known.studied(problem)
     with torch.enable_grad():
         try:
-            look = study(problem, example)
+            look = study(problem, example) if studied is None else look_again(studied, example)
         except Exception as error:
             raise_diagnosed(problem, example, error)
             raise
@@ -65,19 +69,25 @@ def check_task(problem: Problem, example: Batch, labels: Any) -> Checked:
             f'(is it averaged? losses of torch.nn.functional need reduction="none"){cause and chr(10) + cause}'
         )
     probable = isinstance(task, Classification) and are_probabilities(output)
-    theta = [p for p in params.values() if p.requires_grad]
-    grads = torch.autograd.grad(loss, theta, allow_unused=True) if theta and loss.requires_grad else ()
-    unreached = {name for name, g in zip(params, grads, strict=True) if g is None} if grads else set(params)
+    nodes = nodes_behind(loss)
+    if type(task) is not Classification and has_own_code(nodes):
+        problem = replace(problem, habits=replace(problem.habits, own_backward=True))
+    if known is not None and studied is not None:
+        return Checked(problem, known.probable)
+    leaves = {id(getattr(node, "variable", None)) for node in nodes}
+    unreached = {name for name, p in params.items() if id(p) not in leaves}
     if unreached:
         with torch.enable_grad():
             recomputed = recompute(problem, example, output, unreached)
         if recomputed is not problem:
             return Checked(recomputed, probable)
-    if theta and all(g is None for g in grads):
+    if len(unreached) == len(params):
         warn_once(
             type(problem.model).__qualname__,
             "the first sample's loss does not depend on the parameters to perturb, so that its score is its plain loss: is "
             f"{type(problem.model).__name__} run under no_grad, or its output detached, or does it not use the parameters "
             "that params= accepts?",
         )
+    if known is not None:
+        known.remember(problem, probable)
     return Checked(problem, probable)

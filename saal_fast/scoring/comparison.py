@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
 from .._utils.failures import is_from_handler
 from .._utils.logs import log
+from .._utils.rng import beside_others
 from ..engines import Problem, Result
 from ..models import memory
 from ..pools import Batch
@@ -34,13 +36,17 @@ TOLERANCE: dict[torch.dtype, Tolerance] = {  # relative, absolute
 COARSE: Tolerance = (5e-2, 1e-3)
 """What rounding in float32 can't exceed at a point without ties, for models that don't run in float64."""
 
+NO_STEP = 1e-12
+"""A radius that moves no weight to speak of."""
+
 NOISE = 1e-3
 """Relative size of the noise that takes a model off its ties."""
 
 CAUSES = (
     "usual causes: weights reached past the module's attributes (a closure, a global), values computed from weights and "
     "kept from an earlier pass, code that asks torch.is_grad_enabled(), dropout or noise in eval mode, outputs of a sample "
-    "that depend on the rest of its batch, or a wrong registered layer, replacement or vmap rule of an autograd function"
+    "that depend on the rest of its batch, attributes of Parameter objects, or a wrong registered "
+    "layer, replacement or vmap rule of an autograd function"
 )
 
 
@@ -84,6 +90,7 @@ class Comparison:
                 return
             log.info("sample %d differs in %s: %s by the engine, %s", sample.start, self.dtype, found, plain)
         if self.way.varies(sample, _same_loss):
+            self._check_passes(sample)
             raise LeftOut("two passes of it differ (it draws random numbers in eval mode, or keeps state between passes)")
         try:
             if self.way.blind(sample):
@@ -99,6 +106,39 @@ class Comparison:
             return
         if plain is not None and not by_ties and beyond_rounding(found, plain, exact):
             where = f"in {self.dtype}, where plain autograd gives the same as in float64 but for rounding"
+            raise self._error(sample, found, plain, where)
+        if plain is not None and not by_ties:
+            self._check_kept(sample, found, plain, theirs, exact)
+
+    def _check_passes(self, sample: Batch) -> None:
+        """Raises SelfCheckError where the engine's two passes over a sample differ though no weight moves."""
+        still = replace(self.problem, rule=replace(self.problem.rule, rho=NO_STEP))  # type: ignore[type-var] # a dataclass
+        studied = check_task(still, sample, None).problem
+        if studied.habits.draws and beside_others():  # other threads draw from the same generators between the passes
+            return
+        runner = self.make_runner(studied, self.engine)
+        runner.run(sample)
+        numbers = numbers_of(runner.results[0], 0)
+        relative, absolute = TOLERANCE[self.dtype]
+        if math.isclose(numbers.loss, numbers.perturbed_loss, rel_tol=relative, abs_tol=absolute):
+            return
+        raise SelfCheckError(
+            f"expected both passes over sample {sample.start} of the pool to be one function of the weights of {self.name}; "
+            f"where no weight moves, the first gives a loss of {numbers.loss:.6g}, the second {numbers.perturbed_loss:.6g}: "
+            "it draws random numbers from a generator, or keeps state, that is not in its modules' attributes (a global, a "
+            'class, an object of its own). Make it an attribute of a module; check="warn" goes on, check=False does not look'
+        )
+
+    def _check_kept(self, sample: Batch, found: Numbers, plain: Numbers, theirs: Numbers, exact: Numbers) -> None:
+        """Raises SelfCheckError where the engine is right on a fresh copy in the same type, and was not on the model."""
+        if check_task(self.problem, sample, None).problem.habits.aliased:
+            return  # what it keeps of its weights' own memory moves with them, and on a copy it does not
+        tolerance = TOLERANCE[self.dtype]
+        fresh = theirs if self.dtype == torch.float64 else self._both(sample, self.dtype, 0.0)[0]
+        if close(fresh, exact, tolerance) and not close(found, fresh, (10 * tolerance[0], 10 * tolerance[1])):
+            where = (
+                f"in {self.dtype}; on a copy from which what it keeps was taken, the engine gives the same as plain autograd"
+            )
             raise self._error(sample, found, plain, where)
 
     def _check_past(self, sample: Batch, found: Numbers, plain: Numbers) -> None:
@@ -127,19 +167,23 @@ class Comparison:
     def _both(self, sample: Batch, dtype: torch.dtype, noise: float) -> tuple[Numbers, Numbers]:
         """The numbers by the engine and by the second way, in another type or place.
 
-        Where outputs depend on the rest of the batch, those in a batch of one are what a score is defined by.
+        Where outputs depend on the rest of the batch, or code of the model's own in its backward pass adds gradients to rows
+        that have none, a batch of one is what a score is defined by.
         """
         there = self.way.elsewhere(dtype, noise)
         sample = in_type(sample, dtype, noise)
         problem = Problem.of(there.copy(), there.rule, there.task, there.own.__contains__, self.problem.device)
-        runner = self.make_runner(check_task(problem, sample, None).problem, self.engine)
+        problem = check_task(problem, sample, None).problem
+        runner = self.make_runner(problem, self.engine)
         runner.run(sample)
+        found = numbers_of(runner.results[0], 0)
         plain = there.numbers(sample)
-        if there.rows > 1 and not _same_loss(there.loss(sample, 1), plain.loss):
-            log.info("%s gives a sample other outputs in a batch of two: it is checked with batches of one", self.name)
+        added = problem.habits.own_backward and not close(found, plain, TOLERANCE[dtype])
+        if there.rows > 1 and (added or not _same_loss(there.loss(sample, 1), plain.loss)):
+            log.info("%s gives a sample other numbers in a batch of two: it is checked with batches of one", self.name)
             self.way.rows = there.rows = 1
             plain = there.numbers(sample)
-        return numbers_of(runner.results[0], 0), plain
+        return found, plain
 
     def _error(self, sample: Batch, found: Numbers, plain: Numbers, where: str) -> SelfCheckError:
         pairs = ", ".join(f"{n} {a:.6g} and {b:.6g}" for n, a, b in zip(Numbers._fields, found, plain, strict=True))

@@ -11,8 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from .._utils.failures import is_from_handler
+
 _OWN = ("_parameters", "_buffers", "_modules")
 _UNCOPIED = (TypeError, RuntimeError, ValueError, AttributeError, pickle.PickleError, copy.Error)
+
+
+class SharedError(Exception):
+    """A copy of a model is not apart from it."""
 
 
 class Cache(NamedTuple):
@@ -38,6 +44,9 @@ def copy_of(model: nn.Module) -> nn.Module:
     """A deep copy, which shares what can't be copied of modules' attributes (locks, files, scripted functions).
 
     Tensors that the model keeps from a graph come without it, since torch refuses to copy these.
+
+    Raises:
+        SharedError: the copy has a parameter or buffer of the model itself, which must not be moved with it.
     """
     held = [t for module in model.modules() for t in tree_leaves(_kept(module)) if isinstance(t, Tensor)]
     memo: dict[int, Any] = {}
@@ -50,12 +59,30 @@ def copy_of(model: nn.Module) -> nn.Module:
     with torch.no_grad():  # a ScriptModule's parameters would be copied with a graph
         try:
             copied = copy.deepcopy(model, dict(memo))
-        except _UNCOPIED:
+        except _UNCOPIED as error:
+            if is_from_handler(error):
+                raise
             shared = {id(value): value for module in model.modules() for value in _uncopied(module, memo)}
             copied = copy.deepcopy(model, memo | shared)
     for ours, its in zip(model.parameters(), copied.parameters(), strict=True):
         its.requires_grad_(ours.requires_grad)
+        vars(its).update({name: value for name, value in vars(ours).items() if name not in vars(its)})
+    _check_apart(model, copied)
     return copied
+
+
+def _check_apart(model: nn.Module, copied: nn.Module) -> None:
+    ours = {t.untyped_storage().data_ptr() for _, t in _state(model)}
+    shared = next((name for name, t in _state(copied) if t.untyped_storage().data_ptr() in ours), None)
+    if shared is not None:
+        raise SharedError(f"a copy of {type(model).__name__} shares {shared} with it (a __deepcopy__ that gives itself?)")
+
+
+def _state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers that have memory in one piece."""
+    for name, t in (*model.named_parameters(), *model.named_buffers()):
+        if t.layout == torch.strided and t.numel() and not t.is_meta:
+            yield name, t
 
 
 def _plain_parameters(model: nn.Module) -> list[nn.Parameter]:
@@ -118,7 +145,9 @@ def _uncopied(module: nn.Module, memo: dict[int, Any]) -> Iterator[Any]:
             continue
         try:
             copy.deepcopy(value, dict(memo))
-        except _UNCOPIED:
+        except _UNCOPIED as error:
+            if is_from_handler(error):
+                raise
             yield value
 
 
@@ -129,8 +158,10 @@ def _tried(model: nn.Module, run: Callable[[nn.Module], object], names: tuple[st
         try:
             cache.clear(trial)
             run(trial)
-        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError):  # what it keeps is no cache
-            continue
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            if is_from_handler(error):
+                raise
+            continue  # what it keeps is no cache
         if all(_filled(trial.get_submodule(name), attribute) for name in names):
             yield cache
             return

@@ -115,7 +115,7 @@ def _is_batch(problem: Problem, example: Batch) -> str:
 def _output(problem: Problem, batch: Batch) -> Any:
     """The model's output, None where it fails."""
     try:
-        return problem.output(problem.params, batch)
+        return problem.output(problem.recorded(), batch)
     except Exception as error:  # a guess that does not hold: the error that is being explained is raised in any case
         if is_from_handler(error):
             raise

@@ -11,10 +11,12 @@ import torch
 from torch import nn
 from typing_extensions import Unpack
 
+from .._utils.eager import outside_compile
 from ..engines import Problem
+from ..engines.as_written import as_written
 from ..engines.ghost.plan import Plan, UsageRecorder, Use, mode_costs, plan_for, record_usage
 from ..models.ambient import own_precision
-from ..models.state import disable_compiled, preserve_state
+from ..models.state import preserve_state
 from ..pools import Batch, Stream
 from .check_task import check_task
 from .options import ProblemOptions, ScoreOptions, check_names, checked_model, with_options
@@ -80,6 +82,7 @@ class Explanation:
         return "\n".join(table)
 
 
+@outside_compile
 @with_options(ProblemOptions)
 def explain(model: nn.Module, example: Any, *, rho: float = 0.05, **options: Unpack[ProblemOptions]) -> Explanation:
     """How `score` would take a model's parameters: factored, formed in tiles, kept, or differentiated by autograd.
@@ -100,7 +103,7 @@ def explain(model: nn.Module, example: Any, *, rho: float = 0.05, **options: Unp
     check_names(options, ProblemOptions, "explain")
     chosen = ScoreOptions(rho=rho, progress=False, on_nonfinite="keep", check=False, **options)
     inner = checked_model(model)
-    with preserve_state(inner), disable_compiled(), torch.inference_mode(False), torch.no_grad(), ExitStack() as ambient:
+    with preserve_state(inner), as_written(inner), torch.inference_mode(False), torch.no_grad(), ExitStack() as ambient:
         problem = chosen.problem(inner)
         ambient.enter_context(own_precision(problem.device))
         sample = Stream(example, problem.device).peek()

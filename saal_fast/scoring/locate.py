@@ -42,7 +42,7 @@ def first_failing(problem: Problem, batch: Batch, error: Exception) -> int | Non
 def _fails(problem: Problem, batch: Batch, error: Exception) -> bool:
     task = problem.task
     try:
-        output = problem.output(problem.params, batch)
+        output = problem.output(problem.recorded(), batch)
         label = task.pseudo_label(output) if batch.labels is None else batch.labels
         task.loss(output, label)
     except Exception as again:

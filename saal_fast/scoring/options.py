@@ -117,13 +117,21 @@ class ScoreOptions:
         return perturbation.make(self.rho, self.norm, self.adaptive)
 
     def problem(self, model: nn.Module) -> Problem:
-        """What is scored: the model with these options."""
+        """What is scored: the model with these options.
+
+        Raises:
+            ValueError: the device has no memory; and as `Problem.of`.
+            TypeError: as `Problem.of`.
+        """
+        device = None if self.device is None else torch.empty(0, dtype=torch.float32, device=self.device).device
+        if device is not None and device.type == "meta":
+            raise ValueError("expected device to be one that computes, got meta, whose tensors have no values")
         return Problem.of(
             model,
             self.rule,
             Classification() if self.task is None else self.task,
             self.params,
-            None if self.device is None else torch.empty(0, dtype=torch.float32, device=self.device).device,
+            device,
             PRECISIONS[self.precision],
             self.embeddings,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import replace
 from functools import wraps
 from types import TracebackType
 from typing import Any, TypeVar
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from .._utils.failures import is_from_handler
+from .._utils.failures import FailuresWithin, is_from_handler, struck_by
 from .._utils.notes import add_note, attach, thawed
 from ..engines import Problem
 from ..pools import Batch
@@ -55,7 +55,7 @@ class Carrying:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if error is None or self.problem is None:
             return
-        error = thawed(error)
+        error = struck_by(error) or thawed(error)
         place = self._place(self.problem, error)
         try:
             scores = self._scores(self.problem)
@@ -102,20 +102,23 @@ class Carrying:
         return gather(runner.results, runner.name, runner.fallback)
 
 
-def unfrozen(function: Function) -> Function:
-    """Raises errors of frozen dataclasses as they came.
+def as_they_came(function: Function) -> Function:
+    """Raises errors as they came.
 
-    Python's own context managers, which set attributes of what passes through them, make a `FrozenInstanceError` of these.
+    Python's own context managers, which set attributes of what passes through them, make a `FrozenInstanceError` of the
+    errors of frozen dataclasses; torch's, struck by a signal's error, may make another of that.
     """
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return function(*args, **kwargs)
-        except FrozenInstanceError as error:
-            if thawed(error) is error:
-                raise
-            raise thawed(error) from None
+        with FailuresWithin():
+            try:
+                return function(*args, **kwargs)
+            except BaseException as error:
+                came = struck_by(error) or thawed(error)
+                if came is error:
+                    raise
+                raise came from None
 
     return call  # type: ignore[return-value] # of the same signature
 

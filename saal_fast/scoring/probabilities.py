@@ -25,7 +25,7 @@ def are_probabilities(output: Any) -> bool:
 def warn_of_probabilities(problem: Problem, batch: Batch) -> None:
     """Warns, once a model class, where the outputs of a batch's first samples are probabilities all of them."""
     n = min(batch.size, LOOKED_AT)
-    if not all(are_probabilities(problem.output(problem.params, batch.slice(i, i + 1))) for i in range(n)):
+    if not all(are_probabilities(problem.output(problem.recorded(), batch.slice(i, i + 1))) for i in range(n)):
         return
     name = type(problem.model)
     rows = f"{n} samples" if n > 1 else "sample"

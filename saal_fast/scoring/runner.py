@@ -13,6 +13,7 @@ from .._utils.failures import foreign_failure
 from .._utils.logs import log, warn_once
 from ..engines import ENGINES, Engine, EngineError, Problem, Result
 from ..engines.capture import captured
+from ..engines.findings import shapes_of
 from ..models import memory
 from ..pools import Batch
 from .options import EngineName
@@ -44,8 +45,10 @@ class Runner:
     def batch_size(self, example: Batch, length: int | None, max_memory: int | None) -> int:
         """A size whose memory fits the device and `max_memory`, for a pool of that length."""
         extra = self._attempt(lambda engine: engine.sample_bytes(example), example)
-        problem = self.problem
-        size = memory.batch_size(lambda: problem.output(problem.params, example), problem.device, extra, max_memory)
+        problem, known, shapes = self.problem, self.problem.findings.activations, shapes_of(example)
+        if shapes not in known:
+            known[shapes] = memory.activations(lambda: problem.output(problem.recorded(), example))
+        size = memory.size_for(known[shapes], problem.device, extra, max_memory)
         if not length:
             return size
         return math.ceil(length / math.ceil(length / size))  # no small rest: all batches of one size, or nearly

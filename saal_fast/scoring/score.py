@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, overload
 
 import torch
@@ -15,16 +16,18 @@ from .._utils.checks import check_flag
 from .._utils.eager import outside_compile
 from .._utils.progress import bar
 from ..engines import Problem
-from ..engines.habits import Draws
+from ..engines.as_written import as_written
+from ..engines.habits import Draws, own_generators
 from ..models import memory
-from ..models.ambient import own_precision
-from ..models.state import disable_compiled, preserve_state
+from ..models.ambient import own_precision, torch_stacks
+from ..models.state import preserve_state
 from ..pools import Stream
 from .check_task import check_task
+from .known import known_of
 from .labels import GivenLabels
 from .nonfinite import FiniteCheck
 from .options import EngineName, Options, ScoreOptions, checked_model, with_options
-from .partial import Carrying, unfrozen
+from .partial import Carrying, as_they_came
 from .probabilities import warn_of_probabilities
 from .result import Scores, gather, no_scores
 from .runner import Runner
@@ -117,7 +120,7 @@ def score(
     return scores if details else scores.by(chosen.objective)
 
 
-@unfrozen
+@as_they_came
 def score_pool(
     model: nn.Module, pool: Any, options: ScoreOptions, make_runner: Callable[[Problem, EngineName], Runner] = Runner
 ) -> Scores:
@@ -125,25 +128,26 @@ def score_pool(
     model = checked_model(model)
     with (
         preserve_state(model) as kept,
-        disable_compiled(),
+        as_written(model),
         torch.inference_mode(False),
         torch.no_grad(),
         ExitStack() as ambient,
         Carrying() as carrying,
     ):
         problem = carrying.problem = options.problem(model)
+        ambient.enter_context(torch_stacks())
         ambient.enter_context(own_precision(problem.device))
-        ambient.callback(Draws(model, None).rewind)
+        ambient.callback(Draws(own_generators(model), None).rewind)
         stream = Stream(pool, problem.device)
         labels = GivenLabels(options.labels, stream.length, problem.device)
         example = kept.watch(stream.peek)
         if example is None:
             labels.check_length(0)
             return no_scores(problem)
-        itself = SelfCheck(problem, options, make_runner, example)
-        first, given = problem, labels.labels if labels.given else None
-        problem, probable = kept.watch(lambda: check_task(first, example, given), times=3)
-        carrying.problem = problem
+        known, given = known_of(problem, options, example), labels.labels if labels.given else None
+        itself = SelfCheck(problem, options, make_runner, known)
+        checked = kept.watch(partial(check_task, problem, example, given, known), times=3)
+        problem = carrying.problem = checked.problem
         runner = carrying.runner = make_runner(problem, options.engine)
         size = options.batch_size
         if size == "auto":
@@ -157,7 +161,7 @@ def score_pool(
                     check.see(finite, batch)
                 if batch.start == 0:
                     itself.see(batch, runner.results[0])
-                    if probable:
+                    if checked.probable:
                         warn_of_probabilities(problem, batch)
                 shown.update(batch.size)
             check.finish()

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..engines import Problem
-from ..engines.habits import Draws
+from ..engines.habits import Draws, own_generators
 from ..perturbation import L2, Adaptive, Lp, Perturbation
 from ..pools import Batch
 from ..tasks import Task
@@ -86,7 +86,7 @@ class SecondWay:
     def varies(self, sample: Batch, same: Callable[[float, float], bool]) -> bool:
         """Whether two passes of one copy give losses that are not the same."""
         model = self._fresh()
-        draws = Draws(model, next(iter(self._params(model).values())).device)
+        draws = Draws(own_generators(model), next(iter(self._params(model).values())).device)
         differ = not same(float(self._loss(model, sample)), float(self._loss(model, sample)))
         return differ or draws.moved()  # few values to draw from may come twice
 

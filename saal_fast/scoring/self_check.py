@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch.utils._pytree import tree_leaves, tree_map
 
-from .._utils.failures import is_from_handler
+from .._utils.failures import foreign_failure
 from .._utils.logs import warn_once
 from .._utils.rng import GlobalGenerators
 from ..engines import Problem, Result
 from ..models import memory
 from ..pools import Batch
 from .comparison import Comparison, LeftOut, MakeRunner, SelfCheckError, numbers_of
+from .known import Known
 from .options import ScoreOptions
 from .second_way import SecondWay
-from .verdicts import key_of, verdicts_of
+
+DIFFERED = "differed: "
+"""How the verdict begins on numbers that are wrong, which `check="warn"` has let pass."""
 
 COPIES = 8
 """What the check holds at once, in sizes of the model: two copies, and gradients, steps and sums in float64."""
@@ -30,29 +32,26 @@ class SelfCheck:
         problem: what is scored, by a model that has not been run yet in this call: it is copied now.
         options: of the call.
         make_runner: makes the runner of a problem, as for the call itself.
-        example: a batch of one.
+        known: what earlier calls of this kind have found of the model object; it takes the verdict.
 
     Attributes:
         due: whether `see` has yet to be called.
         verdict: what came of it; None while it is due, and where it is switched off.
     """
 
-    def __init__(self, problem: Problem, options: ScoreOptions, make_runner: MakeRunner, example: Batch) -> None:
-        self.problem, self.options = problem, options
+    def __init__(self, problem: Problem, options: ScoreOptions, make_runner: MakeRunner, known: Known) -> None:
+        self.problem, self.options, self.known = problem, options, known
         self.subject = type(problem.model).__qualname__
         self.verdict: str | None = None
         self.due = False
         self.comparison: Comparison | None = None
         if options.check is False:
             return
-        self.verdicts, self.key = verdicts_of(problem.model), key_of(problem, options, example)
-        self.verdict = self.verdicts.get(self.key)
-        self.due = self.verdict is None
+        self.verdict = known.verdict
+        self.due = self.verdict is None or (options.check == "raise" and self.verdict.startswith(DIFFERED))
         self.versions = _versions(self.problem)
         if self.due:
-            with self._guarded():
-                self._check_memory()
-                self.comparison = Comparison(problem, SecondWay.of(problem), make_runner, options.engine)
+            self._guarded(lambda: self._prepare(make_runner))
 
     def see(self, batch: Batch, result: Result) -> None:
         """Checks the first finite sample of a batch, and of the others the one with the largest gradient, where that is due.
@@ -67,35 +66,45 @@ class SelfCheck:
         comparison, self.comparison = self.comparison, None
         if comparison is None or self.versions != _versions(self.problem):  # `preserve_state` will tell of the latter
             return
-        with self._guarded():
-            rows = _rows(result)
-            for row in rows:
-                comparison.check(batch.slice(row, row + 1).with_labels(_label(result, row)), numbers_of(result, row))
-            self._name_unreached(comparison.way.reached)
-            self._remember(f"agreed on {_listed(batch.start + row for row in rows)}")
+        self._guarded(lambda: self._compare(comparison, batch, result))
 
-    @contextmanager
-    def _guarded(self) -> Iterator[None]:
-        """Turns what goes wrong within into a verdict; leaves random number generators as they are."""
+    def _prepare(self, make_runner: MakeRunner) -> None:
+        self._check_memory()
+        self.comparison = Comparison(self.problem, SecondWay.of(self.problem), make_runner, self.options.engine)
+
+    def _compare(self, comparison: Comparison, batch: Batch, result: Result) -> None:
+        rows = _rows(result)
+        for row in rows:
+            comparison.check(batch.slice(row, row + 1).with_labels(_label(result, row)), numbers_of(result, row))
+        self._name_unreached(comparison.way.reached)
+        self._remember(f"agreed on {_listed(batch.start + row for row in rows)}")
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """Turns what goes wrong with the work into a verdict; leaves random number generators as they are.
+
+        Raises:
+            SelfCheckError: the numbers of a sample differ, and `options.check` is "raise".
+            Exception: what struck the work from outside (a signal's handler, another thread), and errors of the system.
+        """
         generators = GlobalGenerators({self.problem.device} if self.problem.device.type == "cuda" else ())
         try:
-            yield
+            work()
         except SelfCheckError as error:
             if self.options.check == "raise":
                 raise
             warn_once(self.subject, str(error))
-            self._remember(f"differed: {error}")
+            self._remember(f"{DIFFERED}{error}")
         except LeftOut as reason:
             self._leave_out(str(reason))
         except Exception as error:
-            if isinstance(error, OSError) or is_from_handler(error):  # the system's, or a signal's: none of the check's
+            if isinstance(error, OSError) or foreign_failure(error, work) is not None:
                 raise
             self._leave_out(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
         finally:
             generators.put_back()
 
     def _remember(self, verdict: str) -> None:
-        self.verdict = self.verdicts[self.key] = verdict
+        self.verdict = self.known.verdict = verdict
         self.due = False
 
     def _leave_out(self, reason: str) -> None:

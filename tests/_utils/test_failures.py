@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from saal_fast._utils.failures import foreign_failure, is_from_handler
+from saal_fast._utils.failures import FailuresWithin, foreign_failure, is_from_handler, struck_by
 
 
 def fails(*errors):
@@ -83,3 +83,39 @@ def test_what_a_handler_raises_comes_from_outside_however_often_it_comes(handler
             foreign_failure(own, lambda: signal.raise_signal(signal.SIGUSR1))
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.fixture
+def late():
+    """A handler of SIGUSR1 that raises a TimeoutError."""
+    before = signal.signal(signal.SIGUSR1, plain)
+    yield
+    signal.signal(signal.SIGUSR1, before)
+
+
+def over(error):
+    """Raises another error over this one, as torch's context managers do that are struck between their lines."""
+    try:
+        raise error
+    finally:
+        raise RuntimeError("trying to pop from empty mode stack")
+
+
+def test_what_comes_over_a_handlers_error(late):
+    struck = first(lambda: signal.raise_signal(signal.SIGUSR1))
+    assert struck_by(first(lambda: over(struck))) is struck
+
+
+def test_what_comes_over_ctrl_c():
+    assert isinstance(struck_by(first(lambda: over(KeyboardInterrupt()))), KeyboardInterrupt)
+
+
+def test_an_error_that_was_there_before_strikes_nothing(late):
+    try:
+        signal.raise_signal(signal.SIGUSR1)
+    except TimeoutError:
+        with FailuresWithin():
+            within = struck_by(first(fails(ValueError("own"))))
+        after = struck_by(first(fails(ValueError("own"))))
+    assert within is None
+    assert isinstance(after, TimeoutError)

@@ -50,7 +50,7 @@ BUDGET = {
 }
 
 
-@pytest.fixture(scope="module", params=[pytest.param(g, marks=[] if g == 90 else pytest.mark.slow) for g in GENERATIONS])
+@pytest.fixture(scope="module", params=[pytest.param(g, marks=pytest.mark.slow) for g in GENERATIONS])
 def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The report of ptxas on the kernels, compiled for one generation with warnings as errors."""
     if f"sm_{request.param}" not in built_architectures():
@@ -98,6 +98,7 @@ def test_kernels_keep_to_their_budget(compiled: str) -> None:
 
 
 @NEEDS_NVCC
+@pytest.mark.slow
 def test_no_product_in_double_is_fused_into_an_addition(tmp_path: Path) -> None:
     # The rows are those of the CPU and of the reference only so.
     def fused(*flags: str) -> int:

@@ -120,10 +120,12 @@ def test_a_forked_child_has_threads_of_its_own() -> None:
     run(FORKS)
 
 
+@pytest.mark.slow
 def test_several_python_threads_at_once() -> None:
     run(NESTED)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(COMPILER is None or sys.platform != "linux", reason="needs a C compiler on the PATH, and Linux")
 def test_results_do_not_depend_on_who_lends_threads(tmp_path: Path) -> None:
     source, library = tmp_path / "fake.c", tmp_path / "fake.so"
@@ -133,7 +135,7 @@ def test_results_do_not_depend_on_who_lends_threads(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux has it")
-@pytest.mark.parametrize("threads", ["torch", "own"])
+@pytest.mark.parametrize("threads", ["torch", pytest.param("own", marks=pytest.mark.slow)])
 def test_no_memory_in_a_thread_is_a_memory_error(threads: str) -> None:
     run(NO_MEMORY, threads)
 

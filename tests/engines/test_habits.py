@@ -3,6 +3,7 @@
 import copy
 import random
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -411,14 +412,29 @@ class AsksForGradMode(Base):
         return self.head(y.tanh() if torch.is_grad_enabled() else y)
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("rule", [{}, {"norm": 3.0}, {"adaptive": True}], ids=str)
-def test_all_engines_give_the_true_scores(name, rule):
+BY_TWO_RULES = ("Closure", "KeptDetached", "Scripted", "OwnFunction", "MadeByEval", "Appends")  # quickly; one of each kind
+TRUE = [
+    pytest.param(
+        name,
+        rule,
+        engines,
+        marks=()
+        if "reference" in engines and (not rule or ("adaptive" in rule and name in BY_TWO_RULES))
+        else pytest.mark.slow,
+    )
+    for rule in ({}, {"norm": 3.0}, {"adaptive": True})
+    for name in MODELS
+    for engines in (("auto", "reference"), ("ghost", "vmap"))
+]
+
+
+@pytest.mark.parametrize(("name", "rule", "engines"), TRUE, ids=str)
+def test_all_engines_give_the_true_scores(name, rule, engines):
     if name == "AsksForGradMode":
         expected = truth_of(lambda: _graded(name), pool(), **rule, forward=_with_grad)
     else:
         expected = truth_of(lambda: make(name), pool(), **rule, differences=name not in AUTOGRAD)
-    for engine in ENGINES:
+    for engine in engines:
         model = make(name).eval()
         before = copy.deepcopy(model.state_dict())
         try:
@@ -520,6 +536,22 @@ def depth(model, y):
     return y if random.random() < 0.5 else -y
 
 
+def in_a_list(model, y):
+    return y + torch.randn(y.shape, generator=model.held[0]["torch"], dtype=y.dtype)
+
+
+def in_a_mapping(model, y):
+    return y + torch.from_numpy(model.held[0]["numpy"][0].standard_normal(4))
+
+
+def in_an_object(model, y):
+    return y * model.box.rng.random()
+
+
+def of_raw_bits(model, y):
+    return y * (model.bits.random_raw() / 2**64)
+
+
 class Random(Base):
     def __init__(self, draw):
         super().__init__()
@@ -527,12 +559,15 @@ class Random(Base):
         for p in self.parameters():
             nn.init.normal_(p)
         self.draw, self.generator, self.rng = draw, torch.Generator().manual_seed(3), np.random.default_rng(3)
+        self.held = [{"torch": torch.Generator().manual_seed(4), "numpy": (np.random.default_rng(4),)}]
+        self.box, self.bits = SimpleNamespace(rng=random.Random(5)), np.random.PCG64(6)
 
     def forward(self, x):
         return self.head(self.draw(self, self.enc(x).tanh()))
 
 
 DRAWS = (dropout, noise, own_generator, python, numpy, numpy_generator, bernoulli, gumbel, depth)
+DRAWS += (in_a_list, in_a_mapping, in_an_object, of_raw_bits)
 
 
 @pytest.mark.parametrize("draw", DRAWS, ids=lambda f: f.__name__)
@@ -566,8 +601,22 @@ class Observed(nn.Module):
         return self.head(self.quantize(self.enc(x).tanh()))
 
 
+class InArray(Base):
+    """Counts its passes in an array of NumPy, and in a tensor that a list in a tuple holds."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.passes, self.held = np.ones(1), (["passes", torch.ones(())],)
+
+    def forward(self, x):
+        self.passes += 1
+        self.held[0][1].data.mul_(2)
+        return self.head(self.enc(x).tanh()) * (self.passes[0] + self.held[0][1].item())
+
+
 @pytest.mark.parametrize("engine", ["auto", "reference"])
-@pytest.mark.parametrize("kind", [Observed, Counts, MovingAverage, Appends], ids=lambda k: k.__name__)
+@pytest.mark.parametrize("kind", [Observed, Counts, MovingAverage, Appends, InArray], ids=lambda k: k.__name__)
 def test_scores_do_not_depend_on_the_pools_order(kind, engine, caplog):
     x = torch.randn(6, 4)
     model = kind()
@@ -623,3 +672,31 @@ def test_cached_parametrizations_follow_the_step():
     with nn.utils.parametrize.cached():
         model(x)
         torch.testing.assert_close(saal_fast.score(model, x, 0.5), plain)
+
+
+class Transforms(Base):
+    """Uses function transforms in its forward pass."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+
+    def forward(self, x):
+        if self.how == "vmap":
+            return self.head(torch.func.vmap(lambda row: F.linear(row, self.enc.weight))(x).tanh())
+        if self.how == "jvp":
+            value, slope = torch.func.jvp(self.enc, (x,), (torch.ones_like(x),))
+            return self.head(value.tanh() + slope)
+        return self.head(torch.func.grad(lambda v: self.enc(v).tanh().sum())(x))
+
+
+@pytest.mark.parametrize("how", ["vmap", "jvp", "grad"])
+def test_function_transforms_within_a_model(how):
+    def make():
+        torch.manual_seed(0)
+        return Transforms(how).double()
+
+    x = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    scores = saal_fast.score(make(), x, details=True)
+    assert_true(scores, truth_of(make, x))
+    assert scores.checked.startswith("agreed")

@@ -1,4 +1,5 @@
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,9 @@ def run(tmp_path, monkeypatch):
     return lambda *arguments: CliRunner().invoke(app, list(arguments))
 
 
-def test_demo_runs(run, tmp_path):
+def test_demo_runs(run, tmp_path, monkeypatch):
+    prepare = demo.prepare
+    monkeypatch.setattr(demo, "prepare", lambda settings: prepare(replace(settings, epochs=2, reference_samples=8)))
     result = run("demo", *SMALL)
     assert result.exit_code == 0, result.output
     assert "digits (scikit-learn): 20 labelled samples, 40 in the pool, 359 held out" in result.output

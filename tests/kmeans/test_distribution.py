@@ -39,8 +39,16 @@ WAYS: dict[str, dict[str, Any]] = {
     "rejection, a refresh after two": {"algorithm": "rejection", "refresh_every": 2},
     "sorted": {"algorithm": "sorted"},
 }
+QUICKLY = [
+    *((case, "rejection") for case in ("rows", "pair", "weighted rows", "rows beside initial ones")),
+    ("pair beside an initial one, weighted", "plain"),
+    ("rows", "rejection, a refresh after two"),
+    ("rows", "plain"),
+    ("line", "sorted"),
+    ("line beside initial ones", "sorted"),
+]
 DRAWN = [
-    (case, way)
+    pytest.param(case, way, marks=() if (case, way) in QUICKLY else pytest.mark.slow)
     for case, way in itertools.product(CASES, WAYS)
     if (way != "sorted" or "line" in case) and ("refresh" not in way or case in ("rows", "line", "pair"))
 ]
@@ -60,7 +68,7 @@ def test_control_stale_weights_without_rejection_fail(name: str) -> None:
     assert p_value(stale_outcomes(case, DRAWS), ordered_outcomes(case)) < 1e-6
 
 
-@pytest.mark.parametrize("power", [0, 1])
+@pytest.mark.parametrize("power", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_control_other_powers_of_the_distance_fail(power: int) -> None:
     case = CASES["rows"]
     counts = Counter(tuple(native(case.x, case.k, key=key, algorithm="rejection")) for key in range(DRAWS))
@@ -73,7 +81,7 @@ def test_control_other_powers_of_the_distance_fail(power: int) -> None:
     assert p_value(wrong, other) > 1e-4
 
 
-@pytest.mark.parametrize("way", ["plain", "rejection", "sorted"])
+@pytest.mark.parametrize("way", [pytest.param("plain", marks=pytest.mark.slow), "rejection", "sorted"])
 def test_without_weight_left_the_rest_is_uniform(way: str) -> None:
     few, constant = Case(FEW, 4), Case(np.full((6, 1), 2.5, np.float32), 2)
     counts = Counter(tuple(native(few.x, 4, key=key, algorithm=way)) for key in range(DRAWS))
@@ -113,14 +121,18 @@ def clustered(n: int, dim: int, seed: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("dim", "paired"),
-    [(1, False), *(pytest.param(*case, marks=pytest.mark.slow) for case in [(1, True), (5, False), (5, True)])],
+    ("dim", "paired", "refreshes"),
+    [
+        (1, False, (-1,)),
+        pytest.param(1, False, (0, 7), marks=pytest.mark.slow),
+        *(pytest.param(*case, (-1, 0, 7), marks=pytest.mark.slow) for case in [(1, True), (5, False), (5, True)]),
+    ],
 )
-def test_the_potential_is_distributed_as_the_plain_loops(dim: int, paired: bool) -> None:
+def test_the_potential_is_distributed_as_the_plain_loops(dim: int, paired: bool, refreshes: tuple[int, ...]) -> None:
     x = clustered(500, dim, 0)
     left = clustered(500, 3, 1) if paired else None
     plain = potentials(x, 25, range(1500), algorithm="plain", left=left)
-    for refresh_every in (-1, 0, 7):
+    for refresh_every in refreshes:
         other = potentials(x, 25, range(5000, 6500), algorithm="rejection", refresh_every=refresh_every, left=left)
         assert kolmogorov_smirnov(plain, other) > 1e-4
     if dim == 1 and not paired:

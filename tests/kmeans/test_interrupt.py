@@ -35,7 +35,11 @@ except KeyboardInterrupt:
 """
 
 
-WAYS = ["plain", "rejection", "one long refresh", "sorted", "a pair, plain", "a pair, rejection", "weights"]
+WAYS = ["rejection", "sorted"]
+WAYS += [
+    pytest.param(way, marks=pytest.mark.slow)  # each is a process, which imports torch
+    for way in ("plain", "one long refresh", "a pair, plain", "a pair, rejection", "weights")
+]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGINT, as POSIX has it")

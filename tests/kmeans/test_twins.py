@@ -105,8 +105,14 @@ def test_sorted_chooses_the_references_rows(problem: dict[str, Any]) -> None:
     assert got == expected
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("dim", [1, 3])
+@pytest.mark.parametrize(
+    ("dim", "dtype"),
+    [
+        (1, np.float32),
+        (3, np.float64),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in [(1, np.float64), (3, np.float32)]),
+    ],
+)
 def test_rows_agree_over_several_groups_of_blocks(dim: int, dtype: type) -> None:
     generator = np.random.default_rng(dim)
     x = generator.standard_normal((140_001, dim)).astype(dtype)  # three groups of 256 blocks of 256 rows
@@ -129,7 +135,9 @@ def tight(n: int, dim: int, dtype: type, offset: float = 0.0, width: float = 1e-
 
 
 @pytest.mark.parametrize("offset", [pytest.param(0.0, marks=pytest.mark.slow), 1e3])
-@pytest.mark.parametrize(("dtype", "dim"), [(np.float32, 70), (np.float64, 33), (np.float32, 2)])
+@pytest.mark.parametrize(
+    ("dtype", "dim"), [pytest.param(np.float32, 70, marks=pytest.mark.slow), (np.float64, 33), (np.float32, 2)]
+)
 def test_rejection_over_many_panels_of_centres(dim: int, dtype: type, offset: float) -> None:
     for refresh_every, width in ((-1, 1e-3), (90, 0.5)):
         x = tight(1500, dim, dtype, offset, width)

@@ -1,9 +1,9 @@
 """Runs the learner in children that are killed (SIGKILL) in each phase, then lets another child finish.
 
-    python killed.py FOLDER
+    python killed.py FOLDER PHASES...
 
-writes FOLDER/whole (never killed) and, for every phase, FOLDER/<phase> (killed there in round 2, and resumed), and prints
-each phase's name once its child was killed where it should be. Children are forked: torch is imported once.
+writes FOLDER/whole (never killed) and, for each of these phases, FOLDER/<phase> (killed there in round 2, and resumed), and
+prints each phase's name once its child was killed where it should be. Children are forked: torch is imported once.
 """
 
 from __future__ import annotations
@@ -146,15 +146,15 @@ def forked(work):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def main(folder):
+def main(folder, phases):
     torch.set_num_threads(1)
     learner().run(oracle, 1)  # whatever torch imports on first use, it imports once
     assert forked(lambda: run(folder / "whole")) == 0
-    for phase in PHASES:
+    for phase in phases:
         if forked(lambda phase=phase: run(folder / phase, phase)) == -signal.SIGKILL:
             print(phase, flush=True)
         assert forked(lambda phase=phase: run(folder / phase)) == 0, phase
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -79,8 +79,16 @@ def test_one_seed_governs_every_draw():
     assert other.rounds[1].asked.tolist() != first.rounds[1].asked.tolist()
 
 
-@pytest.mark.parametrize("name", strategies.NAMES)
-@pytest.mark.parametrize("warm_start", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("name", "warm_start"),
+    [
+        pytest.param(
+            name, warm, marks=() if name in ("random", "entropy", "ll4al", "saal") and not warm else pytest.mark.slow
+        )
+        for name in strategies.NAMES
+        for warm in (False, True)
+    ],
+)
 def test_a_learner_made_anew_goes_on_after_every_phase(tmp_path, name, warm_start):
     def make(folder):
         options = {"latent": 4, "width": 2} if name == "vaal" else {"rho": 0.5} if name == "saal" else {}

@@ -1,6 +1,7 @@
 """What can happen to a folder: damage, another run, a full disk, a read-only folder, two learners at once."""
 
 import errno
+import itertools
 import json
 import os
 import re
@@ -21,6 +22,14 @@ from saal_fast.learning.store import Store
 from saal_fast.strategies import SAAL
 
 RECORDS = ["0001-fit.json", "0001-ask.json", "0001-tell.json", "0002-fit.json", "0002-ask.json", "0003-fit.json"]
+
+
+def crossed(ones, others, one, other):
+    """All pairs; quickly those of this one or this other."""
+    return [
+        pytest.param(a, b, marks=() if a == one or b == other else pytest.mark.slow)
+        for a, b in itertools.product(ones, others)
+    ]
 
 
 def made(folder, rounds=2, **options):
@@ -55,8 +64,9 @@ def comes_before(name, record):
     return name == "settings.json" or place(name) < place(record)
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "noise", "other"])
-@pytest.mark.parametrize("record", RECORDS)
+@pytest.mark.parametrize(
+    ("record", "damage"), crossed(RECORDS, ["empty", "cut", "flipped", "noise", "other"], "0002-fit.json", "flipped")
+)
 def test_a_damaged_record_is_named_and_earlier_rounds_stay(folder, record, damage):
     before = contents(folder)
     path = folder / record
@@ -155,8 +165,15 @@ def test_records_are_plain_and_models_are_kept_as_asked(tmp_path):
     assert record["seeds"]["bit_generator"] == "PCG64"
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO])
-@pytest.mark.parametrize("failing", ["0002-fit.pt", "0002-fit.json", "0002-ask.json", "0002-tell.json"])
+@pytest.mark.parametrize(
+    ("failing", "code"),
+    crossed(
+        ["0002-fit.pt", "0002-fit.json", "0002-ask.json", "0002-tell.json"],
+        [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO],
+        "0002-fit.json",
+        errno.ENOSPC,
+    ),
+)
 def test_a_disk_that_fails_is_reported_and_the_run_goes_on_from_there(tmp_path, monkeypatch, code, failing):
     whole = tmp_path / "whole"
     made(whole)
@@ -360,8 +377,7 @@ def test_a_round_can_be_rewound_in_part(folder, phase, left):
     assert contents(folder) == before
 
 
-@pytest.mark.parametrize("number", [0, 1, 2])
-@pytest.mark.parametrize("start", [{}, {"labelled": None, "initial": 5}])
+@pytest.mark.parametrize(("number", "start"), crossed([0, 1, 2], [{}, {"labelled": None, "initial": 5}], 0, {}))
 def test_a_learner_alive_notices_a_rewind(tmp_path, number, start):
     one = learner(tmp_path, train=Training(epochs=1), strategy="entropy", **start)
     one.run(oracle, 2)

@@ -20,7 +20,7 @@ def logged(folder, event):
     return [line for line in lines if line["event"] == event]
 
 
-@pytest.mark.parametrize("strategy", ["entropy", "ll4al"])
+@pytest.mark.parametrize("strategy", ["entropy", pytest.param("ll4al", marks=pytest.mark.slow)])
 def test_a_warm_start_goes_far_back_by_training_again(tmp_path, strategy):
     """Only the last two models are kept; five rounds back all before must be trained again."""
     one = made(tmp_path, strategy=make(strategy))

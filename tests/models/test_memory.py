@@ -12,7 +12,7 @@ def size_of(model, x, beside=0):
 
 
 def metered(work):
-    with torch.no_grad(), memory._Meter() as meter:
+    with torch.no_grad(), memory.Meter() as meter:
         work()
     return meter.bytes
 

@@ -169,8 +169,14 @@ def leave_with_injection(model, at, times, error):
     return raised
 
 
-@pytest.mark.parametrize("times", [1, 3])
-@pytest.mark.parametrize("error", [None, ValueError])
+@pytest.mark.parametrize(
+    ("error", "times"),
+    [
+        (None, 1),
+        (ValueError, 3),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in [(None, 3), (ValueError, 1)]),
+    ],
+)
 def test_an_exception_at_any_line_of_the_restore_leaves_nothing_behind(error, times, monkeypatch):
     monkeypatch.setattr("saal_fast._utils.rng.REST", 1e-3)
     torch.set_grad_enabled(True)
@@ -263,6 +269,53 @@ def test_containers_of_every_kind_come_back_in_order():
     assert (model.names, model.numbers) == ({"a", "b"}, [3, 1, 2])
 
 
+def test_memory_that_is_written_without_a_count_comes_back():
+    model = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 2))
+    model[1].register_buffer("mean", torch.zeros(2))
+    model[1].register_buffer("peak", torch.zeros(2))
+    model[1].plain = torch.zeros(2)
+
+    def write(x):
+        model[0].training = True
+        model[0](x)  # its kernel writes over the running statistics, and counts no version
+        model[1].mean.numpy()[0] = 1
+        model[1].peak.data.add_(1)
+        model[1].plain.data.add_(1)
+
+    before = portrait(model)
+    with preserve_state(model):
+        write(torch.randn(5, 2))
+    assert portrait(model) == before
+    write(torch.randn(5, 2))
+    assert portrait(model) != before
+
+
+def test_what_containers_hold_comes_back():
+    model = nn.Linear(1, 1)
+    model.lists = [torch.zeros(2), [1, {"a": torch.zeros(2)}]]
+    model.pair = (torch.zeros(2), {"n": 0})
+    model.by_name = {"deep": {"deeper": {"n": 0}}}
+    model.array = np.zeros(2)
+    model.arrays = {"a": [np.array([1.0, np.nan])]}
+    model.constant = np.zeros(2)
+    model.constant.flags.writeable = False
+    with preserve_state(model):
+        model.lists[0].add_(1)
+        model.lists[1].append(2)
+        model.lists[1][1]["a"].data.add_(1)
+        model.pair[0].add_(1)
+        model.pair[1]["n"] += 1
+        model.by_name["deep"]["deeper"]["n"] += 1
+        model.by_name["deep"]["more"] = 1
+        model.array += 1
+        model.arrays["a"][0][:] = 3
+    assert [t.tolist() for t in (model.lists[0], model.lists[1][1]["a"], model.pair[0])] == [[0, 0]] * 3
+    assert len(model.lists[1]) == 2
+    assert (model.pair[1], model.by_name) == ({"n": 0}, {"deep": {"deeper": {"n": 0}}})
+    assert model.array.tolist() == [0, 0]
+    np.testing.assert_array_equal(model.arrays["a"][0], [1, np.nan])
+
+
 def test_a_model_trained_meanwhile_keeps_what_training_has_made_of_it():
     model = nn.Sequential(nn.Linear(2, 2), nn.Dropout()).eval()
     model[0].weight.grad = torch.ones(2, 2)
@@ -343,7 +396,7 @@ model.append(Fires())
 before = portrait()
 threading.Thread(target=fire, daemon=True).start()
 cut = 0
-for n in range(24):
+for n in range(int(sys.argv[1])):
     try:
         attempt(n)
     except RuntimeError:
@@ -354,10 +407,12 @@ print("cut", cut)
 """
 
 
-def test_a_burst_of_signals_of_every_kind_leaves_nothing_behind():
-    done = subprocess.run([sys.executable, "-c", BURST], capture_output=True, text=True, timeout=100, check=False)
+@pytest.mark.parametrize("attempts", [8, pytest.param(24, marks=pytest.mark.slow)])
+def test_a_burst_of_signals_of_every_kind_leaves_nothing_behind(attempts):
+    command = [sys.executable, "-c", BURST, str(attempts)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert int(done.stdout.split()[1]) > 5
+    assert int(done.stdout.split()[1]) > attempts // 4 - 1
 
 
 def test_inside_every_submodule_is_in_eval_mode_and_gradients_are_clear():

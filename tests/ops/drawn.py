@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import pytest
 import torch
 from hypothesis import strategies as st
 
@@ -16,6 +17,8 @@ TOLERANCE = {
     torch.float16: {"rtol": 4e-3, "atol": 4e-3},
 }
 RULES = [("l2", 2.0), ("lp", 1.0), ("lp", 2.0), ("lp", 1.5), ("lp", 3.0), ("lp", 20 / 19), ("adaptive", 2.0)]
+FEW_RULES = [rule if rule in RULES[::3] else pytest.param(rule, marks=pytest.mark.slow) for rule in RULES]
+"""Quickly one of each kind."""
 
 
 def close(actual, expected, dtype=None, size=1.0):

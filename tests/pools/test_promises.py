@@ -63,21 +63,29 @@ def drop(rows):
     return torch.stack([row for row in rows if not torch.equal(row, X[5])])
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+LOADERS = [
+    (lambda **o: DataLoader(X, 4, sampler=Sampler(range(8), 12), **o), 12, 8),
+    (lambda **o: DataLoader(X, 4, sampler=Sampler(range(12), 8), **o), 8, 12),
+    (lambda **o: DataLoader(X, 5, collate_fn=drop, **o), 12, 9),
+]
+FURTHER_LOADERS = [  # slowly by workers: torch may take ten seconds to clear away those of a loader that ended early
+    (lambda **o: DataLoader(Ends(), 3, **o), 12, 3),
+    (lambda **o: DataLoader(Ends(), 1, **o), 12, 3),
+    (lambda **o: DataLoader(Ends(), 5, **o), 12, 0),
+    (lambda **o: DataLoader(Ends(), batch_sampler=[[0, 1], [2, 3], [4]], **o), 3, 1),  # batches
+    (lambda **o: DataLoader(Batches(), batch_size=None, **o), 3, 2),  # batches
+    (lambda **o: DataLoader(X, 4, sampler=Sampler(range(7), 9), **o), 9, 7),
+    (lambda **o: DataLoader(X, batch_sampler=Sampler([[0, 1], [2]], 3), **o), 3, 2),  # batches
+    (lambda **o: DataLoader(X, 5, collate_fn=drop, drop_last=True, **o), 10, 9),
+]
+
+
 @pytest.mark.parametrize(
-    ("loader", "promised", "got"),
+    ("loader", "promised", "got", "workers"),
     [
-        (lambda **o: DataLoader(Ends(), 3, **o), 12, 3),
-        (lambda **o: DataLoader(Ends(), 1, **o), 12, 3),
-        (lambda **o: DataLoader(Ends(), 5, **o), 12, 0),
-        (lambda **o: DataLoader(Ends(), batch_sampler=[[0, 1], [2, 3], [4]], **o), 3, 1),  # batches
-        (lambda **o: DataLoader(Batches(), batch_size=None, **o), 3, 2),  # batches
-        (lambda **o: DataLoader(X, 4, sampler=Sampler(range(8), 12), **o), 12, 8),
-        (lambda **o: DataLoader(X, 4, sampler=Sampler(range(12), 8), **o), 8, 12),
-        (lambda **o: DataLoader(X, 4, sampler=Sampler(range(7), 9), **o), 9, 7),
-        (lambda **o: DataLoader(X, batch_sampler=Sampler([[0, 1], [2]], 3), **o), 3, 2),  # batches
-        (lambda **o: DataLoader(X, 5, collate_fn=drop, **o), 12, 9),
-        (lambda **o: DataLoader(X, 5, collate_fn=drop, drop_last=True, **o), 10, 9),
+        *((*case, 0) for case in LOADERS + FURTHER_LOADERS),
+        *((*case, 2) for case in LOADERS),
+        *(pytest.param(*case, 2, marks=pytest.mark.slow) for case in FURTHER_LOADERS),
     ],
 )
 def test_loaders_that_break_their_promise(loader, promised, got, workers):
@@ -96,7 +104,7 @@ def test_direct_pools_that_break_their_promise():
 @pytest.mark.parametrize(
     ("yields", "says", "workers", "got"), [(9, 12, 0, 9), (15, 12, 0, 15), (9, 12, 1, 9), (12, 12, 2, 24)]
 )
-@pytest.mark.parametrize("size", [4, None])
+@pytest.mark.parametrize("size", [4, pytest.param(None, marks=pytest.mark.slow)])
 def test_flows_that_break_their_promise(yields, says, workers, got, size):
     loader = DataLoader(Flow(yields, says), size, num_workers=workers)
     if size is None:

@@ -91,3 +91,10 @@ def test_gradient_hooks_are_told_and_do_not_run():
     for engine, scores in before.items():
         assert torch.equal(saal_fast.score(model, x, engine=engine), scores)
     assert not ran
+
+
+def test_a_function_that_calls_it_may_be_compiled():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 3))
+    x = torch.randn(2, 1, 5, 5)
+    compiled = torch.compile(lambda x: saal_fast.explain(model, x).forward, backend="eager")
+    assert compiled(x) == saal_fast.explain(model, x).forward

@@ -40,6 +40,19 @@ class FrozenError(Exception):
 ERRORS = [OSError("image file is truncated"), BrokenError("a.jpg", "cut"), SlotsError(), FrozenError("a.jpg"), KeyError("a")]
 
 
+def few(one, other, cases, *further):
+    """Quickly every error by one case and one error by every case, slowly all errors by all."""
+    return [
+        pytest.param(error, *case, marks=() if error is ERRORS[0] or case == (one, other) else pytest.mark.slow)
+        for case in cases
+        for error in (*ERRORS, *further)
+    ]
+
+
+def named(value):
+    return type(value).__name__ if isinstance(value, Exception) else None
+
+
 class Images(Dataset):
     def __init__(self, error, at=7):
         self.error, self.at = error, at
@@ -68,9 +81,9 @@ def carried(error, sample):
         assert f"sample {sample} of the pool; the error's scores_so_far" in error.__notes__[-1]
 
 
-@pytest.mark.parametrize("error", ERRORS, ids=lambda e: type(e).__name__)
-@pytest.mark.parametrize("size", ["auto", 3])
-@pytest.mark.parametrize("at", [0, 7])
+@pytest.mark.parametrize(
+    ("error", "size", "at"), few("auto", 7, [(size, at) for size in ("auto", 3) for at in (0, 7)]), ids=named
+)
 def test_an_error_of_the_pool(error, size, at):
     for pool in (Images(error, at), Flow(Images(error, at)), DataLoader(Images(error, at), 1)):
         with pytest.raises(type(error)) as caught:
@@ -79,9 +92,8 @@ def test_an_error_of_the_pool(error, size, at):
         carried(error, at)
 
 
-@pytest.mark.parametrize(  # slowly but one: torch takes ten seconds to clear away the workers of a loader that failed
-    "error", [ERRORS[0], *(pytest.param(e, marks=pytest.mark.slow) for e in ERRORS[1:])], ids=lambda e: type(e).__name__
-)
+@pytest.mark.slow  # torch takes ten seconds to clear away the workers of a loader that failed
+@pytest.mark.parametrize("error", ERRORS, ids=named)
 def test_an_error_of_a_worker_keeps_its_class(error):
     with pytest.raises(type(error), match=f"Caught {type(error).__name__} in DataLoader worker") as caught:
         score(mlp(), DataLoader(Images(error), 5, num_workers=2))
@@ -117,9 +129,13 @@ class Picky(nn.Module):
         return self.body(x)
 
 
-@pytest.mark.parametrize("error", [*ERRORS, RuntimeError("mine")], ids=lambda e: type(e).__name__)
-@pytest.mark.parametrize("size", [1, 4, "auto"])
-@pytest.mark.parametrize("engine", ["auto", "reference"])
+@pytest.mark.parametrize(
+    ("error", "size", "engine"),
+    few(
+        "auto", "auto", [(size, engine) for size in (1, 4, "auto") for engine in ("auto", "reference")], RuntimeError("mine")
+    ),
+    ids=named,
+)
 def test_an_error_of_the_model_names_its_sample(error, size, engine):
     x = X.clone()
     x[9, 0] = 99

@@ -80,7 +80,8 @@ def test_an_alarm_at_any_moment_is_raised_as_it_came(engine, rings, alarm, caplo
     score(model, pool[:20], engine=engine)
 
     def on_and_on():
-        while True:
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
             score(model, pool, engine=engine, batch_size=8)
 
     rng = random.Random(0)
@@ -200,3 +201,91 @@ def test_a_pools_error_is_raised_as_it_came(error, caplog):
     with pytest.raises(error, match="sample 13"):
         score(mlp(), Fails(), batch_size=4)
     assert not caplog.records
+
+
+class Struck(nn.Module):
+    """Keeps biases in eval mode; a pass or a copy, the one whose number is `at`, is struck."""
+
+    def __init__(self, at, strike):
+        super().__init__()
+        self.body, self.bias, self.kept = mlp(), nn.Parameter(torch.randn(4)), {}
+        self.visits = Visits(at, strike)
+
+    def forward(self, x):
+        self.visits.visit()
+        if self.training:
+            return self.body(x + self.bias * 2)
+        if "bias" not in self.kept:
+            self.kept["bias"] = self.bias * 2
+        return self.body(x + self.kept["bias"])
+
+
+class Visits:
+    def __init__(self, at, strike):
+        self.at, self.strike, self.number = at, strike, 0
+
+    def visit(self):
+        self.number += 1
+        if self.number == self.at:
+            self.strike()
+
+    def __deepcopy__(self, memo):
+        self.visit()
+        return self
+
+
+class LateError(RuntimeError):
+    """Of a class that a model's own failures have as well."""
+
+
+def struck(strike):
+    """How many visits there are; at each, but in a call of its own, the strike must be raised as it came."""
+
+    def model(at):
+        torch.manual_seed(0)
+        model = Struck(at, strike).eval()
+        with torch.no_grad():
+            model(torch.zeros(1, 4))  # the first visit
+        return model
+
+    pool = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    whole = model(0)
+    score(whole, pool)
+    for at in range(2, whole.visits.number + 1):
+        one = model(at)
+        with pytest.raises(LateError, match="too late"):
+            score(one, pool)
+    return whole.visits.number
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_a_signal_at_any_pass_or_copy_is_raised_as_it_came(stays):
+    def ring(number, frame):
+        if not stays:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        raise LateError("too late")
+
+    def strike():
+        signal.signal(signal.SIGALRM, ring)
+        signal.raise_signal(signal.SIGALRM)
+
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        assert struck(strike) > 15
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_what_another_thread_throws_into_the_self_check_is_raised_as_it_came():
+    class ThrownError(Exception):
+        pass
+
+    def throw():
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(threading.get_ident()), ctypes.py_object(ThrownError))
+        for _ in range(1000):
+            pass
+
+    model = Struck(0, throw).eval()
+    model.visits.at = 1  # a copy for the self-check comes first
+    with pytest.raises(ThrownError):
+        score(model, torch.randn(5, 4))

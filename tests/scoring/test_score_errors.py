@@ -371,3 +371,8 @@ def test_a_pool_of_another_type_than_the_model(dtype, engine):
         TypeError, match=r"a pool of the model's type, torch.float32, got torch.(float64|int64): .* same dtype"
     ):
         score(mlp(), inputs().to(dtype), engine=engine)
+
+
+def test_a_device_without_values_is_refused():
+    with pytest.raises(ValueError, match="expected device to be one that computes, got meta"):
+        score(nn.Linear(2, 2), torch.zeros(1, 2), device="meta")

@@ -11,21 +11,34 @@ from torch import nn
 import saal_fast
 from saal_fast.experiments import networks
 
+NETWORKS = {
+    "two convolutions": lambda: nn.Sequential(
+        nn.Conv2d(1, 16, 3, 2),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(32, 10),
+    ),
+    "resnet18": lambda: networks.resnet18(10, channels=1, width=16),
+}
+
 
 def spearman(a, b):
     ranks = torch.stack([t.argsort().argsort().double() for t in (a, b)])
     return float(torch.corrcoef(ranks)[0, 1])
 
 
-@pytest.fixture(scope="module")
-def trained():
-    """A residual network on half of the digits, and the other half."""
+@pytest.fixture(scope="module", params=["two convolutions", pytest.param("resnet18", marks=pytest.mark.slow)])
+def trained(request):
+    """A network trained on half of the digits, and the other half."""
     digits = load_digits()
     x = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16
     y = torch.tensor(digits.target)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = networks.resnet18(10, channels=1, width=16)
+        model = NETWORKS[request.param]()
         optimizer = torch.optim.Adam(model.parameters(), 2e-3)
         for step in range(60):
             rows = torch.arange(step * 64, step * 64 + 64) % 900
@@ -62,7 +75,7 @@ def test_the_engines_agree_in_bf16(trained, engine):
         assert spearman(got, want) > 0.995
 
 
-def test_attention_and_linear_layers(trained):
+def test_attention_and_linear_layers():
     encoder = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
     model = nn.Sequential(encoder, nn.Flatten(), nn.Linear(64, 5)).eval()
     pool = torch.randn(8, 4, 16)

@@ -5,6 +5,7 @@ import gc
 import logging
 import math
 import random
+import re
 import signal
 import threading
 from dataclasses import replace
@@ -26,8 +27,8 @@ from saal_fast.engines.layers.linear import Linear
 from saal_fast.models import memory
 from saal_fast.scoring import ScoreOptions, score_pool
 from saal_fast.scoring.comparison import Comparison
+from saal_fast.scoring.known import _models
 from saal_fast.scoring.runner import Runner
-from saal_fast.scoring.verdicts import _known
 
 RULES = {
     "L2": {"rho": 0.3},
@@ -60,7 +61,7 @@ def checked(model, pool=None, **options):
 # --- models that are right ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)], ids=str)
 @pytest.mark.parametrize("name", models.NAMES)
 def test_no_alarm(name, dtype, caplog):
     case = models.build(name, dtype)
@@ -226,6 +227,14 @@ def test_warn_goes_on_and_says_it_once(caplog):
     assert len(caplog.records) == 1
 
 
+def test_what_warn_has_let_pass_is_raised_later():
+    model = mlp()
+    assert by(Wrong, model, check="warn").checked.startswith("differed")
+    with pytest.raises(SelfCheckError):
+        by(Wrong, model)
+    assert by(Wrong, model, check=False).checked is None
+
+
 def test_false_does_not_look(caplog):
     assert by(Wrong, check=False).checked is None
     assert not caplog.records
@@ -319,7 +328,86 @@ def test_numbers_of_two_functions():
         by(Plain)
 
 
+GENERATOR = np.random.default_rng(0)
+
+
+class FromAGlobal(nn.Module):
+    def forward(self, x):
+        return x * GENERATOR.random()
+
+
+class CountsInItsClass(nn.Module):
+    passes = [0]  # noqa: RUF012 - the state that is meant
+
+    def forward(self, x):
+        self.passes[0] += 1
+        return x * (1 + (0.618 * self.passes[0]) % 1)
+
+
+@pytest.mark.parametrize("layer", [FromAGlobal, CountsInItsClass])
+@pytest.mark.parametrize("engine", ["auto", "reference"])
+def test_two_passes_that_nothing_can_make_the_same(layer, engine):
+    CountsInItsClass.passes[0] = 0
+    with pytest.raises(SelfCheckError, match=r"both passes over sample 0 .*not in its modules' attributes"):
+        score(mlp(layer()), inputs(), engine=engine)
+    warned = score(mlp(layer()), inputs(), engine=engine, check="warn", details=True)
+    assert warned.checked.startswith("differed: expected both passes")
+
+
+class BothWays(nn.Module):
+    """Uses its biases as they are, and by what it has kept of them."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.biases, self.cache = mlp(), nn.Parameter(torch.randn(4)), {}
+
+    def forward(self, x):
+        if "all" not in self.cache:
+            self.cache["all"] = 0.2 * self.biases
+        return self.body(x) + self.biases + self.cache["all"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_difference_of_a_few_percent_that_is_no_rounding(dtype):
+    model = BothWays().to(dtype).eval()
+    with torch.no_grad():
+        model(inputs().to(dtype))
+    with pytest.raises(SelfCheckError, match="what it keeps was taken"):
+        score(model, inputs().to(dtype))
+
+
+class Scaled(nn.Module):
+    """A layer whose weight carries a number, as those of muP do."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(6))
+        self.weight.multiplier = 2.0
+
+    def forward(self, x):
+        return x * self.weight * getattr(self.weight, "multiplier", 1.0)
+
+
+def test_attributes_of_parameters():
+    with pytest.raises(SelfCheckError, match="attributes of Parameter objects"):
+        score(mlp(Scaled()), inputs())
+
+
 # --- what the check can't decide ------------------------------------------------------------------
+
+
+class OwnCopy(nn.Linear):
+    def __deepcopy__(self, memo):
+        return self
+
+
+@pytest.mark.parametrize("make", [lambda: OwnCopy(5, 4), lambda: mlp(OwnCopy(6, 6))], ids=["whole", "part"])
+def test_a_copy_that_shares_the_models_weights_is_not_moved(make):
+    model = make()
+    before = [p.detach().clone() for p in model.parameters()]
+    assert re.match("left out: SharedError: a copy of .* shares .*weight with it", checked(model))
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
 
 
 class Noisy(nn.Module):
@@ -556,10 +644,10 @@ def test_verdicts_go_with_their_model():
     model = mlp()
     checked(model)
     number = id(model)
-    assert number in _known
+    assert number in _models
     del model
     gc.collect()
-    assert number not in _known
+    assert number not in _models
 
 
 def test_an_alarm_is_raised_each_time():

@@ -11,8 +11,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+import saal_fast
 from saal_fast import explain, score
 from saal_fast.models import features
+from saal_fast.models.features import penultimate
 from saal_fast.models.state import disable_compiled
 
 
@@ -141,11 +143,12 @@ DRAWS = {
 }
 
 
-SLOW = [pytest.param(name, None, marks=pytest.mark.slow) for name in ("python", "numpy")]
+SLOW = [(name, None) for name in ("python", "numpy")] + [(name, 0) for name in DRAWS] + [("torch", 1e-4)]
 
 
 @pytest.mark.parametrize(
-    ("generator", "pause"), [("torch", None), *((name, pause) for name in DRAWS for pause in (0, 1e-4)), *SLOW]
+    ("generator", "pause"),
+    [("torch", None), ("python", 1e-4), ("numpy", 1e-4), *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)],
 )
 def test_what_another_thread_draws_does_not_come_twice(generator, pause):
     model, pool, drawn, done = network(), torch.randn(100, 4), [], threading.Event()
@@ -239,3 +242,24 @@ def test_training_the_model_meanwhile_is_an_error_that_says_so():
         score(model, pool, engine="reference")
     assert all(p.grad is None for p in parameters)
     assert all(module.training for module in model.modules())
+
+
+def test_hooks_on_a_models_layers_stay_in_their_threads_turn():
+    model, pool = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)), torch.randn(60, 4)
+    failed = []
+
+    def work(run):
+        try:
+            for _ in range(3):
+                run()
+        except Exception as error:
+            failed.append(error)
+
+    runs = [lambda: penultimate(model, pool, batch_size=5), lambda: saal_fast.score(model, pool, batch_size=5)] * 2
+    threads = [threading.Thread(target=work, args=(run,)) for run in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert not any(module._forward_hooks for module in model)

@@ -35,7 +35,8 @@ def backends_for(problem: Problem, *, fused: bool | None = None) -> Backends:
     that it replaces. Flat gradients serve anywhere: they cost a CPU what they save (ResNet-18's 41 vectors at a batch of 4:
     1.0 ms either way), and leave a tenth fewer operations to a captured trace.
 
-    Only `Classification` itself has its loss fused, no class that inherits from it; parameters of several types do not lie
+    Only `Classification` itself has its loss fused, no class that inherits from it, and not for a model whose backward pass
+    may not be linear, since the fused loss scales the gradient; parameters of several types do not lie
     end to end.
 
     Args:
@@ -47,6 +48,6 @@ def backends_for(problem: Problem, *, fused: bool | None = None) -> Backends:
     dtypes = {p.dtype for p in problem.params.values()}
     return Backends(
         fused_layers=(Conv, Rows) if fused else (Rows,),
-        fused_loss=fused and type(problem.task) is Classification,
+        fused_loss=fused and type(problem.task) is Classification and not problem.habits.own_backward,
         flat=len(dtypes) == 1,
     )

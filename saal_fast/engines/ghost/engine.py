@@ -15,26 +15,31 @@ step 3 adds every call's share. Rules that act element by element take tiles of 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
-from ...models.memory import nbytes
+from ..._utils.failures import struck_by
+from ..._utils.logs import log
+from ...models import memory
 from ...ops.flat import flatten_parameters
 from ...pools import Batch
 from ..backward import gradients_in_order
-from ..branches import by_branches
+from ..branches import Diverged, by_branches
+from ..findings import shapes_of
 from ..layers import Code, Names, SupportsTiles
 from ..problem import Problem, Result, finite, keep_loss_where_no_step
-from ..vmap import check_batches, over_samples
+from ..vmap import check_batches, over_samples, perturbed_output
 from .autograd import AutogradGradients, FlatGradients, SeparateGradients
 from .backends import Backends, backends_for
 from .factors import Factored, FusedGhost, GramGhost, LastProducts, MaterializedGradient, TiledGradient
 from .interceptors import ActivationRecorder, PerturbedForward, PlanError
 from .losses import LabelledLoss, labelled_loss, loss_under
 from .plan import Choice, Plan, PlannedCall, plan_for
+from .prefix import Prefix, PrefixError, Replay
 
 
 class FirstPass(NamedTuple):
@@ -47,6 +52,7 @@ class FirstPass(NamedTuple):
         inputs: each factored layer's input, in the order of the plan.
         grads: the scaled loss's gradient at each factored layer's output.
         autograd: its gradients by the parameters that autograd differentiates.
+        kept: see `Prefix`.
     """
 
     labelled: LabelledLoss
@@ -55,6 +61,20 @@ class FirstPass(NamedTuple):
     inputs: list[Tensor]
     grads: list[Tensor]
     autograd: dict[str, Tensor]
+    kept: list[Tensor]
+
+
+@contextmanager
+def failing_as_prefix(replay: Replay | None) -> Iterator[None]:
+    """Turns an error of a pass that takes outputs from the first one into a `PrefixError`."""
+    try:
+        yield
+    except (Diverged, PrefixError):
+        raise
+    except Exception as error:
+        if replay is None or not replay.prefix.calls or memory.exhausted(error):
+            raise
+        raise PrefixError(f"the second pass failed: {error}") from error
 
 
 class Ghost:
@@ -69,8 +89,10 @@ class Ghost:
     def __init__(self, problem: Problem, backends: Backends | None = None, choose: Choice | None = None) -> None:
         self.problem, self.choose = problem, choose
         self.backends = backends_for(problem) if backends is None else backends
-        self._plans: dict[Any, Plan] = {}
         self._weights: dict[tuple[str, ...], Tensor] = {}  # each plan's autograd parameters, end to end
+        habits = problem.habits
+        other_code = habits.stand_ins or habits.keeps or habits.differentiates or habits.own_backward
+        self._keeps_prefix = not other_code  # whether the second pass takes outputs from the first
 
     def __call__(self, batch: Batch) -> Result:
         """Scores a batch; see `Engine`."""
@@ -81,14 +103,24 @@ class Ghost:
         """Scores a batch whose samples take the same branches of the model's code."""
         plan = self.plan(batch)
         try:
-            return over_samples(lambda sample: self._one(plan, sample), batch)
+            return self._by_plan(plan, batch)
         except PlanError:  # an earlier batch of these shapes took another branch, or the model writes only under grad
-            self._plans.clear()
+            self.problem.findings.plans.pop((self.choose, shapes_of(batch)), None)
         careful = self.plan(batch).assume_inplace()
-        result = over_samples(lambda sample: self._one(careful, sample), batch)
+        result = self._by_plan(careful, batch)
         if plan in (self.plan(batch), plan.assume_inplace()):  # it took no other branch: further batches need the care too
-            self._plans[self._shapes(batch)] = careful
+            self.problem.findings.plans[self.choose, shapes_of(batch)] = careful
         return result
+
+    def _by_plan(self, plan: Plan, batch: Batch) -> Result:
+        try:
+            return over_samples(lambda sample: self._one(plan, sample), batch)
+        except PrefixError as error:
+            if struck_by(error) is not None:
+                raise
+            log.info("both passes run from the beginning: %s", error)
+            self._keeps_prefix = False
+        return over_samples(lambda sample: self._one(plan, sample), batch)
 
     def sample_bytes(self, example: Batch) -> int:
         plan, params = self.plan(example), self.problem.params
@@ -99,24 +131,23 @@ class Ghost:
                 groups, _, positions = call.layer.flatten_grad(torch.empty(call.shape, device="meta")).shape
                 numbers = 4 * groups * positions**2
                 gram_bytes = max(gram_bytes, numbers * params[call.weight].element_size())  # one call at a time
-        materialized = nbytes(call.operand(params[call.weight]) for call in plan.calls if call.mode == "materialized")
-        return gram_bytes + materialized + 4 * nbytes(params[name] for name in plan.autograd)
+        materialized = memory.nbytes(call.operand(params[call.weight]) for call in plan.calls if call.mode == "materialized")
+        return gram_bytes + materialized + 4 * memory.nbytes(params[name] for name in plan.autograd)
 
     def plan(self, batch: Batch) -> Plan:
         """What is factored for inputs of this shape; made from the batch's first sample, once a shape."""
-        shapes = self._shapes(batch)
-        if shapes not in self._plans:
-            self._plans[shapes] = plan_for(self.problem, batch.slice(0, 1), self.choose)
-        return self._plans[shapes]
-
-    def _shapes(self, batch: Batch) -> Any:
-        """What a plan is made for: the shapes of a sample's inputs."""
-        return tuple(t.shape[1:] if isinstance(t, Tensor) else None for t in tree_leaves((batch.args, batch.kwargs)))
+        findings, shapes = self.problem.findings, shapes_of(batch)
+        if (self.choose, shapes) not in findings.plans:
+            made = plan_for(self.problem, batch.slice(0, 1), self.choose)
+            findings.plans[self.choose, shapes], findings.activations[shapes] = made, made.activations
+        plan: Plan = findings.plans[self.choose, shapes]
+        return plan
 
     def _one(self, plan: Plan, sample: Batch) -> Result:
         problem, rule = self.problem, self.problem.rule
         params = {name: problem.params[name] for name in plan.autograd}
-        first = self._first_pass(plan, params, sample)
+        shared = self._shared(plan)
+        first, prefix = self._first_pass(plan, params, sample)
         formed = self._formed(params, first.autograd)
 
         unit, grads = self._unit(first, formed)
@@ -126,10 +157,14 @@ class Ghost:
         step = rule.scale(total)
 
         perturbed_params = formed.perturbed(step) if params else {}
-        with PerturbedForward(self._names(plan), factored, step):
-            output = problem.output({**self._shared(plan), **perturbed_params}, sample)
+        replay = None if prefix is None else Replay(prefix, [*shared.values(), *perturbed_params.values()])
         label, loss, _, scale = first.labelled
-        perturbed = loss_under(problem.task, output, label, self.backends.fused_loss)
+        with failing_as_prefix(replay):
+            with PerturbedForward(self._names(plan), factored, step, replay):
+                output = perturbed_output(problem, {**shared, **perturbed_params}, sample)
+            perturbed = loss_under(problem.task, output, label, self.backends.fused_loss)
+        if perturbed.is_meta:
+            raise PrefixError("code that is not seen used what the first pass had dropped")
         return Result(
             keep_loss_where_no_step(perturbed, loss, total * rule.rho),
             loss,
@@ -147,15 +182,22 @@ class Ghost:
         """The factored parameters, which the batch shares."""
         return {name: self.problem.params[name] for name in plan.factored}
 
-    def _first_pass(self, plan: Plan, params: dict[str, Tensor], sample: Batch) -> FirstPass:
+    def _first_pass(self, plan: Plan, params: dict[str, Tensor], sample: Batch) -> tuple[FirstPass, Prefix | None]:
         """Forward and backward pass of a sample; `params` are those that autograd differentiates."""
         problem, names, shared = self.problem, self._names(plan), self._shared(plan)
+        prefix: Prefix | None = None
 
         def run(params: dict[str, Tensor], zero: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
-            with ActivationRecorder(names, plan.calls, zero) as recorder, problem.watch_last_layer() as last:
+            nonlocal prefix
+            prefix = Prefix([*shared.values(), *params.values()]) if self._keeps_prefix else None
+            with problem.until_backward({**shared, **params}):
+                return passed(params, zero)
+
+        def passed(params: dict[str, Tensor], zero: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
+            with ActivationRecorder(names, plan.calls, zero, prefix) as recorder, problem.watch_last_layer() as last:
                 output = problem.output({**shared, **params}, sample)
             recorder.check_calls()
-            labelled = labelled_loss(problem.task, output, sample.labels, self.backends.fused_loss)
+            labelled = labelled_loss(problem, output, sample.labels, self.backends.fused_loss)
             points = [*params.values(), *recorder.taps]
             root = gradients_in_order(labelled.root + zero) if plan.batch_norm else labelled.root + zero
             found = torch.autograd.grad(root, points, allow_unused=True)  # frees what it has passed
@@ -164,15 +206,26 @@ class Ghost:
             embedding = last.gradient(output, labelled.label) if last else ()
             by_name = dict(zip(params, grads, strict=False))
             labelled = labelled._replace(root=zero)  # the graph behind it is gone
+            if prefix is not None:
+                prefix.finish()
             first = FirstPass(
-                labelled, finite(output, labelled.loss), embedding, recorder.inputs, grads[len(params) :], by_name
+                labelled,
+                finite(output, labelled.loss),
+                embedding,
+                recorder.inputs,
+                grads[len(params) :],
+                by_name,
+                prefix.kept if prefix is not None else [],
             )
             return zero, tuple(first)
 
         # vjp makes the parameters differentiable under vmap; its own backward pass would keep the graph, and a second one
         zero = next(iter(problem.params.values())).new_zeros(())
         made: Any = torch.func.vjp(run, params, zero, has_aux=True)
-        return FirstPass(*made[2])
+        first = FirstPass(*made[2])
+        if prefix is not None:
+            prefix.kept = first.kept
+        return first, prefix
 
     def _unit(self, first: FirstPass, formed: AutogradGradients) -> tuple[Tensor | float, list[Tensor]]:
         """By what gradients are divided before powers of them are summed, and the layers' gradients divided by it."""

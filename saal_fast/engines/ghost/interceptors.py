@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -10,6 +11,7 @@ from ..layers import CallInterceptor, LayerCall, Names, output_of
 from ..problem import EngineError
 from .factors import Factored
 from .plan import PlannedCall
+from .prefix import Prefix, Replay
 
 
 class PlanError(EngineError):
@@ -26,14 +28,19 @@ class ActivationRecorder(CallInterceptor):
         names: tells the factored weights.
         calls: the planned calls.
         zero: a 0-d zero that requires a gradient.
+        prefix: records what the second pass need not compute again; None for nothing.
     """
 
-    def __init__(self, names: Names, calls: Sequence[PlannedCall], zero: Tensor) -> None:
+    def __init__(self, names: Names, calls: Sequence[PlannedCall], zero: Tensor, prefix: Prefix | None = None) -> None:
         super().__init__(names)
-        self.calls, self.zero = calls, zero
+        self.calls, self.zero, self.prefix = calls, zero, prefix
         self.inputs: list[Tensor] = []
         self.taps: list[Tensor] = []
         self.versions: list[tuple[int, int]] = []
+
+    def around(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
+        """Runs the call."""
+        return run() if self.prefix is None else self.prefix.call(fn, args, kwargs, run)
 
     def at(self, name: str, call: LayerCall, run: Callable[[], Tensor]) -> Tensor:
         i, out = len(self.inputs), output_of(call, run)
@@ -66,11 +73,22 @@ class ActivationRecorder(CallInterceptor):
 
 
 class PerturbedForward(CallInterceptor):
-    """Gives each factored layer the output it has after the sample's own step."""
+    """Gives each factored layer the output it has after the sample's own step.
 
-    def __init__(self, names: Names, factored: Mapping[str, Factored], scale: Tensor) -> None:
+    Args:
+        names: tells the factored weights.
+        factored: the weights' gradients by their names.
+        scale: of the step.
+        replay: gives what the first pass has computed already; None for nothing.
+    """
+
+    def __init__(self, names: Names, factored: Mapping[str, Factored], scale: Tensor, replay: Replay | None = None) -> None:
         super().__init__(names)
-        self.factored, self.scale = factored, scale
+        self.factored, self.scale, self.replay = factored, scale, replay
+
+    def around(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
+        """Runs the call, unless it is recorded."""
+        return run() if self.replay is None else self.replay.call(fn, args, kwargs, run)
 
     def at(self, name: str, call: LayerCall, run: Callable[[], Tensor]) -> Tensor:
         return self.factored[name].output(call, run, self.scale)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...ops.cross_entropy import cross_entropy
 from ...tasks import Task, class_logits
-from ..problem import constant, loss_scale
+from ..problem import Problem, constant, loss_scale
 
 
 class LabelledLoss(NamedTuple):
@@ -27,11 +27,11 @@ class LabelledLoss(NamedTuple):
     scale: Tensor
 
 
-def labelled_loss(task: Task, output: Any, label: Any | None, fused: bool) -> LabelledLoss:
+def labelled_loss(problem: Problem, output: Any, label: Any | None, fused: bool) -> LabelledLoss:
     """Label and loss of a batch of one, and the root of its backward pass.
 
     Args:
-        task: pseudo-label and loss.
+        problem: what is scored.
         output: the model's.
         label: given; None for the pseudo-label.
         fused: whether one operation computes label, loss and slope (`Classification` only). The root then is `⟨z, dl/dz⟩`
@@ -41,9 +41,9 @@ def labelled_loss(task: Task, output: Any, label: Any | None, fused: bool) -> La
         z = class_logits(output)
         y, losses, slopes = cross_entropy(z.detach(), label)
         return LabelledLoss(y, losses[0], (z * slopes).sum(), loss_scale(losses[0]))
-    y = constant(task.pseudo_label(output)) if label is None else label
-    loss = task.loss(output, y)[0]
-    scale = loss_scale(loss)
+    y = constant(problem.task.pseudo_label(output)) if label is None else label
+    loss = problem.task.loss(output, y)[0]
+    scale = problem.loss_scale(loss)
     return LabelledLoss(y, loss, loss * scale, scale)
 
 

@@ -20,7 +20,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from ...models.memory import Meter
 from ...pools import Batch
+from ..functions import in_forward
 from ..habits import MemoryWatch
 from ..layers import CallInterceptor, Layer, LayerCall, Place, SupportsTiles
 from ..layers.views import VIEWS
@@ -74,12 +76,14 @@ class Plan:
         calls: the factored calls in the order of the forward pass.
         autograd: the names of the parameters left to autograd.
         batch_norm: whether torch's own batch norm runs, whose gradients must be in order (see `backward.py`).
+        activations: bytes that a forward pass of one sample allocates.
         factored: the names of all others.
     """
 
     calls: tuple[PlannedCall, ...]
     autograd: tuple[str, ...]
     batch_norm: bool = False
+    activations: int = field(default=0, compare=False)
     factored: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -107,7 +111,9 @@ class UsageRecorder(CallInterceptor):
 
     def __init__(self, weights: dict[str, Tensor]) -> None:
         super().__init__({id(p): name for name, p in weights.items()})
+        self.weights = weights  # they live as long as their names by `id` do
         self.watch = MemoryWatch(weights, self.met, views=False)
+        self.meter = Meter()
         self.own: set[str] = set()  # whose memory the call under way may read
         self.made: dict[int, tuple[str, Tensor]] = {}  # views of weights, by their `id`
         self.calls: list[Use] = []
@@ -131,6 +137,9 @@ class UsageRecorder(CallInterceptor):
         return out
 
     def at(self, name: str, call: LayerCall, run: Callable[[], Tensor]) -> Tensor:
+        if in_forward():  # of a function whose own backward pass gives the weight's gradient
+            self.untracked.add(name)
+            return run()
         bias = self.name_of(call.bias)
         self.own = {name} if bias is None else {name, bias}
         out = run()
@@ -166,9 +175,10 @@ def _is_view(t: Any, of: Tensor) -> bool:
 
 def record_usage(problem: Problem, sample: Batch) -> UsageRecorder:
     """What a forward pass over a batch of one does with the weights."""
-    recorder = UsageRecorder(problem.params)
-    with torch.no_grad(), recorder.watch, recorder:
-        problem.output(problem.params, sample)
+    params = problem.recorded()
+    recorder = UsageRecorder(params)
+    with torch.no_grad(), recorder.meter, recorder.watch, recorder:
+        problem.output(params, sample)
     return recorder
 
 
@@ -187,12 +197,13 @@ def plan_for(problem: Problem, sample: Batch, choose: Choice | None = None) -> P
     uses = recorder.uses()
     chosen = {name: choose(calls, problem.rule.linear) for name, calls in uses.items() if name not in recorder.untracked}
     chosen = {name: mode for name, mode in chosen.items() if mode != "autograd"}
-    calls = _planned_calls(problem, recorder, chosen)
+    calls = _planned_calls(recorder, chosen)
     factored = Plan(calls, ()).factored
-    return Plan(calls, tuple(n for n in problem.params if n not in factored), recorder.watch.batch_norm)
+    autograd = tuple(n for n in problem.params if n not in factored)
+    return Plan(calls, autograd, recorder.watch.batch_norm, recorder.meter.bytes)
 
 
-def _planned_calls(problem: Problem, recorder: UsageRecorder, chosen: dict[str, str]) -> tuple[PlannedCall, ...]:
+def _planned_calls(recorder: UsageRecorder, chosen: dict[str, str]) -> tuple[PlannedCall, ...]:
     """The calls of the weights with a mode."""
     parts = {name: parts_of(calls) or [] for name, calls in recorder.uses().items() if name in chosen}
     numbers = {id(use[0]): i for uses in parts.values() for i, part in enumerate(uses) for use in part}
@@ -202,7 +213,7 @@ def _planned_calls(problem: Problem, recorder: UsageRecorder, chosen: dict[str, 
         if name not in chosen:
             planned.append(None)
             continue
-        weight = problem.params[name]
+        weight = recorder.weights[name]
         part = numbers[id(call)] if len(parts[name]) > 1 else None
         view = None if call.weight is weight else View.of(call.weight, weight)
         planned.append(PlannedCall(name, None, call.layer, shape, chosen[name], out._version != version, part, view))

@@ -1,6 +1,19 @@
 """Which calls factor, and how: a file a layer family. Importing a family registers it."""
 
-from . import attention, batchnorm, bilinear, conv, embedding, layernorm, linear, pooling, product, recurrent, weightnorm
+from . import (
+    attention,
+    batchnorm,
+    bilinear,
+    conv,
+    embedding,
+    graph,
+    layernorm,
+    linear,
+    pooling,
+    product,
+    recurrent,
+    weightnorm,
+)
 from .base import (
     CallInterceptor,
     Code,
@@ -34,6 +47,7 @@ __all__ = [
     "bilinear",
     "conv",
     "embedding",
+    "graph",
     "layernorm",
     "linear",
     "output_of",

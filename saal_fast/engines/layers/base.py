@@ -249,6 +249,9 @@ class VmapReplacements(TorchFunctionMode):
     ) -> Any:
         """Runs the call."""
         kwargs = kwargs or {}
+        return self.around(fn, args, kwargs, lambda: self._run(fn, args, kwargs))
+
+    def _run(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if fn in QUESTIONS:
             return ask(fn, args[0])
         if fn in _DECOMPOSITIONS:
@@ -257,6 +260,10 @@ class VmapReplacements(TorchFunctionMode):
             if out is not NotImplemented:
                 return out
         return self.intercept(fn, args, kwargs, lambda: _REPLACEMENTS.get(fn, fn)(*args, **kwargs))
+
+    def around(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
+        """What the model gets from any call, also one that asks for values; `run` makes it."""
+        return run()
 
     def intercept(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
         """What the model gets from a call; `run` makes it."""

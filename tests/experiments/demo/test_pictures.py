@@ -3,6 +3,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 
+from saal_fast.experiments.demo import pictures
 from saal_fast.experiments.demo.pictures import MAX_SHOWN, draw_histogram, draw_picks
 from saal_fast.experiments.demo.report import Pick
 
@@ -16,7 +17,7 @@ def ink(path):
     return float((imread(path)[..., :3].min(axis=-1) < 0.97).mean())
 
 
-@pytest.mark.parametrize("count", [1, 3, 12])
+@pytest.mark.parametrize("count", [1, 3, pytest.param(12, marks=pytest.mark.slow)])
 def test_picks_are_drawn(tmp_path, count):
     black, white = torch.ones(count, 1, 8, 8), torch.zeros(count, 1, 8, 8)
     draw_picks(picks_of(count), black, tmp_path / "black.png")
@@ -25,9 +26,11 @@ def test_picks_are_drawn(tmp_path, count):
     assert ink(tmp_path / "black.png") > ink(tmp_path / "white.png") + 0.1  # and the images
 
 
-def test_grid_grows_with_the_picks(tmp_path):
+@pytest.mark.parametrize("most", [12, pytest.param(MAX_SHOWN, marks=pytest.mark.slow)])
+def test_grid_grows_with_the_picks(tmp_path, monkeypatch, most):
+    monkeypatch.setattr(pictures, "MAX_SHOWN", most)
     heights = []
-    for count in (5, MAX_SHOWN, MAX_SHOWN + 3):
+    for count in (5, most, most + 3):
         draw_picks(picks_of(count), torch.rand(count, 1, 8, 8), tmp_path / "picks.png")
         heights.append(imread(tmp_path / "picks.png").shape[0])
     assert heights[0] < heights[1] == heights[2]

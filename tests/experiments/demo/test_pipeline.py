@@ -75,7 +75,7 @@ def test_the_global_random_state_stays(demonstration):
     assert torch.is_grad_enabled()
 
 
-@pytest.mark.parametrize("diversity", [None, "kmeans++"])
+@pytest.mark.parametrize("diversity", [None, pytest.param("kmeans++", marks=pytest.mark.slow)])
 def test_picks_are_those_of_select(demonstration, partition, model, diversity):
     if diversity is not None and not has_core():
         pytest.skip("needs the C++ core")

@@ -32,8 +32,9 @@ def test_the_first_labels_are_the_same_for_all_strategies(digits, small, tmp_pat
     assert len(first) == 1
 
 
-def test_a_cell_cut_off_is_resumed_and_is_no_curve_before(digits, small, tmp_path, monkeypatch):
-    cell = Cell(small(), "saal", 0)
+@pytest.mark.parametrize("name", ["margin", pytest.param("saal", marks=pytest.mark.slow)])
+def test_a_cell_cut_off_is_resumed_and_is_no_curve_before(digits, small, tmp_path, monkeypatch, name):
+    cell = Cell(small(), name, 0)
     whole = run(cell, digits, tmp_path / "whole")
     write = store.Store.write
 
@@ -130,7 +131,12 @@ def test_the_cells_there_are_found(digits, small, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "error", [OSError(28, "No space left on device"), TypeError("odd"), ValueError("bad"), RuntimeError("odd")]
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        TypeError("odd"),
+        *(pytest.param(error, marks=pytest.mark.slow) for error in (ValueError("bad"), RuntimeError("odd"))),
+    ],
 )
 def test_a_cell_that_fails_stops_no_other(digits, small, tmp_path, monkeypatch, error):
     cells = [Cell(small(), "random", seed) for seed in (0, 1)]

@@ -71,6 +71,7 @@ def test_draw_only_runs_nothing(run, tmp_path):
     assert not (tmp_path / "saal-fast-results" / "digits").exists()
 
 
+@pytest.mark.slow  # quickly, it is drawn of settings in place of the presets
 def test_figure2(run, tmp_path):
     strategies = "random,entropy,ll4al,saal,saal-kmeans++"
     result = run("figure2", "--strategies", strategies, "--repeats", "1")
@@ -193,13 +194,13 @@ def test_a_bad_cell_stops_no_other(run, tmp_path, small):
 
 
 def test_all_cells_there_are_drawn_where_none_is_named(run, tmp_path):
-    for strategies, seeds in (("margin", "1"), ("random,saal-diff", "2")):
+    for strategies, seeds in (("margin", "1"), ("random,least-confidence", "2")):
         assert run("table1", "--strategies", strategies, "--seeds", seeds).exit_code == 0
     result = run("table1", "--draw-only")
     drawn = [[cell.strip() for cell in line.split("|")[1:5]] for line in result.stdout.splitlines()[4:]]
-    assert [(row[0], row[3]) for row in drawn] == [("random", "2"), ("margin", "1"), ("saal-diff", "2")]
-    one = run("table1", "--draw-only", "--strategies", "saal-diff,random", "--seeds", "1")
-    assert [line.split("|")[1].strip() for line in one.stdout.splitlines()[4:]] == ["saal-diff", "random"]
+    assert [(row[0], row[3]) for row in drawn] == [("random", "2"), ("margin", "1"), ("least-confidence", "2")]
+    one = run("table1", "--draw-only", "--strategies", "least-confidence,random", "--seeds", "1")
+    assert [line.split("|")[1].strip() for line in one.stdout.splitlines()[4:]] == ["least-confidence", "random"]
     assert "| 1 |" in one.stdout
     run(
         "figure6",
@@ -209,8 +210,8 @@ def test_all_cells_there_are_drawn_where_none_is_named(run, tmp_path):
         ("random", "0"),
         ("random", "1"),
         ("margin", "0"),
-        ("saal-diff", "0"),
-        ("saal-diff", "1"),
+        ("least-confidence", "0"),
+        ("least-confidence", "1"),
     }
 
 

@@ -1,0 +1,72 @@
+"""What calls have found of a model object, remembered for further calls under the same options."""
+
+from __future__ import annotations
+
+import weakref
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from ..engines import Problem
+from ..engines.findings import Findings
+from ..engines.habits import Habits
+from ..models.structure import structure_of
+from ..pools import Batch
+from .options import ScoreOptions
+
+MOST = 32
+"""Kinds of calls that are remembered for a model object."""
+
+
+@dataclass
+class Known:
+    """What is known of a model object as it is built now, for calls of one kind.
+
+    Attributes:
+        verdict: what came of the self-check; None before it.
+        habits: what `study` found, where it can be taken for granted in a further call.
+        findings: plans and memory.
+        probable: whether a classifier's output looks like probabilities.
+    """
+
+    verdict: str | None = None
+    habits: Habits | None = None
+    findings: Findings | None = None
+    probable: bool = False
+
+    def remember(self, problem: Problem, probable: bool) -> None:
+        """Takes over what a first look has found; what a pass keeps or draws must be looked for in every call."""
+        habits = problem.habits
+        if not (habits.keeps or habits.draws or habits.aliased):
+            self.habits, self.findings, self.probable = habits, problem.findings, probable
+
+    def studied(self, problem: Problem) -> Problem | None:
+        """The problem with what is known; None where it has to be studied."""
+        if self.habits is None or self.findings is None:
+            return None
+        return replace(problem, habits=self.habits, findings=self.findings)
+
+
+_models: dict[int, tuple[weakref.ref[nn.Module], OrderedDict[Any, Known]]] = {}
+"""By the model's id, since a module may be unhashable; an entry goes with its model."""
+
+
+def known_of(problem: Problem, options: ScoreOptions, example: Batch) -> Known:
+    """What is known of a problem's model for these options and this kind of input."""
+    model = problem.model
+    number = id(model)
+    entry = _models.get(number)
+    if entry is None or entry[0]() is not model:
+        entry = _models[number] = (weakref.ref(model, lambda _: _models.pop(number, None)), OrderedDict())
+    known = entry[1].setdefault(_key(problem, options, example), Known())
+    if len(entry[1]) > MOST:
+        entry[1].popitem(last=False)
+    return known
+
+
+def _key(problem: Problem, options: ScoreOptions, example: Batch) -> tuple[Any, ...]:
+    inputs = (tuple((t.ndim, t.dtype) for t in example.tensors), tuple(example.kwargs))
+    passes = (problem.rule, type(problem.task), problem.precision, problem.device, problem.embeddings)
+    return (options.engine, options.labels is None, passes, inputs, tuple(problem.params), structure_of(problem.model))
