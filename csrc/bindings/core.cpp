@@ -9,6 +9,8 @@ PYBIND11_MODULE(_core, m) {
     define_kmeans(m);
     define_diagonal_sums(m);
     define_tiles(m);
+    define_depthwise(m);
+    define_norms(m);
     define_uninterrupted(m);
     m.def("keep_freed_memory", &saal::keep_freed_memory, pybind11::arg("keep"),
           "Keeps freed memory for the next allocation, or gives it back to the system.");

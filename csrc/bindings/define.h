@@ -6,4 +6,6 @@
 void define_kmeans(pybind11::module_& m);
 void define_diagonal_sums(pybind11::module_& m);
 void define_tiles(pybind11::module_& m);
+void define_depthwise(pybind11::module_& m);
+void define_norms(pybind11::module_& m);
 void define_uninterrupted(pybind11::module_& m);

@@ -114,3 +114,56 @@ def winograd_conv(
     threads: int = 1,
     isa: str = "",
 ) -> None: ...
+def depthwise_fits(kernel_width: int) -> bool: ...
+def depthwise_apply(
+    x: NDArray[Any],
+    weight: NDArray[Any],
+    out: NDArray[Any],
+    stride: Sequence[int],
+    before: Sequence[int],
+    dilation: Sequence[int],
+    threads: int = 1,
+    isa: str = "",
+) -> None: ...
+def depthwise_gradient(
+    x: NDArray[Any],
+    g: NDArray[Any],
+    gradient: NDArray[Any],
+    stride: Sequence[int],
+    before: Sequence[int],
+    dilation: Sequence[int],
+    threads: int = 1,
+    isa: str = "",
+) -> None: ...
+def scale_shift_back(
+    x: NDArray[Any],
+    g: NDArray[Any],
+    scale: NDArray[Any],
+    gx: NDArray[Any],
+    sums: NDArray[Any],
+    last: bool,
+    threads: int = 1,
+    isa: str = "",
+) -> None: ...
+def layer_norm(
+    x: NDArray[Any],
+    weight: NDArray[Any],
+    bias: NDArray[Any],
+    eps: float,
+    y: NDArray[Any],
+    mean: NDArray[Any],
+    rstd: NDArray[Any],
+    threads: int = 1,
+    isa: str = "",
+) -> None: ...
+def layer_norm_back(
+    x: NDArray[Any],
+    g: NDArray[Any],
+    weight: NDArray[Any],
+    mean: NDArray[Any],
+    rstd: NDArray[Any],
+    gx: NDArray[Any],
+    sums: NDArray[Any],
+    threads: int = 1,
+    isa: str = "",
+) -> None: ...

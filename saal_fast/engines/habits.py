@@ -111,14 +111,15 @@ class MemoryWatch(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's
     Args:
         tensors: by name; several may share one storage.
         met: called with the names whose memory an operation reads.
+        views: whether making a view counts as reading.
 
     Attributes:
         batch_norm: whether torch's own batch norm has run.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], met: Callable[[set[str]], None]) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], met: Callable[[set[str]], None], *, views: bool = True) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # torch's own
-        self.met = met
+        self.met, self.views = met, views
         self.batch_norm = False
         self.spans: dict[int, list[tuple[int, int, str]]] = {}
         for name, t in tensors.items():
@@ -131,7 +132,7 @@ class MemoryWatch(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's
         """Runs the operation."""
         kwargs = kwargs or {}
         names = self.names(tree_leaves((args, kwargs)))
-        if names:
+        if names and (self.views or not func.is_view):
             self.met(names)
         self.batch_norm |= "batch_norm" in func.name()
         return func(*args, **kwargs)

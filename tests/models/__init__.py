@@ -3,7 +3,7 @@
 `build(name)` gives a `Case`; `NAMES` lists all. Every weight, bias and statistic is random, so that each of them matters.
 """
 
-from . import linear, convolutions, networks, attention, text, partial  # noqa: F401, I001 - each adds its cases, in this order
+from . import linear, products, convolutions, networks, attention, text, partial  # noqa: F401, I001 - each adds its cases, in this order
 from .cases import CASES, CLASSES, SAMPLES, Case, Function, build, factor_everything
 
 __all__ = ["CLASSES", "NAMES", "SAMPLES", "Case", "Function", "build", "factor_everything"]

@@ -34,6 +34,18 @@ def multihead_attention_across() -> Case:
 
 
 @case
+def multihead_attention_packed() -> Case:
+    """Queries of their own, then keys of their own: the packed weight is split, first in two parts, then in three."""
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        seen = self.first(x[:, :2], x, x, need_weights=False)[0]
+        return self.head((seen + self.second(seen + 0.5, seen - 0.5, seen)[0]).mean(1))
+
+    parts = {name: nn.MultiheadAttention(8, 2, batch_first=True) for name in ("first", "second")}
+    return Case(Function(forward, **parts, head=nn.Linear(8, CLASSES)), torch.randn(SAMPLES, 5, 8))
+
+
+@case
 def attention_with_masks() -> Case:
     def forward(self: Any, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).chunk(3, -1)

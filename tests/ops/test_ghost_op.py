@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import library
 from torch.func import vmap
 
-from saal_fast.ops.ghost import ghost_apply, ghost_norm, reference
+from saal_fast.ops.ghost import cpu, ghost_apply, ghost_norm, gram_linear, gram_norm, reference
 
 several = settings(max_examples=40, deadline=None)
 layers = st.one_of(linears(), convs())
@@ -78,3 +78,34 @@ def test_shapes_that_do_not_fit_are_told(drawn, wrong):
     with pytest.raises(ValueError, match=r"expected a \[N.*got a \[") as told:
         ghost_apply(*bad, drawn.window, True)
     assert str(list(bad[wrong].shape)) in str(told.value)
+
+
+@several
+@given(drawn=linears(), bias=st.booleans(), based=st.booleans(), of=st.sampled_from([cpu, reference, None]))
+def test_from_products_at_hand(drawn, bias, based, of):
+    drawn, norm_of, linear_of = drawn.double(), of.gram_norm if of else gram_norm, of.gram_linear if of else gram_linear
+    close(norm_of(drawn.a @ drawn.a.mT, drawn.g, bias), reference.norm(drawn.a, drawn.g, None, bias))
+    b = drawn.weight[:, 0].contiguous() if based else None
+    got = linear_of(drawn.x @ drawn.a.mT, drawn.g, drawn.x, drawn.scales, drawn.weight, b, bias)
+    base = torch.nn.functional.linear(drawn.x, drawn.weight, b)
+    close(got, reference.apply(drawn.a, drawn.g, drawn.x, drawn.scales, base, None, bias))
+
+
+def test_products_under_vmap_and_opcheck():
+    a, g, x, weight, scales = LINEAR.a, LINEAR.g, LINEAR.x, LINEAR.weight, LINEAR.scales
+    products, last = x @ a.mT, (weight, weight[:, 0].contiguous(), True)
+    library.opcheck(gram_norm, (a @ a.mT, g, True))
+    library.opcheck(gram_linear, (products, g, x, scales, *last))
+    made = vmap(lambda *t: gram_linear(*(each[None] for each in t), *last)[0])(products, g, x, scales)
+    torch.testing.assert_close(made, gram_linear(products, g, x, scales, *last))
+    torch.testing.assert_close(
+        vmap(lambda p, g: gram_norm(p[None], g[None], True)[0])(products[:, :3], g), gram_norm(products[:, :3], g, True)
+    )
+
+
+def test_products_that_do_not_fit_are_told():
+    with pytest.raises(ValueError, match=r"expected products \[N, T', T\].*got products \[2, 3, 4\]"):
+        gram_norm(LINEAR.a, LINEAR.g, True)
+    products = LINEAR.x @ LINEAR.a.mT
+    with pytest.raises(ValueError, match=r"weight \[4, 5\]"):
+        gram_linear(products, LINEAR.g, LINEAR.x, LINEAR.scales, LINEAR.weight.T.contiguous(), None, True)

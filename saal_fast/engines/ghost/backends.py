@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ...ops.common import triton
 from ...tasks import Classification
 from ..layers.conv import Conv
-from ..layers.linear import Linear
+from ..layers.rows import Rows
 from ..problem import Problem
 
 
@@ -47,7 +47,7 @@ def backends_for(problem: Problem, *, fused: bool | None = None) -> Backends:
         fused = problem.device.type == "cuda" and triton.available()
     dtypes = {p.dtype for p in problem.params.values()}
     return Backends(
-        fused_layers=(Conv, Linear) if fused else (Linear,),
+        fused_layers=(Conv, Rows) if fused else (Rows,),
         fused_loss=fused and type(problem.task) is Classification and not problem.habits.own_backward,
         flat=len(dtypes) == 1,
     )

@@ -30,12 +30,12 @@ from ...pools import Batch
 from ..backward import gradients_in_order
 from ..branches import by_branches
 from ..findings import shapes_of
-from ..layers import Code, SupportsTiles
+from ..layers import Code, Names, SupportsTiles
 from ..problem import Problem, Result, finite, keep_loss_where_no_step
 from ..vmap import check_batches, over_samples, perturbed_output
 from .autograd import AutogradGradients, FlatGradients, SeparateGradients
 from .backends import Backends, backends_for
-from .factors import Factored, FusedGhost, GramGhost, MaterializedGradient, TiledGradient
+from .factors import Factored, FusedGhost, GramGhost, LastProducts, MaterializedGradient, TiledGradient
 from .interceptors import ActivationRecorder, PerturbedForward, PlanError
 from .losses import LabelledLoss, labelled_loss, loss_under
 from .plan import Choice, Plan, PlannedCall, plan_for
@@ -129,7 +129,7 @@ class Ghost:
                 groups, _, positions = call.layer.flatten_grad(torch.empty(call.shape, device="meta")).shape
                 numbers = 4 * groups * positions**2
                 gram_bytes = max(gram_bytes, numbers * params[call.weight].element_size())  # one call at a time
-        materialized = memory.nbytes(params[call.weight] for call in plan.calls if call.mode == "materialized")
+        materialized = memory.nbytes(call.operand(params[call.weight]) for call in plan.calls if call.mode == "materialized")
         return gram_bytes + materialized + 4 * memory.nbytes(params[name] for name in plan.autograd)
 
     def plan(self, batch: Batch) -> Plan:
@@ -173,8 +173,8 @@ class Ghost:
             first.embedding,
         )
 
-    def _names(self, plan: Plan) -> dict[int, str]:
-        return {id(self.problem.params[call.weight]): call.weight for call in plan.calls}
+    def _names(self, plan: Plan) -> Names:
+        return {call.identity(self.problem.params[call.weight]): call.key for call in plan.calls}
 
     def _shared(self, plan: Plan) -> dict[str, Tensor]:
         """The factored parameters, which the batch shares."""
@@ -248,16 +248,18 @@ class Ghost:
         """The factored gradient of each weight, from the input and the output's gradient at each call."""
         uses: dict[str, list[tuple[PlannedCall, Tensor, Tensor]]] = defaultdict(list)
         for call, a, g in zip(plan.calls, inputs, grads, strict=True):
-            uses[call.weight].append((call, a, g))
+            uses[call.key].append((call, a, g))
         factored: dict[str, Factored] = {}
-        for name, of_weight in uses.items():
+        last = LastProducts()
+        for key, of_weight in uses.items():
             call, a, g = of_weight[0]
             if call.mode == "ghost":
                 factors = tuple(zip(*of_weight, strict=True))
                 fused = isinstance(call.layer, self.backends.fused_layers)
-                factored[name] = (FusedGhost.of(*factors) if fused else None) or GramGhost(*factors)
+                factored[key] = (FusedGhost.of(*factors, last) if fused else None) or GramGhost(*factors)
             else:
                 kind = TiledGradient if call.mode == "tiled" else MaterializedGradient
                 layer, code = cast(SupportsTiles, call.layer), cast(Code, self.problem.rule.code)  # as the plan has it
-                factored[name] = kind(layer, self.problem.params[name], a, g, code)
+                weight = layer.matrix(call.operand(self.problem.params[call.weight]))
+                factored[key] = kind(layer, weight, a, g, code)
         return factored

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from ..layers import Code, Layer, LayerCall, SupportsGhost, SupportsTiles, output_of
+from ..layers import Code, Layer, LayerCall, SupportsGhost, SupportsSharedProducts, SupportsTiles, output_of
 from .plan import PlannedCall
 
 
@@ -58,27 +58,59 @@ class _Use:
         return gram + 1 if self.bias else gram
 
 
-class FusedGhost:
-    """What `GramGhost` does, by one operation each for the norm and the step; on CUDA these store no Gram matrices."""
+class LastProducts:
+    """The products that were asked for last: layers of one input (queries, keys, values) follow each other."""
 
-    def __init__(self, layer: SupportsGhost, bias: bool, a: Tensor, g: Tensor) -> None:
-        self.layer, self.bias, self.a, self.g = layer, bias, a, g
+    def __init__(self) -> None:
+        self._last: tuple[type, Tensor, int, Tensor, Tensor] | None = None
+
+    def of(self, layer: SupportsSharedProducts, x: Tensor, a: Tensor) -> Tensor:
+        """`layer.products(x, a)`."""
+        last = self._last
+        if last is None or last[:1] != (type(layer),) or last[1] is not x or last[2] != x._version or last[3] is not a:
+            self._last = last = type(layer), x, x._version, a, layer.products(x, a)
+        return last[4]
+
+
+class FusedGhost:
+    """What `GramGhost` does, by one operation each for the norm and the step; on CUDA these store no Gram matrices.
+
+    Args:
+        layer: geometry.
+        bias: whether a bias shares the factors.
+        a: the input.
+        g: the gradient at the output.
+        input: the very tensor that the layer was given, where it was used once; else a.
+        last: shared by all weights of a sample.
+    """
+
+    def __init__(self, layer: SupportsGhost, bias: bool, a: Tensor, g: Tensor, input: Tensor, last: LastProducts) -> None:
+        self.layer, self.bias, self.a, self.g, self.input, self.last = layer, bias, a, g, input, last
 
     @classmethod
-    def of(cls, calls: Sequence[PlannedCall], inputs: Sequence[Tensor], grads: Sequence[Tensor]) -> FusedGhost | None:
+    def of(
+        cls, calls: Sequence[PlannedCall], inputs: Sequence[Tensor], grads: Sequence[Tensor], last: LastProducts
+    ) -> FusedGhost | None:
         """Of a weight's uses; None where the operations don't know such a layer, or such a set of uses."""
         layer = calls[0].layer
         if not isinstance(layer, SupportsGhost) or any(call.layer != layer for call in calls):
             return None
         joined = layer.join_uses(list(zip(inputs, grads, strict=True)))
-        return None if joined is None else cls(layer, calls[0].bias is not None, *joined)
+        if joined is None:
+            return None
+        return cls(layer, calls[0].bias is not None, *joined, inputs[0] if len(inputs) == 1 else joined[0], last)
 
     def total(self) -> Tensor:
         """`‖G Aᵀ‖²`."""
+        if isinstance(self.layer, SupportsSharedProducts) and self.layer.shares_products(self.a, self.g):
+            return self.layer.products_norm(self.last.of(self.layer, self.input, self.input), self.g, self.bias)
         return self.layer.ghost_norm(self.a, self.g, self.bias)
 
     def output(self, call: LayerCall, run: Callable[[], Tensor], scale: Tensor) -> Tensor:
         """`out + scale · G (Aᵀ X')`."""
+        if isinstance(self.layer, SupportsSharedProducts) and self.layer.shares_products(call.input, call.weight):
+            products = self.last.of(self.layer, call.input, self.input)
+            return self.layer.products_output(products, self.g, call, scale, self.bias)
         return self.layer.ghost_apply(self.a, self.g, call.input, scale, output_of(call, run), self.bias)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..layers import CallInterceptor, LayerCall, output_of
+from ..layers import CallInterceptor, LayerCall, Names, output_of
 from ..problem import EngineError
 from .factors import Factored
 from .plan import PlannedCall
@@ -25,15 +25,13 @@ class ActivationRecorder(CallInterceptor):
     would reach it.
 
     Args:
-        names: name of each factored weight by its `id`.
+        names: tells the factored weights.
         calls: the planned calls.
         zero: a 0-d zero that requires a gradient.
         prefix: records what the second pass need not compute again; None for nothing.
     """
 
-    def __init__(
-        self, names: dict[int, str], calls: Sequence[PlannedCall], zero: Tensor, prefix: Prefix | None = None
-    ) -> None:
+    def __init__(self, names: Names, calls: Sequence[PlannedCall], zero: Tensor, prefix: Prefix | None = None) -> None:
         super().__init__(names)
         self.calls, self.zero, self.prefix = calls, zero, prefix
         self.inputs: list[Tensor] = []
@@ -46,7 +44,7 @@ class ActivationRecorder(CallInterceptor):
 
     def at(self, name: str, call: LayerCall, run: Callable[[], Tensor]) -> Tensor:
         i, out = len(self.inputs), output_of(call, run)
-        if i == len(self.calls) or (self.calls[i].weight, self.calls[i].shape) != (name, out.shape):
+        if i == len(self.calls) or (self.calls[i].key, self.calls[i].shape) != (name, out.shape):
             raise PlanError(f"{name} was not used as in the pass of the plan")
         tap = out
         if self.calls[i].overwritten or not out.requires_grad:
@@ -78,15 +76,13 @@ class PerturbedForward(CallInterceptor):
     """Gives each factored layer the output it has after the sample's own step.
 
     Args:
-        names: name of each factored weight by its `id`.
+        names: tells the factored weights.
         factored: the weights' gradients by their names.
         scale: of the step.
         replay: gives what the first pass has computed already; None for nothing.
     """
 
-    def __init__(
-        self, names: dict[int, str], factored: Mapping[str, Factored], scale: Tensor, replay: Replay | None = None
-    ) -> None:
+    def __init__(self, names: Names, factored: Mapping[str, Factored], scale: Tensor, replay: Replay | None = None) -> None:
         super().__init__(names)
         self.factored, self.scale, self.replay = factored, scale, replay
 

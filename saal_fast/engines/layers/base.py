@@ -16,11 +16,13 @@ A layer family is one file: a frozen dataclass of its geometry, and a function t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
+import torch
 from torch import Tensor
+from torch._C import _functorch
 from torch.overrides import TorchFunctionMode
 
 from ..branches import QUESTIONS, ask
@@ -51,6 +53,13 @@ class Layer(Protocol):
         """Multiply-adds of `gram(x, x)` for `positions` = T."""
         ...
 
+    def matrix(self, weight: Tensor) -> Tensor:
+        """The weight that calls of this geometry are given, as it is where each of its numbers has its place in `G Aᵀ`.
+
+        Two calls with the same matrix have gradients that add up, however each is given the weight (`x @ W`, `W.T`).
+        """
+        ...
+
 
 @runtime_checkable
 class SupportsSharedWeight(Protocol):
@@ -73,6 +82,10 @@ class SupportsTiles(Layer, Protocol):
 
     def tiles(self, x: Tensor) -> bool:
         """Whether the fused operations know this geometry, for such an input."""
+        ...
+
+    def small(self, call: LayerCall) -> bool:
+        """Whether `materialize` forms the gradient without tiles, since it is so small."""
         ...
 
     def tile_norm(self, a: Tensor, g: Tensor, weight: Tensor, code: Code) -> Tensor:
@@ -117,6 +130,27 @@ class SupportsGhost(Layer, Protocol):
         ...
 
 
+@runtime_checkable
+class SupportsSharedProducts(Layer, Protocol):
+    """A layer whose norm and step are made of the products of its inputs' rows, which layers of one input share."""
+
+    def shares_products(self, *tensors: Tensor) -> bool:
+        """Whether that is the fastest way, for an input and what it is multiplied with."""
+        ...
+
+    def products(self, x: Tensor, a: Tensor) -> Tensor:
+        """`X'ᵀA` [groups, T', T] of two inputs."""
+        ...
+
+    def products_norm(self, products: Tensor, g: Tensor, bias: bool) -> Tensor:
+        """`‖G Aᵀ‖²` of a batch of one, from `products(a, a)`; 0-d."""
+        ...
+
+    def products_output(self, products: Tensor, g: Tensor, call: LayerCall, scale: Tensor, bias: bool) -> Tensor:
+        """The call's output after the step `scale · G Aᵀ`, from `products(call.input, a)`."""
+        ...
+
+
 @dataclass(frozen=True)
 class LayerCall:
     """One use of a weight: `fn(input, weight, bias)` with a layer's geometry."""
@@ -127,7 +161,37 @@ class LayerCall:
     bias: Tensor | None
 
 
-Reader = Callable[..., "LayerCall | None"]
+class Place(NamedTuple):
+    """Where in memory a tensor's numbers lie: how a view of a weight is recognised.
+
+    Attributes:
+        storage: identity of the memory.
+        offset: of the first number.
+        shape: sizes.
+        stride: strides.
+    """
+
+    storage: int
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    @classmethod
+    def of(cls, t: Tensor) -> Place | None:
+        """The place of a tensor, also under `torch.func`; None where samples have one of their own, or it has no memory."""
+        while _functorch.is_functorch_wrapped_tensor(t):
+            if _functorch.is_batchedtensor(t):
+                return None
+            t = _functorch.get_unwrapped(t)
+        if t.layout != torch.strided:
+            return None
+        return cls(t.untyped_storage()._cdata, t.storage_offset(), tuple(t.shape), t.stride())
+
+
+Names = Mapping[int | Place, str]
+"""The names of weights: by the `id` of a parameter, by the place of a view of one."""
+
+Reader = Callable[..., "LayerCall | Sequence[LayerCall] | None"]
 _LAYERS: dict[Any, Reader] = {}
 _REPLACEMENTS: dict[Any, Callable[..., Any]] = {}
 _DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {}
@@ -137,7 +201,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 def register_layer(*functions: Any) -> Callable[[F], F]:
     """Registers a function, of the very signature of these torch functions, that gives the `LayerCall` of a call to them.
 
-    It returns None for calls it cannot factor; autograd then differentiates their parameters.
+    Where either factor may be the weight it gives a call for each. It returns None, or none, for calls it cannot factor;
+    autograd then differentiates their parameters.
 
     Raises:
         ValueError: a function is registered already.
@@ -206,25 +271,42 @@ class VmapReplacements(TorchFunctionMode):
 
 
 class CallInterceptor(VmapReplacements):
-    """Intercepts every use of some weights, known by their identity; `at` says what happens there.
+    """Intercepts every use of some weights; `at` says what happens there.
 
     Args:
-        names: name of each weight by its `id`.
+        names: tells the weights, and views of them that layers use.
     """
 
-    def __init__(self, names: dict[int, str]) -> None:
+    def __init__(self, names: Names) -> None:
         super().__init__()
         self.names = names
+        self.views = any(isinstance(key, Place) for key in names)
+
+    def name_of(self, t: Any) -> str | None:
+        """The name of a weight, None for any other value."""
+        name = self.names.get(id(t))
+        if name is not None or not (self.views and isinstance(t, Tensor)):
+            return name
+        place = Place.of(t)
+        return None if place is None else self.names.get(place)
 
     def intercept(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
         """`at`, where the call is a registered layer's and its weight is one of `names`; else `elsewhere`."""
+        for call in self._calls(fn, args, kwargs):
+            name = self.name_of(call.weight)
+            if name is not None:
+                return self.at(name, call, run)
+        out = run()
+        self.elsewhere((args, kwargs), out)
+        return out
+
+    def _calls(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence[LayerCall]:
+        """What a call may be, by the layer registered for it; none where no weight is among its arguments."""
         reader = _LAYERS.get(fn)
-        call = None if reader is None else reader(*args, **kwargs)
-        if call is None or id(call.weight) not in self.names:
-            out = run()
-            self.elsewhere((args, kwargs), out)
-            return out
-        return self.at(self.names[id(call.weight)], call, run)
+        if reader is None or not any(self.name_of(t) is not None for t in _flat((*args, *kwargs.values()))):
+            return ()
+        calls = reader(*args, **kwargs)
+        return () if calls is None else (calls,) if isinstance(calls, LayerCall) else calls
 
     def at(self, name: str, call: LayerCall, run: Callable[[], Tensor]) -> Tensor:
         """What the model gets from one use of the weight `name`; `run` makes its output."""
@@ -232,3 +314,11 @@ class CallInterceptor(VmapReplacements):
 
     def elsewhere(self, inputs: Any, out: Any) -> None:
         """Meets a call that is no registered layer's, or whose weight is none of `names`."""
+
+
+def _flat(values: Iterable[Any]) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            yield from value
+        else:
+            yield value

@@ -14,8 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...ops import winograd
+from ...ops import depthwise, winograd
+from ...ops.common.elementwise import contribution, direction
 from ...ops.common.window import Window
+from ...ops.depthwise import depthwise_apply, depthwise_gradient
 from ...ops.diagonal_sums import diagonal_sums
 from ...ops.ghost import ghost_apply, ghost_norm
 from ...ops.materialized import apply_materialized, materialize_gradient
@@ -89,6 +91,10 @@ class Conv:
             return float(pixels**2 * x.shape[1] + positions**2 * kernel * self.groups)
         return float(positions**2 * x.shape[1] * kernel)
 
+    def matrix(self, weight: Tensor) -> Tensor:
+        """See `Layer`."""
+        return weight
+
     def shared(self, call: LayerCall) -> Tensor | None:
         """See `SupportsSharedWeight`."""
         if not (self._dense and call.input.shape[0] == 1 and winograd.is_faster(call.input, call.weight)):
@@ -108,6 +114,15 @@ class Conv:
     def tiles(self, x: Tensor) -> bool:
         return self.dims <= 2 and x.shape[0] == 1
 
+    def small(self, call: LayerCall) -> bool:
+        """See `SupportsTiles`."""
+        return self._depthwise(call.weight) and call.input.shape[0] == 1
+
+    def _depthwise(self, weight: Tensor) -> bool:
+        """Whether it is one of each channel, that the operations know."""
+        one_each = self.dims == 2 and self.groups == weight.shape[0] and weight.shape[1] == 1
+        return one_each and weight.device.type == "cpu" and depthwise.supports(Window.of(self._window))
+
     def tile_norm(self, a: Tensor, g: Tensor, weight: Tensor, code: Code) -> Tensor:
         a, g, weight = self._images(a), self._images(g), self._images(weight)
         total: Tensor = tile_norm(a, g, weight, self._window, *code)
@@ -119,12 +134,19 @@ class Conv:
         return out if self.dims == 2 else out.squeeze(2)
 
     def materialize(self, a: Tensor, g: Tensor, weight: Tensor, code: Code) -> tuple[Tensor, Tensor]:
+        if self._depthwise(weight):
+            gradient = depthwise_gradient(a, g.to(a.dtype), self._window).transpose(0, 1)
+            return contribution(gradient, weight, *code).sum(), gradient
         norm, gradient = materialize_gradient(*map(self._images, (a, g, weight)), self._window, *code)
         return norm[0], gradient
 
     def apply_materialized(self, gradient: Tensor, x: Tensor, weight: Tensor, scale: Tensor, code: Code) -> Tensor:
         x, weight = self._images(x), self._images(weight)
         x = _channels_last(x) if _is_large(x) else x
+        if self._depthwise(weight):
+            own = weight + scale * direction(gradient, weight, *code)
+            of_each: Tensor = depthwise_apply(x, own.to(x.dtype).transpose(0, 1), self._window)
+            return of_each
         out: Tensor = apply_materialized(gradient, x, weight, scale[None], self._window, *code)
         return out if self.dims == 2 else out.squeeze(2)
 

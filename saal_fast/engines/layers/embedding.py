@@ -42,6 +42,10 @@ class Embedding:
         """See `Layer`."""
         return float(positions**2)
 
+    def matrix(self, weight: Tensor) -> Tensor:
+        """See `Layer`."""
+        return weight
+
 
 @register_replacement(F.embedding)
 def dense(

@@ -1,7 +1,7 @@
 """Recurrent layers in plain operations: `vmap` has no rules for the fused ones.
 
-The input's projection is one linear layer over all steps, which factors. The state's has an input of its own at every step,
-and is left to autograd. Of packed sequences, those of one sample are known: they are the sequence without its padding.
+The input's projection is one linear layer over all steps, the state's one layer used at every step. Of packed sequences,
+those of one sample are known: they are the sequence without its padding.
 """
 
 from __future__ import annotations
@@ -68,10 +68,9 @@ def _run(
             state = tuple(s[i] for s in initial)
             steps = []
             for step in reversed(projected) if backwards else projected:
-                h = state[0] @ w_hh.T if b_hh is None else state[0] @ w_hh.T + b_hh
-                state = cell(step, h, state)
+                state = cell(step, F.linear(state[0], w_hh, b_hh), state)
                 if project is not None:
-                    state = (state[0] @ project.T, *state[1:])
+                    state = (F.linear(state[0], project), *state[1:])
                 steps.append(state[0])
             outputs.append(torch.stack(steps[::-1] if backwards else steps))
             last.append(state)
@@ -127,8 +126,7 @@ def _one_step(cell: Cell) -> Callable[..., Any]:
         input: Tensor, hx: Any, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None, b_hh: Tensor | None = None
     ) -> Any:
         state = (hx,) if isinstance(hx, Tensor) else tuple(hx)
-        x, h = input @ w_ih.T, state[0] @ w_hh.T
-        new = cell(x if b_ih is None else x + b_ih, h if b_hh is None else h + b_hh, state)
+        new = cell(F.linear(input, w_ih, b_ih), F.linear(state[0], w_hh, b_hh), state)
         return new if len(new) > 1 else new[0]
 
     return step

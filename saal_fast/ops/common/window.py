@@ -143,9 +143,13 @@ def output_shape(x: Tensor, outputs: int, window: Window) -> tuple[int, ...]:
 
 def empty_output(x: Tensor, outputs: int, window: Window, dtype: torch.dtype) -> Tensor:
     """Room for a layer's output at x; images are channels last where x is."""
-    images = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    order = torch.channels_last if images else torch.contiguous_format
+    order = torch.channels_last if is_channels_last(x) else torch.contiguous_format
     return torch.empty(output_shape(x, outputs, window), dtype=dtype, device=x.device, memory_format=order)
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether these are images with their channels side by side."""
+    return x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 def check_layer(

@@ -6,6 +6,7 @@ Convolutions take the reference: the engine gives them no place on a CPU.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..common.elementwise import working_dtype
@@ -39,6 +40,26 @@ def apply(
     g = g.to(products.dtype)
     out = products @ g if base is None else torch.baddbmm(base.to(products.dtype), products, g)
     return out.to(like.dtype)
+
+
+def gram_norm(products: Tensor, g: Tensor, bias: bool) -> Tensor:
+    """See the operator."""
+    reference.check_products(products, g, g)
+    gradients = _products(g, g)
+    norms = (products.flatten(1)[:, None] @ gradients.to(products.dtype).flatten(1)[..., None])[:, 0, 0]
+    return (norms + gradients.sum((1, 2)) if bias else norms).to(working_dtype(g))
+
+
+def gram_linear(
+    products: Tensor, g: Tensor, x: Tensor, scales: Tensor, weight: Tensor, bias: Tensor | None, with_bias: bool
+) -> Tensor:
+    """See the operator."""
+    reference.check_products(products, g, x, scales, weight)
+    if {t.dtype for t in (products, g, x, weight)} != {working_dtype(x)}:
+        return reference.gram_linear(products, g, x, scales, weight, bias, with_bias)
+    by = scales.to(products.dtype)[:, None, None]
+    scaled = torch.add(products, 1).mul_(by) if with_bias else products * by
+    return F.linear(x, weight, bias).baddbmm_(scaled, g)
 
 
 def _products(a: Tensor, b: Tensor) -> Tensor:

@@ -16,14 +16,14 @@ from saal_fast.engines import Problem
 from saal_fast.engines.ghost import Ghost
 from saal_fast.engines.ghost.backends import Backends, backends_for
 from saal_fast.engines.layers.conv import Conv
-from saal_fast.engines.layers.linear import Linear
+from saal_fast.engines.layers.rows import Rows
 from saal_fast.ops.common import triton
 from saal_fast.perturbation import L2
 from saal_fast.pools import Batch
 from saal_fast.tasks import Classification
 
-FLAT = Backends(fused_layers=(Linear,), fused_loss=False, flat=True)
-ALL = Backends(fused_layers=(Conv, Linear), fused_loss=True, flat=True)
+FLAT = Backends(fused_layers=(Rows,), fused_loss=False, flat=True)
+ALL = Backends(fused_layers=(Conv, Rows), fused_loss=True, flat=True)
 
 
 def problem(device="cuda", task=None, model=None):
@@ -76,8 +76,11 @@ def test_one_operation_each_for_loss_and_autograd_parameters(monkeypatch):
     )  # fmt: skip
     pool = torch.randn(5, 2, 8, 8)
     assert calls_of(monkeypatch, model, pool) == {
-        "ghost_norm": 3,
-        "ghost_apply": 3,
+        "ghost_norm": 2,
+        "gram_norm": 1,
+        "ghost_apply": 2,
+        "gram_linear": 1,
+        "scale_shift_back": 2,
         "cross_entropy": 2,
         "flat_norm": 1,
         "flat_step": 1,
@@ -87,7 +90,7 @@ def test_one_operation_each_for_loss_and_autograd_parameters(monkeypatch):
 def test_uses_of_a_linear_weight_are_joined(monkeypatch):
     """Three uses are nine pairs; end to end they are one use at three times the positions."""
     case = models.build("linear_used_twice")
-    assert calls_of(monkeypatch, case.model, case.pool)["ghost_norm"] == len(
+    assert calls_of(monkeypatch, case.model, case.pool)["gram_norm"] == len(
         [n for n, p in case.model.named_parameters() if p.ndim == 2]
     )
 
@@ -100,7 +103,7 @@ def test_what_the_operations_do_not_know_keeps_its_gram_matrices(monkeypatch):
         convolutions = [n for n, p in case.model.named_parameters() if p.ndim > 2]
         linear = [n for n, p in case.model.named_parameters() if p.ndim == 2]
         assert convolutions
-        assert called.get("ghost_norm", 0) == len(linear)
+        assert called.get("gram_norm", 0) == len(linear)
 
 
 def test_a_task_that_inherits_keeps_its_own_loss():

@@ -1,0 +1,55 @@
+"""What the operations compute, in plain PyTorch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..common.window import is_channels_last
+
+Three = tuple[Tensor, Tensor, Tensor]
+
+
+def scale_shift_back(x: Tensor, g: Tensor, scale: Tensor) -> Three:
+    """See the operator."""
+    check_channels(x, g, scale)
+    over = list(range(2, x.ndim))
+    gx = (g * scale.reshape(*scale.shape, *(1,) * len(over))).contiguous(memory_format=memory_format(x, g))
+    return gx, (g * x).sum(over) if over else g * x, g.sum(over) if over else g.clone()
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Three:
+    """See the operator."""
+    check_rows(x, x, weight, bias)
+    variance, mean = torch.var_mean(x, 2, correction=0)
+    rstd = (variance + eps).rsqrt()
+    y = (x - mean[..., None]) * rstd[..., None] * weight[:, None] + bias[:, None]
+    return y.contiguous(), mean, rstd
+
+
+def layer_norm_back(x: Tensor, g: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor) -> Three:
+    """See the operator."""
+    check_rows(x, g, weight)
+    normal, inner = (x - mean[..., None]) * rstd[..., None], g * weight[:, None]
+    level, slope = inner.mean(2, keepdim=True), (inner * normal).mean(2, keepdim=True)
+    return ((inner - level - normal * slope) * rstd[..., None]).contiguous(), (g * normal).sum(1), g.sum(1)
+
+
+def memory_format(x: Tensor, g: Tensor) -> torch.memory_format:
+    """How images lie in the result: channels last where x or g are."""
+    return torch.channels_last if is_channels_last(x) or is_channels_last(g) else torch.contiguous_format
+
+
+def check_channels(x: Tensor, g: Tensor, scale: Tensor) -> None:
+    """Raises where shapes don't fit each other."""
+    if x.ndim < 2 or x.shape != g.shape or scale.shape != x.shape[:2]:
+        raise ValueError(
+            f"expected x and g [N, C, *S], scale [N, C]; got {list(x.shape)}, {list(g.shape)}, {list(scale.shape)}"
+        )
+
+
+def check_rows(x: Tensor, g: Tensor, *of_samples: Tensor) -> None:
+    """Raises where shapes don't fit each other."""
+    if x.ndim != 3 or x.shape != g.shape or any(t.shape != (x.shape[0], x.shape[2]) for t in of_samples):
+        got = ", ".join(str(list(t.shape)) for t in (x, g, *of_samples))
+        raise ValueError(f"expected rows [N, T, D], weight and bias [N, D]; got {got}")

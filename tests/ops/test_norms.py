@@ -1,0 +1,148 @@
+"""Batch norm's and layer norm's passes with a sample's own scale against autograd, by every kernel."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import library
+from torch.func import vmap
+
+from saal_fast import _native
+from saal_fast.ops import norms
+from saal_fast.ops.norms import cpu, reference
+
+FLOAT64 = {"rtol": 1e-11, "atol": 1e-11}
+several = settings(max_examples=60, deadline=None)
+kernels = st.sampled_from([cpu, reference, norms])
+
+
+def drawn(*shape, dtype=torch.float64, seed=0):
+    return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+@several
+@given(
+    n=st.integers(1, 4),
+    channels=st.integers(1, 40),
+    size=st.lists(st.integers(1, 9), max_size=3),
+    last=st.booleans(),
+    of=kernels,
+)
+def test_scale_and_shift(n, channels, size, last, of):
+    x, g, scale = drawn(n, channels, *size), drawn(n, channels, *size, seed=1), drawn(n, channels, seed=2)
+    if last and len(size) == 2:
+        x = x.contiguous(memory_format=torch.channels_last)
+    at = [t.clone().requires_grad_() for t in (x, scale, torch.zeros_like(scale))]
+    over = (*scale.shape, *(1,) * len(size))
+    want = torch.autograd.grad(at[0] * at[1].view(over) + at[2].view(over), at, g)
+    for a, b in zip(of.scale_shift_back(x, g, scale), want, strict=True):
+        torch.testing.assert_close(a, b, **FLOAT64)
+
+
+@several
+@given(n=st.integers(1, 4), rows=st.integers(1, 9), width=st.integers(1, 70), of=kernels)
+def test_layer_norm(n, rows, width, of):
+    x, g, weight, bias = (
+        drawn(n, rows, width),
+        drawn(n, rows, width, seed=1),
+        drawn(n, width, seed=2),
+        drawn(n, width, seed=3),
+    )
+    y, mean, rstd = of.layer_norm(x, weight, bias, 1e-3)
+    grads = of.layer_norm_back(x, g, weight, mean, rstd)
+    for i in range(n):
+        at = [t[i].clone().requires_grad_() for t in (x, weight, bias)]
+        out = F.layer_norm(at[0], (width,), at[1], at[2], 1e-3)
+        torch.testing.assert_close(y[i], out, **FLOAT64)
+        for got, want in zip(grads, torch.autograd.grad(out, at, g[i]), strict=True):
+            torch.testing.assert_close(got[i], want, rtol=1e-9, atol=1e-9)
+
+
+def test_in_float32_as_near_as_torch():
+    x, g = drawn(3, 40, 96), drawn(3, 40, 96, seed=1)
+    weight, bias = drawn(3, 96, seed=2), drawn(3, 96, seed=3)
+    exact = norms.layer_norm(x, weight, bias, 1e-5)
+    single = norms.layer_norm(*(t.float() for t in (x, weight, bias)), 1e-5)
+    torch.testing.assert_close(single[0].double(), exact[0], rtol=1e-5, atol=1e-5)
+    want = norms.layer_norm_back(x, g, weight, *exact[1:])
+    got = norms.layer_norm_back(*(t.float() for t in (x, g, weight, *exact[1:])))
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-4)
+    images, slopes, scale = drawn(2, 24, 112, 112), drawn(2, 24, 112, 112, seed=1), drawn(2, 24, seed=2)
+    want = reference.scale_shift_back(images, slopes, scale)
+    for order in (torch.contiguous_format, torch.channels_last):
+        single = [t.float().contiguous(memory_format=order) for t in (images, slopes)]
+        for a, b in zip(norms.scale_shift_back(*single, scale.float()), want, strict=True):
+            torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=2e-4)
+
+
+def test_the_compiled_kernels_are_what_runs(monkeypatch):
+    for name in ("scale_shift_back", "layer_norm", "layer_norm_back"):
+        monkeypatch.setattr(reference, name, None)
+    x, scale = drawn(2, 3, 4), drawn(2, 3)
+    norms.scale_shift_back(x, x, scale)
+    y, mean, rstd = norms.layer_norm(x, drawn(2, 4), drawn(2, 4), 1e-5)
+    norms.layer_norm_back(x, y, drawn(2, 4), mean, rstd)
+
+
+@pytest.mark.parametrize("isa", _native.core().usable_isas())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_instruction_set_and_any_threads(isa, dtype):
+    core = _native.core()
+    x, g, scale, bias = (drawn(5, 37, 70, dtype=dtype, seed=i) for i in range(4))
+    found = []
+    for threads in (1, 2, 3):
+        made = [
+            torch.empty_like(x),
+            torch.empty(5, 2, 37, dtype=dtype),
+            torch.empty_like(x),
+            torch.empty(5, 37, dtype=dtype),
+        ]
+        made += [torch.empty(5, 37, dtype=dtype), torch.empty_like(x), torch.empty(5, 2, 70, dtype=dtype)]
+        arrays = [t.numpy() for t in made]
+        by, plus = scale[:, 0].contiguous().numpy(), bias[:, 1].contiguous().numpy()
+        of_channels = scale[:, :, 0].contiguous().numpy()
+        core.scale_shift_back(x.numpy(), g.numpy(), of_channels, *arrays[:2], False, threads, isa)
+        core.layer_norm(x.numpy(), by, plus, 1e-5, *arrays[2:5], threads, isa)
+        core.layer_norm_back(x.numpy(), g.numpy(), by, *arrays[3:5], *arrays[5:], threads, isa)
+        found.append(made)
+    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
+    close = {"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else FLOAT64
+    want = F.layer_norm(x, (70,), eps=1e-5) * scale[:, :1] + bias[:, 1:2]
+    torch.testing.assert_close(found[0][2], want, **close)
+    torch.testing.assert_close(found[0][1][:, 0], (g * x).sum(2), **close)
+
+
+def test_vmap_equals_a_loop():
+    x, g, weight = drawn(3, 1, 4, 6), drawn(3, 1, 4, 6, seed=1), drawn(6, seed=2)[None]
+    made = vmap(lambda x: norms.layer_norm(x, weight, weight, 1e-5))(x)
+    for i in range(3):
+        for a, b in zip(made, norms.layer_norm(x[i], weight, weight, 1e-5), strict=True):
+            torch.testing.assert_close(a[i], b)
+    back = vmap(norms.scale_shift_back)(x, g, x[..., 0])
+    for i in range(3):
+        for a, b in zip(back, norms.scale_shift_back(x[i], g[i], x[i, ..., 0]), strict=True):
+            torch.testing.assert_close(a[i], b)
+
+
+def test_opcheck():
+    x, weight = drawn(2, 3, 4), drawn(2, 4)
+    _, mean, rstd = norms.layer_norm(x, weight, weight, 1e-5)
+    library.opcheck(norms.layer_norm, (x, weight, weight, 1e-5))
+    library.opcheck(norms.layer_norm_back, (x, x, weight, mean, rstd))
+    library.opcheck(norms.scale_shift_back, (x, x, drawn(2, 3)))
+    images = drawn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
+    library.opcheck(norms.scale_shift_back, (images, images, drawn(2, 3)))
+
+
+def test_shapes_that_do_not_fit_are_told():
+    x = drawn(2, 3, 4)
+    with pytest.raises(ValueError, match=r"expected rows \[N, T, D\].*got \[2, 3, 4\]"):
+        norms.layer_norm(x, drawn(2, 3), drawn(2, 4), 1e-5)
+    with pytest.raises(ValueError, match=r"expected x and g \[N, C, \*S\].*got \[2, 3, 4\]"):
+        norms.scale_shift_back(x, x, drawn(2, 4))
+    with pytest.raises(ValueError, match="contiguous numbers"):
+        _native.core().layer_norm(*(t.numpy() for t in (x, drawn(2, 3), drawn(2, 4))), 1e-5, *(t.numpy() for t in (x, x, x)))
