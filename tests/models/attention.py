@@ -46,6 +46,34 @@ def multihead_attention_packed() -> Case:
 
 
 @case
+def attention_causal_with_shared_keys() -> Case:
+    """As a language model has it: each key is that of two queries' heads, each query sees what came before it."""
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        q, k, v = self.q(x).unflatten(2, (4, 2)), self.k(x).unflatten(2, (2, 2)), self.v(x).unflatten(2, (2, 2))
+        q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+        near = F.scaled_dot_product_attention(q[:, :2], k, v, is_causal=True)
+        all_heads = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.4, enable_gqa=True)
+        return self.head(torch.cat([near, all_heads], 1).transpose(1, 2).flatten(2)[:, -1])
+
+    parts = {"q": nn.Linear(8, 8), "k": nn.Linear(8, 4), "v": nn.Linear(8, 4), "head": nn.Linear(12, CLASSES)}
+    return Case(Function(forward, **parts), torch.randn(SAMPLES, 5, 8))
+
+
+@case
+def attention_with_learned_positions() -> Case:
+    """The mask that is added has parameters of its own."""
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        heads = x.unflatten(2, (2, 4)).transpose(1, 2)
+        out = F.scaled_dot_product_attention(heads, heads.sin(), heads, attn_mask=self.near[None])
+        return self.head(out.transpose(1, 2).flatten(2).mean(1))
+
+    near = nn.Parameter(torch.randn(2, 5, 5))
+    return Case(Function(forward, near=near, head=nn.Linear(8, CLASSES)), torch.randn(SAMPLES, 5, 8))
+
+
+@case
 def attention_with_masks() -> Case:
     def forward(self: Any, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).chunk(3, -1)

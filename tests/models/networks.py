@@ -49,6 +49,36 @@ def convnext() -> Case:
 
 
 @case
+def inverted_residual() -> Case:
+    """MobileNet's and EfficientNet's block: wide in its middle, where each channel is convolved, weighed and added to."""
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        h = self.deep(F.silu(self.wide(x)))
+        h = h * torch.sigmoid(self.excite(F.silu(self.squeeze(h.mean((2, 3), keepdim=True)))))
+        return self.head((self.narrow(h) + x[:, :, ::2, ::2]).mean((2, 3)))
+
+    normed = {
+        "wide": nn.Sequential(nn.Conv2d(4, 12, 1, bias=False), nn.BatchNorm2d(12)),
+        "deep": nn.Sequential(nn.Conv2d(12, 12, 5, 2, 2, groups=12, bias=False), nn.BatchNorm2d(12), nn.Hardswish()),
+        "narrow": nn.Sequential(nn.Conv2d(12, 4, 1, bias=False), nn.BatchNorm2d(4)),
+    }
+    weighed = {"squeeze": nn.Conv2d(12, 3, 1), "excite": nn.Conv2d(3, 12, 1)}
+    return Case(Function(forward, **normed, **weighed, head=nn.Linear(4, CLASSES)), images(4, 7, 6))
+
+
+@case
+def layer_norm_of_images() -> Case:
+    """Over channels that lie last, as ConvNeXt has it, over whole images, and without a bias."""
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        x = self.channels(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return self.head(self.vector(self.whole(x).tanh().mean((2, 3))))
+
+    norms = {"channels": nn.LayerNorm(4), "whole": nn.LayerNorm((4, 5, 3)), "vector": nn.LayerNorm(4, bias=False)}
+    return Case(Function(forward, **norms, head=nn.Linear(4, CLASSES)), images(4, 5, 3))
+
+
+@case
 def in_place() -> Case:
     def forward(self: Any, x: Tensor) -> Tensor:
         h = F.relu(self.first(x), inplace=True)

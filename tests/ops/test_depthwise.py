@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from drawn import LAYOUTS, laid_out
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import library
@@ -14,6 +15,9 @@ from saal_fast import _native
 from saal_fast.ops import depthwise
 from saal_fast.ops.common.window import Window
 from saal_fast.ops.depthwise import cpu, reference
+
+
+TOLERANCE = {torch.float64: {"rtol": 1e-11, "atol": 1e-11}, torch.float32: {"rtol": 1e-4, "atol": 1e-4}}
 
 
 def drawn(*shape, dtype=torch.float64, seed=0):
@@ -35,14 +39,14 @@ def layers(draw):
         for k, d, before, after in zip(kernel, dilation, padding[::2], padding[1::2], strict=True)
     ]
     size = [max(1, low) + draw(st.integers(0, 6)) for low in least]
-    order = draw(st.sampled_from([torch.contiguous_format, torch.channels_last]))
-    x = drawn(n, channels, *size).contiguous(memory_format=order)
-    return x, drawn(n, channels, *kernel, seed=1), Window(kernel, stride, padding, dilation, channels)
+    x = laid_out(drawn(n, channels, *size), draw(st.sampled_from(LAYOUTS)))
+    weight = laid_out(drawn(n, channels, *kernel, seed=1), draw(st.sampled_from(LAYOUTS)))
+    return x, weight, Window(kernel, stride, padding, dilation, channels)
 
 
 @settings(max_examples=150, deadline=None)
-@given(layers(), st.sampled_from([cpu, reference, None]))
-def test_equals_torch(drawn_layer, of):
+@given(layers(), st.sampled_from([cpu, reference, None]), st.sampled_from([torch.float64, torch.float32]))
+def test_equals_torch(drawn_layer, of, dtype):
     x, weight, window = drawn_layer
     run = (depthwise.depthwise_apply, depthwise.depthwise_gradient) if of is None else (of.apply, of.gradient)
     own = weight.clone().requires_grad_()
@@ -52,10 +56,13 @@ def test_equals_torch(drawn_layer, of):
             for i in range(len(x))
         ]
     )
-    torch.testing.assert_close(run[0](x, weight, window.to_list()), want, rtol=1e-11, atol=1e-11)
+    out = run[0](x.to(dtype), weight.to(dtype), window.to_list())
+    assert out.dtype == dtype
+    torch.testing.assert_close(out.double(), want, **TOLERANCE[dtype])
     g = drawn(*want.shape, seed=2)
     (gradient,) = torch.autograd.grad(want, own, g)
-    torch.testing.assert_close(run[1](x, g, window.to_list()), gradient, rtol=1e-11, atol=1e-11)
+    made = run[1](x.to(dtype), g.to(dtype), window.to_list())
+    torch.testing.assert_close(made.double(), gradient, **TOLERANCE[dtype])
 
 
 WINDOW = Window((3, 5), (2, 1), (1, 0, 2, 1), (1, 1), 19)
@@ -76,11 +83,10 @@ def test_every_instruction_set_and_any_threads(isa, dtype):
         outs.append((out, sums))
     assert all(torch.equal(a, b) for other in outs[1:] for a, b in zip(outs[0], other, strict=True))
     images, numbers = [t.double().permute(0, 3, 1, 2) for t in (x, g)], WINDOW.to_list()
-    close = {"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else {"rtol": 1e-11, "atol": 1e-11}
     want = reference.apply(images[0], weight.double().permute(0, 3, 1, 2), numbers)
-    torch.testing.assert_close(outs[0][0].double().permute(0, 3, 1, 2), want, **close)
+    torch.testing.assert_close(outs[0][0].double().permute(0, 3, 1, 2), want, **TOLERANCE[dtype])
     want = reference.gradient(*images, numbers)
-    torch.testing.assert_close(outs[0][1].double().permute(0, 3, 1, 2), want, **close)
+    torch.testing.assert_close(outs[0][1].double().permute(0, 3, 1, 2), want, **TOLERANCE[dtype])
 
 
 def test_the_compiled_kernels_are_what_runs(monkeypatch):

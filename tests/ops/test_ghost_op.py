@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from drawn import close, convs, layer_of, linears
+from drawn import close, convs, layer_of, linears, wide_dtypes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import library
@@ -81,14 +81,16 @@ def test_shapes_that_do_not_fit_are_told(drawn, wrong):
 
 
 @several
-@given(drawn=linears(), bias=st.booleans(), based=st.booleans(), of=st.sampled_from([cpu, reference, None]))
+@given(
+    drawn=linears(wide_dtypes), bias=st.booleans(), based=st.booleans(), of=st.sampled_from([cpu, reference, None])
+)
 def test_from_products_at_hand(drawn, bias, based, of):
-    drawn, norm_of, linear_of = drawn.double(), of.gram_norm if of else gram_norm, of.gram_linear if of else gram_linear
-    close(norm_of(drawn.a @ drawn.a.mT, drawn.g, bias), reference.norm(drawn.a, drawn.g, None, bias))
-    b = drawn.weight[:, 0].contiguous() if based else None
+    norm_of, linear_of = of.gram_norm if of else gram_norm, of.gram_linear if of else gram_linear
+    wide, b = drawn.double(), drawn.weight[:, 0].contiguous() if based else None
+    close(norm_of(drawn.a @ drawn.a.mT, drawn.g, bias), reference.norm(wide.a, wide.g, None, bias))
     got = linear_of(drawn.x @ drawn.a.mT, drawn.g, drawn.x, drawn.scales, drawn.weight, b, bias)
-    base = torch.nn.functional.linear(drawn.x, drawn.weight, b)
-    close(got, reference.apply(drawn.a, drawn.g, drawn.x, drawn.scales, base, None, bias))
+    base = torch.nn.functional.linear(wide.x, wide.weight, None if b is None else b.double())
+    close(got, reference.apply(wide.a, wide.g, wide.x, wide.scales, base, None, bias))
 
 
 def test_products_under_vmap_and_opcheck():

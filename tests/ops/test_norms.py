@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from drawn import LAYOUTS, laid_out
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import library
@@ -15,50 +16,74 @@ from saal_fast.ops import norms
 from saal_fast.ops.norms import cpu, reference
 
 FLOAT64 = {"rtol": 1e-11, "atol": 1e-11}
-several = settings(max_examples=60, deadline=None)
+TOLERANCE = {
+    torch.float64: FLOAT64,
+    torch.float32: {"rtol": 1e-4, "atol": 1e-4},
+    torch.bfloat16: {"rtol": 3e-2, "atol": 3e-2},
+    torch.float16: {"rtol": 4e-3, "atol": 4e-3},
+}
+several = settings(max_examples=100, deadline=None)
 kernels = st.sampled_from([cpu, reference, norms])
+types = st.sampled_from([torch.float64, torch.float32])
+
+
+layouts = st.sampled_from(LAYOUTS)
 
 
 def drawn(*shape, dtype=torch.float64, seed=0):
     return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
+def hold(got, want):
+    """To the tolerance of got's type."""
+    torch.testing.assert_close(got.to(want.dtype), want, **TOLERANCE[got.dtype])
+
+
 @several
 @given(
-    n=st.integers(1, 4),
+    n=st.integers(0, 4),
     channels=st.integers(1, 40),
     size=st.lists(st.integers(1, 9), max_size=3),
-    last=st.booleans(),
+    layout=st.tuples(layouts, layouts),
     of=kernels,
+    dtype=types,
 )
-def test_scale_and_shift(n, channels, size, last, of):
+def test_scale_and_shift(n, channels, size, layout, of, dtype):
     x, g, scale = drawn(n, channels, *size), drawn(n, channels, *size, seed=1), drawn(n, channels, seed=2)
-    if last and len(size) == 2:
-        x = x.contiguous(memory_format=torch.channels_last)
     at = [t.clone().requires_grad_() for t in (x, scale, torch.zeros_like(scale))]
     over = (*scale.shape, *(1,) * len(size))
     want = torch.autograd.grad(at[0] * at[1].view(over) + at[2].view(over), at, g)
-    for a, b in zip(of.scale_shift_back(x, g, scale), want, strict=True):
-        torch.testing.assert_close(a, b, **FLOAT64)
+    given = [laid_out(t.to(dtype), lies) for t, lies in zip((x, g, scale), (*layout, "plain"), strict=True)]
+    for a, b in zip(of.scale_shift_back(*given), want, strict=True):
+        assert a.dtype == dtype
+        hold(a, b)
 
 
 @several
-@given(n=st.integers(1, 4), rows=st.integers(1, 9), width=st.integers(1, 70), of=kernels)
-def test_layer_norm(n, rows, width, of):
+@given(
+    n=st.integers(0, 4),
+    rows=st.integers(0, 9),
+    width=st.integers(1, 70),
+    layout=st.tuples(layouts, layouts),
+    of=kernels,
+    dtype=types,
+)
+def test_layer_norm(n, rows, width, layout, of, dtype):
     x, g, weight, bias = (
         drawn(n, rows, width),
         drawn(n, rows, width, seed=1),
         drawn(n, width, seed=2),
         drawn(n, width, seed=3),
     )
-    y, mean, rstd = of.layer_norm(x, weight, bias, 1e-3)
-    grads = of.layer_norm_back(x, g, weight, mean, rstd)
+    given = [laid_out(t.to(dtype), lies) for t, lies in zip((x, g), layout, strict=True)]
+    y, mean, rstd = of.layer_norm(given[0], weight.to(dtype), bias.to(dtype), 1e-3)
+    grads = of.layer_norm_back(*given, weight.to(dtype), mean, rstd)
     for i in range(n):
         at = [t[i].clone().requires_grad_() for t in (x, weight, bias)]
         out = F.layer_norm(at[0], (width,), at[1], at[2], 1e-3)
-        torch.testing.assert_close(y[i], out, **FLOAT64)
+        hold(y[i], out)
         for got, want in zip(grads, torch.autograd.grad(out, at, g[i]), strict=True):
-            torch.testing.assert_close(got[i], want, rtol=1e-9, atol=1e-9)
+            hold(got[i], want) if dtype != torch.float64 else torch.testing.assert_close(got[i], want, rtol=1e-9, atol=1e-9)
 
 
 def test_in_float32_as_near_as_torch():
@@ -110,10 +135,9 @@ def test_every_instruction_set_and_any_threads(isa, dtype):
         core.layer_norm_back(x.numpy(), g.numpy(), by, *arrays[3:5], *arrays[5:], threads, isa)
         found.append(made)
     assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
-    close = {"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else FLOAT64
     want = F.layer_norm(x, (70,), eps=1e-5) * scale[:, :1] + bias[:, 1:2]
-    torch.testing.assert_close(found[0][2], want, **close)
-    torch.testing.assert_close(found[0][1][:, 0], (g * x).sum(2), **close)
+    torch.testing.assert_close(found[0][2], want, **TOLERANCE[dtype])
+    torch.testing.assert_close(found[0][1][:, 0], (g * x).sum(2), **TOLERANCE[dtype])
 
 
 def test_vmap_equals_a_loop():
@@ -146,3 +170,20 @@ def test_shapes_that_do_not_fit_are_told():
         norms.scale_shift_back(x, x, drawn(2, 4))
     with pytest.raises(ValueError, match="contiguous numbers"):
         _native.core().layer_norm(*(t.numpy() for t in (x, drawn(2, 3), drawn(2, 4))), 1e-5, *(t.numpy() for t in (x, x, x)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_takes_the_reference(dtype):
+    x, scale = drawn(2, 3, 40), drawn(2, 3)
+    made = norms.scale_shift_back(*(t.to(dtype) for t in (x, x, scale)))
+    for got, want in zip(made, reference.scale_shift_back(x, x, scale), strict=True):
+        assert got.dtype == dtype
+        torch.testing.assert_close(got.double() / 40, want / 40, **TOLERANCE[dtype])
+
+
+def test_results_share_no_memory_and_inputs_stay():
+    x, g, scale = drawn(2, 3, 4, 5), drawn(2, 3, 4, 5, seed=1), drawn(2, 3)
+    before = [t.clone() for t in (x, g, scale)]
+    made = norms.scale_shift_back(x, g, scale)
+    assert len({t.untyped_storage().data_ptr() for t in (x, g, scale, *made)}) == 6
+    assert all(torch.equal(a, b) for a, b in zip((x, g, scale), before, strict=True))

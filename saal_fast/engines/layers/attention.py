@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
 
 from ...ops.common.registration import fold
-from .base import register_decomposition, register_replacement
+from .base import register_decomposition, register_replacement, takes_tangents
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -41,6 +41,8 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # the gradients may be differentiated in their turn
+            return *_backward(grad, *ctx.saved_tensors[:4], ctx.causal, ctx.scale), None, None, None
         return *_AttentionBackward.apply(grad, *ctx.saved_tensors, ctx.causal, ctx.scale), None, None, None
 
     @staticmethod
@@ -74,11 +76,26 @@ class _AttentionBackward(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> None:
-        raise NotImplementedError("attention is differentiated once")
+        raise NotImplementedError("expected a pass back that records no graph: others run by `_backward`")
 
     @staticmethod
     def vmap(info: object, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
         return _folded(_AttentionBackward.apply, info, in_dims, args, mask=4)
+
+
+def _backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scale: float | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of `_Attention` by q, k and v in plain operations."""
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    scores = (q @ k.mT) * scale
+    if causal:
+        past = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
+        scores = scores.masked_fill(~past, -torch.inf)
+    shares = torch._safe_softmax(scores if mask is None else scores + mask, -1)
+    by_shares = grad @ v.mT
+    by_scores = shares * (by_shares - (by_shares * shares).sum(-1, keepdim=True)) * scale
+    return by_scores @ k, by_scores.mT @ q, shares.mT @ grad
 
 
 def _folded(
@@ -118,7 +135,7 @@ def _attention(
     fits = fits and query.shape[3] == key.shape[3] and not (dropout_p or (enable_gqa and query.shape[1] != key.shape[1]))
     if attn_mask is not None:
         fits = fits and attn_mask.ndim in (2, 4) and not (attn_mask.requires_grad or is_causal)
-    if not fits or query.device.type != "cpu" or 0 in query.shape or 0 in key.shape:
+    if not fits or query.device.type != "cpu" or 0 in query.shape or 0 in key.shape or takes_tangents():
         with sdpa_kernel(SDPBackend.MATH):
             return F.scaled_dot_product_attention(
                 query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa

@@ -241,6 +241,12 @@ def _register(registry: dict[Any, Any], kind: str, functions: tuple[Any, ...]) -
     return register
 
 
+def takes_tangents() -> bool:
+    """Whether derivatives are taken forwards (`torch.func.jvp`), which functions with a backward pass of their own lack."""
+    level: int = torch.autograd.forward_ad._current_level
+    return level >= 0
+
+
 class VmapReplacements(TorchFunctionMode):
     """Runs functions that `vmap` cannot run, or runs slowly, by their replacements and decompositions."""
 

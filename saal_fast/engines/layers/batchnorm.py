@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...ops.common.registration import fold
-from ...ops.norms import scale_shift_back
-from .base import register_replacement
+from ...ops.norms import reference, scale_shift_back
+from .base import register_replacement, takes_tangents
 
 
 @register_replacement(F.batch_norm)
@@ -37,7 +37,7 @@ def batch_norm(
     beta = -running_mean * alpha if bias is None else bias - running_mean * alpha
     channels = (-1, *(1,) * (input.ndim - 2))
     alpha, beta = alpha.to(input.dtype), beta.to(input.dtype)
-    if any(t.requires_grad for t in (input, alpha, beta)):
+    if any(t.requires_grad for t in (input, alpha, beta)) and not takes_tangents():
         out: Tensor = _ScaleShift.apply(input, alpha, beta)
         return out
     channels = (-1, *(1,) * (input.ndim - 2))
@@ -58,8 +58,9 @@ class _ScaleShift(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x, scale, g = (t.detach() for t in (*ctx.saved_tensors, g))  # engines differentiate once
-        gx, by_scale, by_shift = scale_shift_back(x, g, scale.expand(x.shape[:2]))
+        x, scale = ctx.saved_tensors
+        back = reference.scale_shift_back if torch.is_grad_enabled() else scale_shift_back  # may be differentiated again
+        gx, by_scale, by_shift = back(x, g, scale.expand(x.shape[:2]))
         return gx, by_scale.sum(0), by_shift.sum(0)
 
     @staticmethod

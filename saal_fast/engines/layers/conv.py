@@ -22,7 +22,7 @@ from ...ops.diagonal_sums import diagonal_sums
 from ...ops.ghost import ghost_apply, ghost_norm
 from ...ops.materialized import apply_materialized, materialize_gradient
 from ...ops.tiles import tile_apply, tile_norm
-from .base import Code, LayerCall, register_layer, register_replacement
+from .base import Code, LayerCall, register_layer, register_replacement, takes_tangents
 
 Pair = tuple[int, int]
 
@@ -97,7 +97,8 @@ class Conv:
 
     def shared(self, call: LayerCall) -> Tensor | None:
         """See `SupportsSharedWeight`."""
-        if not (self._dense and call.input.shape[0] == 1 and winograd.is_faster(call.input, call.weight)):
+        one = self._dense and call.input.shape[0] == 1 and not takes_tangents()
+        if not (one and winograd.is_faster(call.input, call.weight)):
             return None
         out = winograd.differentiable_conv(call.input, call.weight, [n for pair in self.padding for n in pair])
         return out if call.bias is None else self.add_bias(out, call.bias)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...ops.common.registration import fold
 from ...ops.ghost import gram_linear, gram_norm
-from .base import LayerCall, register_layer
+from .base import LayerCall, register_layer, takes_tangents
 from .rows import Rows
 
 
@@ -48,6 +48,7 @@ class Linear(Rows):
             call.bias is None
             or not _plain_on_cpu(call.input, call.weight)
             or math.prod(call.input.shape[:-1]) < MIN_POSITIONS
+            or takes_tangents()
         ):
             return None
         out: Tensor = _SharedLinear.apply(call.input, self.matrix(call.weight), call.bias)

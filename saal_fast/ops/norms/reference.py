@@ -21,8 +21,7 @@ def scale_shift_back(x: Tensor, g: Tensor, scale: Tensor) -> Three:
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Three:
     """See the operator."""
     check_rows(x, x, weight, bias)
-    variance, mean = torch.var_mean(x, 2, correction=0)
-    rstd = (variance + eps).rsqrt()
+    mean, rstd = row_statistics(x, eps)
     y = (x - mean[..., None]) * rstd[..., None] * weight[:, None] + bias[:, None]
     return y.contiguous(), mean, rstd
 
@@ -33,6 +32,12 @@ def layer_norm_back(x: Tensor, g: Tensor, weight: Tensor, mean: Tensor, rstd: Te
     normal, inner = (x - mean[..., None]) * rstd[..., None], g * weight[:, None]
     level, slope = inner.mean(2, keepdim=True), (inner * normal).mean(2, keepdim=True)
     return ((inner - level - normal * slope) * rstd[..., None]).contiguous(), (g * normal).sum(1), g.sum(1)
+
+
+def row_statistics(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Each row's mean and `1 / √(var + eps)` [N, T]."""
+    variance, mean = torch.var_mean(x, 2, correction=0)
+    return mean, (variance + eps).rsqrt()
 
 
 def memory_format(x: Tensor, g: Tensor) -> torch.memory_format:

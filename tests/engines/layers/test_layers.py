@@ -7,31 +7,14 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from layers_promises import CLOSE, FLOAT64, check_promises
 
 from saal_fast.engines.layers import CallInterceptor, LayerCall, register_decomposition, register_layer, register_replacement
 from saal_fast.engines.layers.conv import conv
 from saal_fast.engines.layers.embedding import embedding
-from saal_fast.engines.layers.linear import linear
+from saal_fast.engines.layers.linear import Linear, linear
 
-CLOSE = {"rtol": 1e-11, "atol": 1e-11}
-FLOAT64 = {"dtype": torch.float64}
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-
-
-def check_promises(call, out, other):
-    """Holds a call's layer to the protocol; `other` is a second input of the geometry."""
-    layer, a = call.layer, call.input
-    columns, rows = layer.unfold_input(a).to(out.dtype), layer.flatten_grad(out)
-    groups, outputs, positions = rows.shape
-    assert columns.shape[0] == groups
-    assert columns.shape[2] == positions
-    assert torch.equal(layer.unflatten_output(rows, out), out)
-    g = torch.randn_like(out)
-    assert torch.equal(layer.unflatten_output(layer.flatten_grad(g), out), g)
-    want = columns.mT @ layer.unfold_input(other).to(out.dtype)
-    torch.testing.assert_close(layer.gram(a, other).to(out.dtype), want, **CLOSE)
-    assert layer.gram_flops(a, positions) > 0
-    return columns, rows, groups, outputs
 
 
 @st.composite
@@ -87,6 +70,9 @@ def test_linear(leading, inputs, outputs):
     out = F.linear(a, weight)
     columns, rows, _, _ = check_promises(linear(a, weight), out, x)
     torch.testing.assert_close(weight @ columns, rows, **CLOSE)
+    transposed = LayerCall(Linear(transposed=True), a, weight.T, None)
+    columns, rows, _, _ = check_promises(transposed, out, x)
+    torch.testing.assert_close(transposed.layer.matrix(weight.T) @ columns, rows, **CLOSE)
 
 
 @settings(max_examples=40, deadline=None)
