@@ -1,6 +1,6 @@
 """Fused operations, a folder each.
 
-`__init__` defines the operators, `reference` says what they compute, `cpu` and `triton` hold their kernels. Where a device has
-none (on CUDA: `depthwise`, `diagonal_sums`, `materialized`, `norms`, `winograd`, and of `ghost` the two from products at hand),
-the reference runs.
+`__init__` defines the operators, `reference` says what they compute, `cpu` and `triton` hold their kernels. Without a kernel
+for its device an operation runs by its reference: on CUDA those of `depthwise`, `diagonal_sums`, `materialized`, `norms` and
+`winograd`, and `gram_norm` and `gram_linear` of `ghost`.
 """

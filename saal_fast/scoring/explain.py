@@ -14,7 +14,8 @@ from typing_extensions import Unpack
 from .._utils.eager import outside_compile
 from ..engines import Problem
 from ..engines.as_written import as_written
-from ..engines.ghost.plan import Plan, UsageRecorder, Use, mode_costs, plan_for, record_usage
+from ..engines.ghost.parts import Use
+from ..engines.ghost.plan import Plan, UsageRecorder, mode_costs, plan_for, record_usage
 from ..models.ambient import own_precision
 from ..models.state import preserve_state
 from ..pools import Batch, Stream

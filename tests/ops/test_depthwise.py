@@ -16,7 +16,6 @@ from saal_fast.ops import depthwise
 from saal_fast.ops.common.window import Window
 from saal_fast.ops.depthwise import cpu, reference
 
-
 TOLERANCE = {torch.float64: {"rtol": 1e-11, "atol": 1e-11}, torch.float32: {"rtol": 1e-4, "atol": 1e-4}}
 
 

@@ -81,9 +81,7 @@ def test_shapes_that_do_not_fit_are_told(drawn, wrong):
 
 
 @several
-@given(
-    drawn=linears(wide_dtypes), bias=st.booleans(), based=st.booleans(), of=st.sampled_from([cpu, reference, None])
-)
+@given(drawn=linears(wide_dtypes), bias=st.booleans(), based=st.booleans(), of=st.sampled_from([cpu, reference, None]))
 def test_from_products_at_hand(drawn, bias, based, of):
     norm_of, linear_of = of.gram_norm if of else gram_norm, of.gram_linear if of else gram_linear
     wide, b = drawn.double(), drawn.weight[:, 0].contiguous() if based else None

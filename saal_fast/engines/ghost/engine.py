@@ -256,7 +256,7 @@ class Ghost:
             if call.mode == "ghost":
                 factors = tuple(zip(*of_weight, strict=True))
                 fused = isinstance(call.layer, self.backends.fused_layers)
-                factored[key] = (FusedGhost.of(*factors, last) if fused else None) or GramGhost(*factors)
+                factored[key] = (FusedGhost.of(*factors, last=last) if fused else None) or GramGhost(*factors)
             else:
                 kind = TiledGradient if call.mode == "tiled" else MaterializedGradient
                 layer, code = cast(SupportsTiles, call.layer), cast(Code, self.problem.rule.code)  # as the plan has it

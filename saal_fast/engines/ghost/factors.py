@@ -89,7 +89,7 @@ class FusedGhost:
 
     @classmethod
     def of(
-        cls, calls: Sequence[PlannedCall], inputs: Sequence[Tensor], grads: Sequence[Tensor], last: LastProducts
+        cls, calls: Sequence[PlannedCall], inputs: Sequence[Tensor], grads: Sequence[Tensor], *, last: LastProducts
     ) -> FusedGhost | None:
         """Of a weight's uses; None where the operations don't know such a layer, or such a set of uses."""
         layer = calls[0].layer

@@ -35,7 +35,7 @@ class View(NamedTuple):
     @classmethod
     def of(cls, t: Tensor, parameter: Tensor) -> View:
         """The view of the parameter that a tensor is."""
-        return cls(t.storage_offset() - parameter.storage_offset(), tuple(t.shape), t.stride())
+        return cls(int(t.storage_offset() - parameter.storage_offset()), tuple(t.shape), t.stride())
 
     def within(self, parameter: Tensor) -> Tensor:
         """The view of this parameter, or of another like it."""
@@ -44,7 +44,7 @@ class View(NamedTuple):
     def place(self, parameter: Tensor) -> Place:
         """The place of `within(parameter)`."""
         storage = parameter.untyped_storage()._cdata
-        return Place(storage, parameter.storage_offset() + self.offset, self.shape, self.stride)
+        return Place(storage, int(parameter.storage_offset()) + self.offset, self.shape, self.stride)
 
 
 def parts_of(uses: Sequence[Use]) -> list[list[Use]] | None:
@@ -81,4 +81,5 @@ def are_disjoint(views: Sequence[Tensor]) -> bool:
 def _span(t: Tensor) -> tuple[int, int]:
     """Offsets of a tensor's first and last number."""
     reach = sum((n - 1) * s for n, s in zip(t.shape, t.stride(), strict=True))
-    return t.storage_offset(), t.storage_offset() + reach
+    first = int(t.storage_offset())
+    return first, first + reach

@@ -40,9 +40,12 @@ class _Attention(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return (None,) * 6
         if torch.is_grad_enabled():  # the gradients may be differentiated in their turn
-            return *_backward(grad, *ctx.saved_tensors[:4], ctx.causal, ctx.scale), None, None, None
+            q, k, v, mask, *_ = ctx.saved_tensors
+            return *_backward(grad, q, k, v, mask, ctx.causal, ctx.scale), None, None, None
         return *_AttentionBackward.apply(grad, *ctx.saved_tensors, ctx.causal, ctx.scale), None, None, None
 
     @staticmethod

@@ -185,7 +185,7 @@ class Place(NamedTuple):
             t = _functorch.get_unwrapped(t)
         if t.layout != torch.strided:
             return None
-        return cls(t.untyped_storage()._cdata, t.storage_offset(), tuple(t.shape), t.stride())
+        return cls(t.untyped_storage()._cdata, int(t.storage_offset()), tuple(t.shape), t.stride())
 
 
 Names = Mapping[int | Place, str]

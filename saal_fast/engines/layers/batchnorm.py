@@ -59,7 +59,8 @@ class _ScaleShift(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, scale = ctx.saved_tensors
-        back = reference.scale_shift_back if torch.is_grad_enabled() else scale_shift_back  # may be differentiated again
+        again = torch.is_grad_enabled()  # the gradients may be differentiated in their turn
+        back = reference.scale_shift_gradients if again else scale_shift_back
         gx, by_scale, by_shift = back(x, g, scale.expand(x.shape[:2]))
         return gx, by_scale.sum(0), by_shift.sum(0)
 

@@ -59,8 +59,8 @@ class Bilinear:
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`F.bilinear` by a product of matrices and one of each position."""
     outputs, width, _ = weight.shape
-    of_second = F.linear(input2, weight.flatten(0, 1)).unflatten(-1, (outputs, width))
-    out = (of_second @ input1[..., None]).squeeze(-1)
+    of_second = F.linear(input2, weight.flatten(0, 1)).reshape(*input2.shape[:-1], outputs, width)
+    out: Tensor = (of_second @ input1[..., None]).squeeze(-1)
     return out if bias is None else out + bias
 
 

@@ -16,8 +16,10 @@ from .base import Code, LayerCall
 class Rows:
     """A layer's geometry by how its tensors lie as rows. The operations take the groups for samples."""
 
-    grouped = False
-    """Whether there may be more than one group; tiles know one."""
+    @property
+    def grouped(self) -> bool:
+        """Whether there may be more than one group; tiles know one."""
+        return False
 
     def inputs(self, x: Tensor) -> Tensor:
         """The input as rows [groups, T, D]."""

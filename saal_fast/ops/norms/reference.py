@@ -13,9 +13,8 @@ Three = tuple[Tensor, Tensor, Tensor]
 def scale_shift_back(x: Tensor, g: Tensor, scale: Tensor) -> Three:
     """See the operator."""
     check_channels(x, g, scale)
-    over = list(range(2, x.ndim))
-    gx = (g * scale.reshape(*scale.shape, *(1,) * len(over))).contiguous(memory_format=memory_format(x, g))
-    return gx, (g * x).sum(over) if over else g * x, g.sum(over) if over else g.clone()
+    gx, by_scale, by_shift = scale_shift_gradients(x, g, scale)
+    return gx.contiguous(memory_format=memory_format(x, g)), by_scale, by_shift
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Three:
@@ -32,6 +31,13 @@ def layer_norm_back(x: Tensor, g: Tensor, weight: Tensor, mean: Tensor, rstd: Te
     normal, inner = (x - mean[..., None]) * rstd[..., None], g * weight[:, None]
     level, slope = inner.mean(2, keepdim=True), (inner * normal).mean(2, keepdim=True)
     return ((inner - level - normal * slope) * rstd[..., None]).contiguous(), (g * normal).sum(1), g.sum(1)
+
+
+def scale_shift_gradients(x: Tensor, g: Tensor, scale: Tensor) -> Three:
+    """As `scale_shift_back`, however the gradient by x lies; differentiable, and under `vmap` too."""
+    over = list(range(2, x.ndim))
+    gx = g * scale.reshape(*scale.shape, *(1,) * len(over))
+    return gx, (g * x).sum(over) if over else g * x, g.sum(over) if over else g.clone()
 
 
 def row_statistics(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:

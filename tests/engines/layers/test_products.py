@@ -1,4 +1,4 @@
-"""Products with a parameter by `matmul`, `einsum`, `tensordot` and `bilinear`: their geometries hold what `Layer` promises."""
+"""Products with a parameter by `matmul`, `einsum`, `tensordot` and `bilinear`: what their geometries promise."""
 
 from __future__ import annotations
 
@@ -122,9 +122,9 @@ def test_products_that_are_added_to(name, beta, alpha):
     }[name]
     want = first @ second
     inputs = [torch.randn_like(want)] + ([torch.randn(5, **FLOAT64)] if name != "addmv" else [])
-    for given in inputs:
+    for base in inputs:
         with VmapReplacements():
-            got = getattr(torch, name)(given, first, second, beta=beta, alpha=alpha)
-            method = getattr(given, name)(first, second, beta=beta, alpha=alpha)
+            got = getattr(torch, name)(base, first, second, beta=beta, alpha=alpha)
+            method = getattr(base, name)(first, second, beta=beta, alpha=alpha)
         for made in (got, method):
-            torch.testing.assert_close(made, beta * given + alpha * want, **CLOSE)
+            torch.testing.assert_close(made, beta * base + alpha * want, **CLOSE)
