@@ -25,6 +25,11 @@ def _product(use: Callable[[Any, Tensor], Tensor], **parts: Any) -> Case:
     return Case(Function(forward, head=nn.Linear(6, CLASSES), **parts), torch.randn(SAMPLES, 5, 6))
 
 
+def _each(run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """A function of one sample, of each."""
+    return torch.stack([run(one) for one in x])
+
+
 @case
 def addmm_as_gpt2_has_it() -> Case:
     def use(self: Any, x: Tensor) -> Tensor:
@@ -36,7 +41,10 @@ def addmm_as_gpt2_has_it() -> Case:
 
 @case
 def addmm_of_a_residual() -> Case:
-    return _product(lambda self, x: self.b.addmm(x[0].addmm(x[0], self.w), self.w)[None], w=_weight(6, 6), b=_weight(5, 6))
+    def use(self: Any, x: Tensor) -> Tensor:
+        return _each(lambda one: self.b.addmm(one.addmm(one, self.w), self.w), x)
+
+    return _product(use, w=_weight(6, 6), b=_weight(5, 6))
 
 
 @case
@@ -54,7 +62,7 @@ def weight_from_the_left() -> Case:
 def weight_transposed() -> Case:
     def use(self: Any, x: Tensor) -> Tensor:
         x = (x @ self.a.T).tanh() @ self.b.mT
-        x = torch.mm(x[0], self.c.t()).tanh().mm(self.d.transpose(0, 1))[None]
+        x = _each(lambda one: torch.mm(one, self.c.t()).tanh().mm(self.d.transpose(0, 1)), x)
         return F.linear(F.linear(x, self.e.T).tanh(), self.f.permute(1, 0))
 
     parts = {name: _weight(*shape) for name, shape in zip("abcdef", 2 * [(4, 6), (6, 4)] + [(6, 4), (4, 6)], strict=True)}
@@ -144,9 +152,12 @@ def experts() -> Case:
     """Each expert has some of the features: as `torch.bmm` wants it, and added to by a bias for each."""
 
     def use(self: Any, x: Tensor) -> Tensor:
-        each = x[0].unflatten(1, (3, 2)).transpose(0, 1)  # [experts, T, 2]
+        return _each(lambda one: of_one(self, one), x)
+
+    def of_one(self: Any, x: Tensor) -> Tensor:
+        each = x.unflatten(1, (3, 2)).transpose(0, 1)  # [experts, T, 2]
         inner = torch.baddbmm(self.b, each, self.w).tanh()
-        return torch.bmm(inner, self.v).transpose(0, 1).flatten(1)[None]
+        return torch.bmm(inner, self.v).transpose(0, 1).flatten(1)
 
     return _product(use, w=_weight(3, 2, 4), b=_weight(3, 1, 4), v=_weight(3, 4, 2))
 
@@ -168,17 +179,22 @@ def experts_one_by_one() -> Case:
 @case
 def one_weight_for_all_heads() -> Case:
     def use(self: Any, x: Tensor) -> Tensor:
-        heads = x.unflatten(2, (3, 2)).transpose(1, 2)[0]  # [3, T, 2]
-        return torch.bmm(heads, self.w.expand(3, 2, 2)).transpose(0, 1).flatten(1)[None]
+        return _each(lambda one: of_one(self, one), x)
+
+    def of_one(self: Any, x: Tensor) -> Tensor:
+        heads = x.unflatten(1, (3, 2)).transpose(0, 1)  # [3, T, 2]
+        return torch.bmm(heads, self.w.expand(3, 2, 2)).transpose(0, 1).flatten(1)
 
     return _product(use, w=_weight(2, 2))
 
 
 @case
 def weight_vector() -> Case:
-    return _product(
-        lambda self, x: x * (x @ self.w).softmax(1).unsqueeze(-1) + torch.mv(x[0], self.w)[None, :, None], w=_weight(6)
-    )
+    def use(self: Any, x: Tensor) -> Tensor:
+        seen = _each(lambda one: torch.mv(one, self.w), x)
+        return x * (x @ self.w).softmax(1).unsqueeze(-1) + seen.unsqueeze(-1)
+
+    return _product(use, w=_weight(6))
 
 
 @case

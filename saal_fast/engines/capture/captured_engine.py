@@ -33,6 +33,7 @@ from ...pools import Batch
 from ..problem import Engine, Result
 from .cpu_trace import cpu_trace
 from .cuda_graph import Work, cuda_graph
+from .randomness import may_draw
 
 log = logging.getLogger("saal_fast")
 
@@ -86,7 +87,7 @@ class CaptureCheck(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch'
         """Runs the operation, unless the host would wait for its answer, or for the size of its output."""
         if {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(func.tags):
             raise CannotCapture(f"{func.name()} makes the host wait for values on the device")
-        if torch.Tag.nondeterministic_seeded in func.tags:
+        if may_draw(func, args, kwargs or {}):
             raise CannotCapture(f"{func.name()} draws random numbers, which both passes of a batch must see")
         given = list(_strided((args, kwargs)))
         out = func(*args, **(kwargs or {}))

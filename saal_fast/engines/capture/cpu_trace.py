@@ -15,6 +15,7 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from .cuda_graph import Work
+from .randomness import may_draw
 
 Layout = tuple[Any, ...]  # address of the memory, type, shape, strides, offset
 
@@ -94,7 +95,7 @@ def _is_view(node: fx.Node, layouts: dict[fx.Node, Layout]) -> bool:
 
 def _is_random(node: fx.Node) -> bool:
     """Whether a node may draw random numbers."""
-    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+    return may_draw(node.target, node.args, node.kwargs)
 
 
 def _fold_constants(module: fx.GraphModule, facts: _Facts) -> None:
