@@ -45,21 +45,6 @@ std::array<std::int64_t, 3> sizes_of(const Array<T>& array, const char* name) {
 }
 
 template <class T>
-void scale_shift_back(const Array<T>& x, const Array<T>& g, const Array<T>& scale, Array<T> gx, Array<T> sums,
-                      bool last, int threads, const std::string& isa) {
-    const auto [samples, first, second] = sizes_of(x, "x");
-    const saal::Channels sizes{samples, last ? second : first, last ? first : second, last};
-    const std::int64_t size = x.size(), of_channels = samples * sizes.channels;
-    const T* const from = numbers(x, "x", size);
-    const T* const gradients = numbers(g, "g", size);
-    const T* const by = numbers(scale, "scale", of_channels);
-    T* const to = room(gx, "gx", size);
-    T* const totals = room(sums, "sums", 2 * of_channels);
-    const py::gil_scoped_release release;
-    saal::scale_shift_back(from, gradients, by, sizes, threads, isa, to, totals);
-}
-
-template <class T>
 void layer_norm(const Array<T>& x, const Array<T>& weight, const Array<T>& bias, double eps, Array<T> y,
                 Array<T> mean, Array<T> rstd, int threads, const std::string& isa) {
     const auto [samples, rows, width] = sizes_of(x, "x");
@@ -92,10 +77,6 @@ void layer_norm_back(const Array<T>& x, const Array<T>& g, const Array<T>& weigh
 
 template <class T>
 void define_as(py::module_& m) {
-    m.def("scale_shift_back", &scale_shift_back<T>, py::arg("x").noconvert(), py::arg("g").noconvert(),
-          py::arg("scale").noconvert(), py::arg("gx").noconvert(), py::arg("sums").noconvert(),
-          py::arg("last"), py::arg("threads") = 1, py::arg("isa") = "",
-          "x, g, gx [N, C, S], or where last [N, S, C]; scale [N, C]; sums [N, 2, C].");
     m.def("layer_norm", &layer_norm<T>, py::arg("x").noconvert(), py::arg("weight").noconvert(),
           py::arg("bias").noconvert(), py::arg("eps"), py::arg("y").noconvert(), py::arg("mean").noconvert(),
           py::arg("rstd").noconvert(), py::arg("threads") = 1, py::arg("isa") = "",

@@ -25,33 +25,6 @@ Workers workers_for(std::int64_t parts, std::int64_t each, int threads) {
 }  // namespace
 
 template <class T>
-void scale_shift_back(const T* x, const T* g, const T* scale, const Channels& sizes, int threads,
-                      const std::string& isa, T* gx, T* sums) {
-    const NormKernels<T>& kernels = kernels_for<T>(isa);
-    const std::int64_t channels = sizes.channels, space = sizes.space, each = channels * space;
-    std::fill(sums, sums + sizes.samples * 2 * channels, T{0});
-    Workers workers = workers_for(sizes.samples, each, threads);
-    if (sizes.last) {
-        workers.run(sizes.samples, [&](std::int64_t begin, std::int64_t end) {
-            for (std::int64_t n = begin; n < end; ++n)
-                kernels.rows_back(x + n * each, g + n * each, scale + n * channels, space, channels,
-                                  gx + n * each, sums + n * 2 * channels);
-        });
-        return;
-    }
-    workers.run(sizes.samples * channels, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t plane = begin; plane < end; ++plane) {
-            T both[2];
-            kernels.plane_back(x + plane * space, g + plane * space, scale[plane], space, gx + plane * space,
-                               both);
-            T* const at = sums + plane / channels * 2 * channels + plane % channels;
-            at[0] = both[0];
-            at[channels] = both[1];
-        }
-    });
-}
-
-template <class T>
 void layer_norm(const T* x, const T* weight, const T* bias, double eps, const RowSizes& sizes, int threads,
                 const std::string& isa, T* y, T* mean, T* rstd) {
     const NormKernels<T>& kernels = kernels_for<T>(isa);
@@ -81,8 +54,6 @@ void layer_norm_back(const T* x, const T* g, const T* weight, const T* mean, con
 }
 
 #define SAAL_INSTANTIATE(T)                                                                                  \
-    template void scale_shift_back<T>(const T*, const T*, const T*, const Channels&, int,                    \
-                                      const std::string&, T*, T*);                                           \
     template void layer_norm<T>(const T*, const T*, const T*, double, const RowSizes&, int,                  \
                                 const std::string&, T*, T*, T*);                                             \
     template void layer_norm_back<T>(const T*, const T*, const T*, const T*, const T*, const RowSizes&, int, \

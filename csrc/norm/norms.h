@@ -8,18 +8,6 @@
 
 namespace saal {
 
-/// The sizes of images [samples, channels, space], or where `last`, [samples, space, channels].
-struct Channels {
-    std::int64_t samples, channels, space;
-    bool last;
-};
-
-/// The way back through y = scale x + shift with a scale for each sample and channel: gx = scale g, and
-/// sums [samples, 2, channels] = Σ g x, Σ g.
-template <class T>
-void scale_shift_back(const T* x, const T* g, const T* scale, const Channels& sizes, int threads,
-                      const std::string& isa, T* gx, T* sums);
-
 /// The sizes of rows [samples, rows, width], normalised along `width`.
 struct RowSizes {
     std::int64_t samples, rows, width;

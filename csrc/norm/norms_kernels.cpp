@@ -7,80 +7,11 @@
 namespace saal {
 namespace {
 
-constexpr int kUnroll = 4;
-
 template <class T>
 SAAL_INLINE T total(Vector<T> v) {
     T sum = T{0};
     for (int lane = 0; lane < kLanesOf<T>; ++lane) sum += v[lane];
     return sum;
-}
-
-template <class T>
-SAAL_INLINE Vector<T> all(T value) {
-    return zero<T>() + value;
-}
-
-template <class T>
-void plane_back(const T* x, const T* g, T scale, std::int64_t count, T* gx, T* sums) {
-    constexpr int kLanes = kLanesOf<T>;
-    Vector<T> products[kUnroll], plain[kUnroll];
-    for (int u = 0; u < kUnroll; ++u) products[u] = plain[u] = zero<T>();
-    std::int64_t i = 0;
-    for (; i + kUnroll * kLanes <= count; i += kUnroll * kLanes)
-        for (int u = 0; u < kUnroll; ++u) {
-            const Vector<T> at = load<T>(g + i + u * kLanes);
-            products[u] += at * load<T>(x + i + u * kLanes);
-            plain[u] += at;
-            store<T>(gx + i + u * kLanes, at * scale);
-        }
-    T product = T{0}, sum = T{0};
-    for (; i < count; ++i) {
-        product += g[i] * x[i];
-        sum += g[i];
-        gx[i] = g[i] * scale;
-    }
-    for (int u = 1; u < kUnroll; ++u) {
-        products[0] += products[u];
-        plain[0] += plain[u];
-    }
-    sums[0] = product + total<T>(products[0]);
-    sums[1] = sum + total<T>(plain[0]);
-}
-
-/// Rows whose sums stay in registers before they are added to memory.
-constexpr std::int64_t kRows = 64;
-
-template <class T>
-void rows_back(const T* x, const T* g, const T* scale, std::int64_t rows, std::int64_t width, T* gx,
-               T* sums) {
-    constexpr int kLanes = kLanesOf<T>;
-    for (std::int64_t first = 0; first < rows; first += kRows) {
-        const std::int64_t end = first + kRows < rows ? first + kRows : rows;
-        std::int64_t c = 0;
-        for (; c + kLanes <= width; c += kLanes) {
-            const Vector<T> by = load<T>(scale + c);
-            Vector<T> products = zero<T>(), plain = zero<T>();
-            for (std::int64_t row = first; row < end; ++row) {
-                const Vector<T> at = load<T>(g + row * width + c);
-                products += at * load<T>(x + row * width + c);
-                plain += at;
-                store<T>(gx + row * width + c, at * by);
-            }
-            store<T>(sums + c, load<T>(sums + c) + products);
-            store<T>(sums + width + c, load<T>(sums + width + c) + plain);
-        }
-        for (; c < width; ++c) {
-            T product = T{0}, sum = T{0};
-            for (std::int64_t row = first; row < end; ++row) {
-                product += g[row * width + c] * x[row * width + c];
-                sum += g[row * width + c];
-                gx[row * width + c] = g[row * width + c] * scale[c];
-            }
-            sums[c] += product;
-            sums[width + c] += sum;
-        }
-    }
 }
 
 /// use(i) for whole vectors, rest(i) for what is left.
@@ -161,7 +92,7 @@ void layer_norm_back(const T* x, const T* g, const T* weight, const T* mean, con
 }
 
 template <class T>
-constexpr NormKernels<T> kKernels{plane_back<T>, rows_back<T>, layer_norm<T>, layer_norm_back<T>};
+constexpr NormKernels<T> kKernels{layer_norm<T>, layer_norm_back<T>};
 
 }  // namespace
 

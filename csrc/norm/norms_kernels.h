@@ -10,14 +10,6 @@ namespace saal {
 
 template <class T>
 struct NormKernels {
-    /// `count` numbers of one channel side by side: gx = scale g, and sums = Σ g x, Σ g.
-    void (*plane_back)(const T* x, const T* g, T scale, std::int64_t count, T* gx, T* sums);
-
-    /// `rows` rows of `width` numbers, each column with a scale and sums of its own: gx = scale g, and adds
-    /// Σ g x and Σ g over the rows to sums [2, width].
-    void (*rows_back)(const T* x, const T* g, const T* scale, std::int64_t rows, std::int64_t width, T* gx,
-                      T* sums);
-
     /// Rows of `width` numbers: y = (x - mean) rstd weight + bias, with each row's mean and 1 / √(var + eps).
     void (*layer_norm)(const T* x, const T* weight, const T* bias, T eps, std::int64_t rows,
                        std::int64_t width, T* y, T* mean, T* rstd);

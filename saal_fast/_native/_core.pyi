@@ -135,16 +135,6 @@ def depthwise_gradient(
     threads: int = 1,
     isa: str = "",
 ) -> None: ...
-def scale_shift_back(
-    x: NDArray[Any],
-    g: NDArray[Any],
-    scale: NDArray[Any],
-    gx: NDArray[Any],
-    sums: NDArray[Any],
-    last: bool,
-    threads: int = 1,
-    isa: str = "",
-) -> None: ...
 def layer_norm(
     x: NDArray[Any],
     weight: NDArray[Any],

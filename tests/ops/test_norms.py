@@ -1,4 +1,4 @@
-"""Batch norm's and layer norm's passes with a sample's own scale against autograd, by every kernel."""
+"""Layer norm with a weight and a bias of a sample's own against autograd, by every kernel."""
 
 from __future__ import annotations
 
@@ -42,26 +42,6 @@ def hold(got, want):
 @several
 @given(
     n=st.integers(0, 4),
-    channels=st.integers(1, 40),
-    size=st.lists(st.integers(1, 9), max_size=3),
-    layout=st.tuples(layouts, layouts),
-    of=kernels,
-    dtype=types,
-)
-def test_scale_and_shift(n, channels, size, layout, of, dtype):
-    x, g, scale = drawn(n, channels, *size), drawn(n, channels, *size, seed=1), drawn(n, channels, seed=2)
-    at = [t.clone().requires_grad_() for t in (x, scale, torch.zeros_like(scale))]
-    over = (*scale.shape, *(1,) * len(size))
-    want = torch.autograd.grad(at[0] * at[1].view(over) + at[2].view(over), at, g)
-    given = [laid_out(t.to(dtype), lies) for t, lies in zip((x, g, scale), (*layout, "plain"), strict=True)]
-    for a, b in zip(of.scale_shift_back(*given), want, strict=True):
-        assert a.dtype == dtype
-        hold(a, b)
-
-
-@several
-@given(
-    n=st.integers(0, 4),
     rows=st.integers(0, 9),
     width=st.integers(1, 70),
     layout=st.tuples(layouts, layouts),
@@ -96,19 +76,12 @@ def test_in_float32_as_near_as_torch():
     got = norms.layer_norm_back(*(t.float() for t in (x, g, weight, *exact[1:])))
     for a, b in zip(got, want, strict=True):
         torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-4)
-    images, slopes, scale = drawn(2, 24, 112, 112), drawn(2, 24, 112, 112, seed=1), drawn(2, 24, seed=2)
-    want = reference.scale_shift_back(images, slopes, scale)
-    for order in (torch.contiguous_format, torch.channels_last):
-        single = [t.float().contiguous(memory_format=order) for t in (images, slopes)]
-        for a, b in zip(norms.scale_shift_back(*single, scale.float()), want, strict=True):
-            torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=2e-4)
 
 
 def test_the_compiled_kernels_are_what_runs(monkeypatch):
-    for name in ("scale_shift_back", "layer_norm", "layer_norm_back"):
+    for name in ("layer_norm", "layer_norm_back"):
         monkeypatch.setattr(reference, name, None)
-    x, scale = drawn(2, 3, 4), drawn(2, 3)
-    norms.scale_shift_back(x, x, scale)
+    x = drawn(2, 3, 4)
     y, mean, rstd = norms.layer_norm(x, drawn(2, 4), drawn(2, 4), 1e-5)
     norms.layer_norm_back(x, y, drawn(2, 4), mean, rstd)
 
@@ -122,22 +95,19 @@ def test_every_instruction_set_and_any_threads(isa, dtype):
     for threads in (1, 2, 3):
         made = [
             torch.empty_like(x),
-            torch.empty(5, 2, 37, dtype=dtype),
+            *torch.empty(2, 5, 37, dtype=dtype),
             torch.empty_like(x),
-            torch.empty(5, 37, dtype=dtype),
+            torch.empty(5, 2, 70, dtype=dtype),
         ]
-        made += [torch.empty(5, 37, dtype=dtype), torch.empty_like(x), torch.empty(5, 2, 70, dtype=dtype)]
         arrays = [t.numpy() for t in made]
         by, plus = scale[:, 0].contiguous().numpy(), bias[:, 1].contiguous().numpy()
-        of_channels = scale[:, :, 0].contiguous().numpy()
-        core.scale_shift_back(x.numpy(), g.numpy(), of_channels, *arrays[:2], False, threads, isa)
-        core.layer_norm(x.numpy(), by, plus, 1e-5, *arrays[2:5], threads, isa)
-        core.layer_norm_back(x.numpy(), g.numpy(), by, *arrays[3:5], *arrays[5:], threads, isa)
+        core.layer_norm(x.numpy(), by, plus, 1e-5, *arrays[:3], threads, isa)
+        core.layer_norm_back(x.numpy(), g.numpy(), by, *arrays[1:], threads, isa)
         found.append(made)
     assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
     want = F.layer_norm(x, (70,), eps=1e-5) * scale[:, :1] + bias[:, 1:2]
-    torch.testing.assert_close(found[0][2], want, **TOLERANCE[dtype])
-    torch.testing.assert_close(found[0][1][:, 0], (g * x).sum(2), **TOLERANCE[dtype])
+    torch.testing.assert_close(found[0][0], want, **TOLERANCE[dtype])
+    torch.testing.assert_close(found[0][4][:, 1], g.sum(1), **TOLERANCE[dtype])
 
 
 def test_vmap_equals_a_loop():
@@ -146,9 +116,9 @@ def test_vmap_equals_a_loop():
     for i in range(3):
         for a, b in zip(made, norms.layer_norm(x[i], weight, weight, 1e-5), strict=True):
             torch.testing.assert_close(a[i], b)
-    back = vmap(norms.scale_shift_back)(x, g, x[..., 0])
+    back = vmap(lambda x, g, y, mean, rstd: norms.layer_norm_back(x, g, weight, mean, rstd))(x, g, *made)
     for i in range(3):
-        for a, b in zip(back, norms.scale_shift_back(x[i], g[i], x[i, ..., 0]), strict=True):
+        for a, b in zip(back, norms.layer_norm_back(x[i], g[i], weight, *(t[i] for t in made[1:])), strict=True):
             torch.testing.assert_close(a[i], b)
 
 
@@ -157,33 +127,28 @@ def test_opcheck():
     _, mean, rstd = norms.layer_norm(x, weight, weight, 1e-5)
     library.opcheck(norms.layer_norm, (x, weight, weight, 1e-5))
     library.opcheck(norms.layer_norm_back, (x, x, weight, mean, rstd))
-    library.opcheck(norms.scale_shift_back, (x, x, drawn(2, 3)))
-    images = drawn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
-    library.opcheck(norms.scale_shift_back, (images, images, drawn(2, 3)))
 
 
 def test_shapes_that_do_not_fit_are_told():
     x = drawn(2, 3, 4)
     with pytest.raises(ValueError, match=r"expected rows \[N, T, D\].*got \[2, 3, 4\]"):
         norms.layer_norm(x, drawn(2, 3), drawn(2, 4), 1e-5)
-    with pytest.raises(ValueError, match=r"expected x and g \[N, C, \*S\].*got \[2, 3, 4\]"):
-        norms.scale_shift_back(x, x, drawn(2, 4))
     with pytest.raises(ValueError, match="contiguous numbers"):
         _native.core().layer_norm(*(t.numpy() for t in (x, drawn(2, 3), drawn(2, 4))), 1e-5, *(t.numpy() for t in (x, x, x)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_takes_the_reference(dtype):
-    x, scale = drawn(2, 3, 40), drawn(2, 3)
-    made = norms.scale_shift_back(*(t.to(dtype) for t in (x, x, scale)))
-    for got, want in zip(made, reference.scale_shift_back(x, x, scale), strict=True):
-        assert got.dtype == dtype
-        torch.testing.assert_close(got.double() / 40, want / 40, **TOLERANCE[dtype])
+    x, weight, bias = drawn(2, 3, 40), drawn(2, 40, seed=1), drawn(2, 40, seed=2)
+    y = norms.layer_norm(*(t.to(dtype) for t in (x, weight, bias)), 1e-5)[0]
+    assert y.dtype == dtype
+    torch.testing.assert_close(y.double() / 4, reference.layer_norm(x, weight, bias, 1e-5)[0] / 4, **TOLERANCE[dtype])
 
 
 def test_results_share_no_memory_and_inputs_stay():
-    x, g, scale = drawn(2, 3, 4, 5), drawn(2, 3, 4, 5, seed=1), drawn(2, 3)
-    before = [t.clone() for t in (x, g, scale)]
-    made = norms.scale_shift_back(x, g, scale)
-    assert len({t.untyped_storage().data_ptr() for t in (x, g, scale, *made)}) == 6
-    assert all(torch.equal(a, b) for a, b in zip((x, g, scale), before, strict=True))
+    x, g, weight = drawn(2, 3, 4), drawn(2, 3, 4, seed=1), drawn(2, 4)
+    before = [t.clone() for t in (x, g, weight)]
+    y, mean, rstd = norms.layer_norm(x, weight, weight, 1e-5)
+    made = norms.layer_norm_back(x, g, weight, mean, rstd)
+    assert len({t.untyped_storage().data_ptr() for t in (x, g, weight, y, mean, rstd, *made)}) == 9
+    assert all(torch.equal(a, b) for a, b in zip((x, g, weight), before, strict=True))

@@ -20,7 +20,6 @@ def drawn(*shape):
 IMAGES, WINDOW = drawn(3, 8, 9, 7), Window((3, 3), (2, 1), (1, 1, 1, 1), (1, 1), 8).to_list()
 ROWS, PRODUCTS = drawn(3, 5, 12), drawn(3, 5, 5)
 CASES = {
-    "scale_shift_back": (norms.scale_shift_back, (IMAGES, drawn(3, 8, 9, 7), drawn(3, 8))),
     "layer_norm": (norms.layer_norm, (ROWS, drawn(3, 12), drawn(3, 12), 1e-5)),
     "layer_norm_back": (norms.layer_norm_back, (ROWS, drawn(3, 5, 12), drawn(3, 12), drawn(3, 5), drawn(3, 5))),
     "depthwise_apply": (depthwise.depthwise_apply, (IMAGES, drawn(3, 8, 3, 3), WINDOW)),

@@ -122,6 +122,7 @@ class Conv:
     def _depthwise(self, weight: Tensor) -> bool:
         """Whether it is one of each channel, that the operations know."""
         one_each = self.dims == 2 and self.groups == weight.shape[0] and weight.shape[1] == 1
+        one_each = one_each and math.prod(weight.shape[2:]) >= MIN_DEPTHWISE_PLACES
         return one_each and weight.device.type == "cpu" and depthwise.supports(Window.of(self._window))
 
     def tile_norm(self, a: Tensor, g: Tensor, weight: Tensor, code: Code) -> Tensor:
@@ -222,6 +223,9 @@ def conv(
     layer = Conv(kernel, _each(stride, dims), _padding(padding, kernel, dilation), dilation, groups)
     return LayerCall(layer, input, weight, bias)
 
+
+MIN_DEPTHWISE_PLACES = 25
+"""Places of a depthwise kernel from which its own operations beat the grouped convolutions that `vmap` makes (3×3 loses)."""
 
 MIN_PIXELS_CHANNELS_LAST = 512
 """Pixels of an image from which a CPU's float32 convolutions are faster channels last."""

@@ -11,20 +11,6 @@ from . import reference
 Three = tuple[Tensor, Tensor, Tensor]
 
 
-def scale_shift_back(x: Tensor, g: Tensor, scale: Tensor) -> Three:
-    """See the operator."""
-    if not _serves(x, g, scale):
-        return reference.scale_shift_back(x, g, scale)
-    reference.check_channels(x, g, scale)
-    order = reference.memory_format(x, g)
-    last = order == torch.channels_last
-    x, g, scale = x.contiguous(memory_format=order), g.contiguous(memory_format=order), scale.contiguous()
-    gx, sums = torch.empty_like(x), scale.new_empty(len(scale), 2, scale.shape[1])
-    arrays = [(t.permute(0, 2, 3, 1).flatten(1, 2) if last else t.view(*t.shape[:2], -1)).numpy() for t in (x, g, gx)]
-    _native.core().scale_shift_back(*arrays[:2], scale.numpy(), arrays[2], sums.numpy(), last, torch.get_num_threads())
-    return gx, sums[:, 0].clone(), sums[:, 1].clone()  # an operator's results share no memory
-
-
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Three:
     """See the operator."""
     if not _serves(x, weight, bias):

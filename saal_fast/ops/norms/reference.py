@@ -5,16 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..common.window import is_channels_last
-
 Three = tuple[Tensor, Tensor, Tensor]
-
-
-def scale_shift_back(x: Tensor, g: Tensor, scale: Tensor) -> Three:
-    """See the operator."""
-    check_channels(x, g, scale)
-    gx, by_scale, by_shift = scale_shift_gradients(x, g, scale)
-    return gx.contiguous(memory_format=memory_format(x, g)), by_scale, by_shift
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Three:
@@ -33,30 +24,10 @@ def layer_norm_back(x: Tensor, g: Tensor, weight: Tensor, mean: Tensor, rstd: Te
     return ((inner - level - normal * slope) * rstd[..., None]).contiguous(), (g * normal).sum(1), g.sum(1)
 
 
-def scale_shift_gradients(x: Tensor, g: Tensor, scale: Tensor) -> Three:
-    """As `scale_shift_back`, however the gradient by x lies; differentiable, and under `vmap` too."""
-    over = list(range(2, x.ndim))
-    gx = g * scale.reshape(*scale.shape, *(1,) * len(over))
-    return gx, (g * x).sum(over) if over else g * x, g.sum(over) if over else g.clone()
-
-
 def row_statistics(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Each row's mean and `1 / √(var + eps)` [N, T]."""
     variance, mean = torch.var_mean(x, 2, correction=0)
     return mean, (variance + eps).rsqrt()
-
-
-def memory_format(x: Tensor, g: Tensor) -> torch.memory_format:
-    """How images lie in the result: channels last where x or g are."""
-    return torch.channels_last if is_channels_last(x) or is_channels_last(g) else torch.contiguous_format
-
-
-def check_channels(x: Tensor, g: Tensor, scale: Tensor) -> None:
-    """Raises where shapes don't fit each other."""
-    if x.ndim < 2 or x.shape != g.shape or scale.shape != x.shape[:2]:
-        raise ValueError(
-            f"expected x and g [N, C, *S], scale [N, C]; got {list(x.shape)}, {list(g.shape)}, {list(scale.shape)}"
-        )
 
 
 def check_rows(x: Tensor, g: Tensor, *of_samples: Tensor) -> None:

@@ -80,7 +80,6 @@ def test_one_operation_each_for_loss_and_autograd_parameters(monkeypatch):
         "gram_norm": 1,
         "ghost_apply": 2,
         "gram_linear": 1,
-        "scale_shift_back": 2,
         "cross_entropy": 2,
         "flat_norm": 1,
         "flat_step": 1,
