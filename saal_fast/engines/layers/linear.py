@@ -55,7 +55,8 @@ class Linear(Rows):
         return out
 
     def shares_products(self, *tensors: Tensor) -> bool:
-        return _plain_on_cpu(*tensors)
+        several = math.prod(tensors[0].shape[:-1]) > 1  # of one position they are one number: more calls, nothing gained
+        return several and _plain_on_cpu(*tensors)
 
     def products(self, x: Tensor, a: Tensor) -> Tensor:
         return self.inputs(x) @ self.inputs(a).mT
