@@ -41,8 +41,7 @@ def score_one(problem: Problem, sample: Batch, generators: Iterable[Access]) -> 
         theta = problem.own_parameters()
     else:
         theta = {name: p.detach().requires_grad_() for name, p in problem.params.items()}
-    own = problem.habits.draws or not beside_others()  # whether no other thread may have moved the global generators
-    draws = Draws(generators, problem.device if own else None)
+    draws = Draws(generators, problem.device, problem.habits.draws if beside_others() else None)  # others move what they draw
 
     with torch.enable_grad(), problem.until_backward(theta):
         with SlowPaths(), problem.watch_last_layer() as last:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .._utils.logs import warn_once
-from ..engines import Problem
+from ..engines import EngineError, Problem
 from ..engines.backward import has_own_code, nodes_behind
 from ..engines.problem import constant
 from ..engines.study import look_again, recompute, study
@@ -46,6 +46,8 @@ def check_task(problem: Problem, example: Batch, labels: Any, known: Known | Non
     with torch.enable_grad():
         try:
             look = study(problem, example) if studied is None else look_again(studied, example)
+        except EngineError:
+            raise
         except Exception as error:
             raise_diagnosed(problem, example, error)
             raise
@@ -78,9 +80,8 @@ def check_task(problem: Problem, example: Batch, labels: Any, known: Known | Non
     unreached = {name for name, p in params.items() if id(p) not in leaves}
     if unreached:
         with torch.enable_grad():
-            recomputed = recompute(problem, example, output, unreached)
-        if recomputed is not problem:
-            return Checked(recomputed, probable)
+            if recompute(problem, example, output, unreached):
+                return Checked(study(problem, example).problem, probable)
     if len(unreached) == len(params):
         warn_once(
             type(problem.model).__qualname__,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from .._utils.failures import is_from_handler
+from ..models.held import held
 
 _OWN = ("_parameters", "_buffers", "_modules")
 _UNCOPIED = (TypeError, RuntimeError, ValueError, AttributeError, pickle.PickleError, copy.Error)
@@ -48,11 +49,11 @@ def copy_of(model: nn.Module) -> nn.Module:
     Raises:
         SharedError: the copy has a parameter or buffer of the model itself, which must not be moved with it.
     """
-    held = [t for module in model.modules() for t in tree_leaves(_kept(module)) if isinstance(t, Tensor)]
+    kept = [t for module in model.modules() for t in tree_leaves([_kept(module), *module.buffers(False)])]
     memo: dict[int, Any] = {}
     own = {p.untyped_storage().data_ptr(): copy.deepcopy(p, memo) for p in _plain_parameters(model)}
-    for t in held:
-        if t.grad_fn is not None:
+    for t in kept:
+        if isinstance(t, Tensor) and t.grad_fn is not None:
             theirs = own.get(t.untyped_storage().data_ptr()) if t._is_view() and t.layout == torch.strided else None
             memo[id(t)] = t.detach().clone() if theirs is None else _view(theirs, t)
     copied: nn.Module
@@ -67,8 +68,17 @@ def copy_of(model: nn.Module) -> nn.Module:
     for ours, its in zip(model.parameters(), copied.parameters(), strict=True):
         its.requires_grad_(ours.requires_grad)
         vars(its).update({name: value for name, value in vars(ours).items() if name not in vars(its)})
+    _renumber(copied, {id(ours): id(its) for ours, its in zip(model.parameters(), copied.parameters(), strict=True)})
     _check_apart(model, copied)
     return copied
+
+
+def _renumber(copied: nn.Module, ids: dict[int, int]) -> None:
+    """Gives dicts whose keys are the `id` of parameters those of the copies."""
+    for value in (value for module in copied.modules() for value in held(module, objects=True)):
+        if isinstance(value, dict):
+            for key in value.keys() & ids.keys():
+                value[ids[key]] = value.pop(key)
 
 
 def _check_apart(model: nn.Module, copied: nn.Module) -> None:
@@ -119,7 +129,7 @@ def find_caches(model: nn.Module, run: Callable[[nn.Module], object]) -> list[Ca
     """
     places: dict[tuple[type, str], list[str]] = {}
     for name, module in model.named_modules():
-        for attribute, value in _kept(module).items():
+        for attribute, value in (*_kept(module).items(), *_own_buffers(module).items()):
             if any(isinstance(t, Tensor) for t in tree_leaves(value)):
                 places.setdefault((type(module), attribute), []).append(name)
     return [cache for (_, attribute), names in places.items() for cache in _tried(model, run, tuple(names), attribute)]
@@ -168,15 +178,22 @@ def _tried(model: nn.Module, run: Callable[[nn.Module], object], names: tuple[st
 
 
 def _clear(module: nn.Module, attribute: str) -> None:
-    value = vars(module)[attribute]
+    value = getattr(module, attribute)
     if isinstance(value, (dict, list)):
         value.clear()
     else:
-        vars(module)[attribute] = None
+        places = module._buffers if attribute in module._buffers else vars(module)
+        places[attribute] = None
 
 
 def _filled(module: nn.Module, attribute: str) -> bool:
-    return any(isinstance(t, Tensor) for t in tree_leaves(vars(module).get(attribute)))
+    return any(isinstance(t, Tensor) for t in tree_leaves(getattr(module, attribute, None)))
+
+
+def _own_buffers(module: nn.Module) -> dict[str, Tensor | None]:
+    """The buffers of a module of a user's: torch's own keep nothing there that a pass in eval mode makes anew."""
+    theirs = type(module).__module__.startswith("torch.")
+    return {} if theirs else {name: t for name, t in vars(module)["_buffers"].items() if t is not None}
 
 
 def _kept(module: nn.Module) -> dict[str, Any]:
