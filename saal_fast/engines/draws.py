@@ -33,9 +33,7 @@ class Draws:
         names: of the global ones to look after ("torch", "python", "numpy", "cuda"); None for all.
     """
 
-    def __init__(
-        self, own: Iterable[Access], device: torch.device | None, names: frozenset[str] | None = None
-    ) -> None:
+    def __init__(self, own: Iterable[Access], device: torch.device | None, names: frozenset[str] | None = None) -> None:
         shared = _shared_generators(device) if device else {}
         named = [(OWN, access) for access in own]
         named += [(name, access) for name, access in shared.items() if names is None or name in names]

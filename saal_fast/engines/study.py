@@ -145,7 +145,7 @@ def _kept_elsewhere(problem: Problem, names: Iterable[str]) -> str:
 
 
 def look_again(problem: Problem, example: Batch) -> FirstLook:
-    """A plain pass over one sample of a problem whose model's habits are known; it is studied anew where it changes anything."""
+    """A plain pass over one sample of a problem whose model's habits are known; a study where it changes anything."""
     kept, params = Kept.of(problem.model), problem.recorded()
     with SlowPaths(), problem.watch_last_layer() as last:
         output = problem.output(params, example)

@@ -40,7 +40,7 @@ def is_array(value: Any) -> bool:
 
 
 def attributes_of(value: Any) -> dict[str, Any]:
-    """The attributes of an object of a class of Python's, which neither torch nor Python itself has made for its own ends."""
+    """The attributes of an object that is no module, tensor, class or function."""
     opaque = nn.Module | Tensor | type | ModuleType | FunctionType | MethodType
     attributes = {} if isinstance(value, opaque) else getattr(value, "__dict__", {})
     return attributes if isinstance(attributes, dict) else {}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .._utils.logs import warn_once
-from ..engines import EngineError, Problem
+from ..engines import Problem
 from ..engines.backward import has_own_code, nodes_behind
 from ..engines.problem import constant
 from ..engines.study import look_again, recompute, study
@@ -46,8 +46,6 @@ def check_task(problem: Problem, example: Batch, labels: Any, known: Known | Non
     with torch.enable_grad():
         try:
             look = study(problem, example) if studied is None else look_again(studied, example)
-        except EngineError:
-            raise
         except Exception as error:
             raise_diagnosed(problem, example, error)
             raise

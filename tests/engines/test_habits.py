@@ -209,8 +209,26 @@ def test_what_only_later_samples_change_is_put_back_too(how, engine):
     assert (model.seen.item(), model.passes, model.cache, model.past) == (0, 0, {}, [])
     truth = truth_of(lambda: Late(how).double(), x)
     assert_true(together, truth)
-    backwards = saal_fast.score(model, x.flip(0), engine=engine, batch_size=3).flip(0)  # known by now
-    torch.testing.assert_close(backwards, together.perturbed_loss)
+    for turn in (1, 3):  # known by now; where the first sample changes nothing, and where it does
+        turned = saal_fast.score(model, x.roll(-turn, 0), engine=engine, batch_size=3).roll(turn)
+        torch.testing.assert_close(turned, together.perturbed_loss)
+
+
+class AsksForAGraph(Base):
+    def forward(self, x):
+        y = self.enc(x)
+        return self.head(y.tanh() * (2 if y.requires_grad else 1))
+
+
+def test_code_that_asks_whether_a_graph_is_recorded_is_refused_or_right():
+    def made():
+        torch.manual_seed(0)
+        return AsksForAGraph().double()
+
+    with pytest.raises(saal_fast.SelfCheckError):
+        saal_fast.score(made(), pool(), engine="ghost")
+    right = saal_fast.score(made(), pool(), details=True, engine="reference")
+    assert_true(right, truth_of(made, pool(), forward=_with_grad))
 
 
 class Observed(nn.Module):
