@@ -20,11 +20,11 @@ class _Container:
     """A dict, list, deque or set, and what it holds.
 
     Attributes:
-        apart: whether an object of another class than modules holds it.
+        watched: whether it is looked at after each batch; objects of other classes than modules may change by others' doing.
     """
 
     value: Any
-    apart: bool = False
+    watched: bool = True
     items: list[Any] = field(init=False)
     values: list[Any] = field(init=False)
 
@@ -116,10 +116,15 @@ class Kept:
         """All that the modules keep now; with `objects` also attributes and containers of objects that they hold."""
         return cls(_cells(model, objects))
 
+    @classmethod
+    def watched(cls, model: nn.Module) -> Kept:
+        """What is watched of it: all but the parts and hooks of modules."""
+        return cls(_cells(model, False, parts=False))
+
     def of_modules(self, but: Kept | None) -> Kept:
         """What the modules themselves hold, but for what another one restores."""
         theirs = {id(cell.value) for cell in but.cells} if but else set()
-        own = (cell for cell in self.cells if not (isinstance(cell, _Container) and cell.apart))
+        own = (cell for cell in self.cells if not isinstance(cell, _Container) or cell.watched)
         return Kept(cell for cell in own if id(cell.value) not in theirs)
 
     def joined(self, other: Kept | None) -> Kept:
@@ -137,19 +142,25 @@ class Kept:
         return Kept(changed) if changed else None
 
 
-def _cells(model: nn.Module, objects: bool) -> Iterator[Cell]:
+_TORCHS = frozenset(vars(nn.Module())) - {"_buffers"}
+"""Attributes by which torch keeps a module's parts and hooks; no pass changes them of itself."""
+
+
+def _cells(model: nn.Module, objects: bool, parts: bool = True) -> Iterator[Cell]:
     seen: set[int] = set()
     for module in model.modules():
         if isinstance(module, torch.jit.ScriptModule):
             yield from (_Tensor(t) for t in module.buffers(recurse=False))
             continue
         yield _Container(vars(module))
+        torchs = {id(value) for name, value in vars(module).items() if name in _TORCHS}
+        seen |= set() if parts else torchs
         for value in held(module):
             if id(value) in seen:
                 continue
             seen.add(id(value))
             if isinstance(value, dict | list | deque | set):
-                yield _Container(value)
+                yield _Container(value, watched=id(value) not in torchs)
             elif is_array(value):
                 yield _Array(value)
             elif isinstance(value, Tensor) and not isinstance(value, nn.Parameter) and value.layout == torch.strided:
@@ -157,10 +168,10 @@ def _cells(model: nn.Module, objects: bool) -> Iterator[Cell]:
     for value in (v for m in model.modules() for v in held(m, objects=True)) if objects else ():
         if id(value) not in seen and isinstance(value, dict | list | deque | set):
             seen.add(id(value))
-            yield _Container(value, apart=True)
+            yield _Container(value, watched=False)
         elif (attributes := attributes_of(value)) and id(attributes) not in seen:
             seen.add(id(attributes))
-            yield _Container(attributes, apart=True)
+            yield _Container(attributes, watched=False)
 
 
 def _items(value: Any) -> list[Any]:

@@ -146,7 +146,7 @@ def _kept_elsewhere(problem: Problem, names: Iterable[str]) -> str:
 
 def look_again(problem: Problem, example: Batch) -> FirstLook:
     """A plain pass over one sample of a problem whose model's habits are known; a study where it changes anything."""
-    kept, params = Kept.of(problem.model), problem.recorded()
+    kept, params = Kept.watched(problem.model), problem.recorded()
     with SlowPaths(), problem.watch_last_layer() as last:
         output = problem.output(params, example)
     if kept.touched() and kept.restore():
@@ -244,7 +244,7 @@ def _trials(module: nn.Module) -> Iterator[Callable[[], None]]:
         elif isinstance(value, Tensor):
             yield partial(setattr, module, name, None)
             yield partial(delattr, module, name)
-    for name in list(vars(module).get("_buffers", {})):
+    for name in getattr(module, "_non_persistent_buffers_set", ()):
         yield partial(setattr, module, name, None)
 
 

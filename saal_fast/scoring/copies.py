@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -120,19 +120,41 @@ def as_type(t: Tensor, dtype: torch.dtype) -> Tensor:
     return t.to(dtype) if t.is_floating_point() else t.to(dtype.to_complex()) if t.is_complex() else t
 
 
-def find_caches(model: nn.Module, run: Callable[[nn.Module], object]) -> list[Cache]:
+def find_caches(model: nn.Module, run: Callable[[nn.Module], Tensor]) -> list[Cache]:
     """What a pass fills again after it was emptied, found by trying; the model itself is not run.
+
+    Buffers may be state that a pass begins anew where there is none: these are caches only where a pass gives the same then.
 
     Args:
         model: brought as it is to be scored.
-        run: a pass.
+        run: a pass; what it gives is the same for the same model.
     """
+    attributes, buffers = _places(model, _kept), _places(model, _own_buffers)
+    usual = run(copy_of(model)).detach() if buffers else None
+
+    def run_alike(trial: nn.Module) -> Tensor:
+        found = run(trial)
+        if usual is not None and not torch.allclose(found, usual):
+            raise ValueError("another pass gives something else")
+        return found
+
+    tried = [(attributes, run), (buffers, run_alike)]
+    return [
+        cache
+        for places, once in tried
+        for (_, attribute), names in places.items()
+        for cache in _tried(model, once, tuple(names), attribute)
+    ]
+
+
+def _places(model: nn.Module, kept: Callable[[nn.Module], Mapping[str, Any]]) -> dict[tuple[type, str], list[str]]:
+    """The names of the modules that keep tensors, by their class and the attribute."""
     places: dict[tuple[type, str], list[str]] = {}
     for name, module in model.named_modules():
-        for attribute, value in (*_kept(module).items(), *_own_buffers(module).items()):
+        for attribute, value in kept(module).items():
             if any(isinstance(t, Tensor) for t in tree_leaves(value)):
                 places.setdefault((type(module), attribute), []).append(name)
-    return [cache for (_, attribute), names in places.items() for cache in _tried(model, run, tuple(names), attribute)]
+    return places
 
 
 def remade_by_modes(model: nn.Module) -> bool:
@@ -161,7 +183,7 @@ def _uncopied(module: nn.Module, memo: dict[int, Any]) -> Iterator[Any]:
             yield value
 
 
-def _tried(model: nn.Module, run: Callable[[nn.Module], object], names: tuple[str, ...], attribute: str) -> Iterator[Cache]:
+def _tried(model: nn.Module, run: Callable[[nn.Module], Tensor], names: tuple[str, ...], attribute: str) -> Iterator[Cache]:
     for empty in (_clear, delattr):
         cache = Cache(names, attribute, empty)
         trial = copy_of(model)
@@ -190,10 +212,10 @@ def _filled(module: nn.Module, attribute: str) -> bool:
     return any(isinstance(t, Tensor) for t in tree_leaves(getattr(module, attribute, None)))
 
 
-def _own_buffers(module: nn.Module) -> dict[str, Tensor | None]:
+def _own_buffers(module: nn.Module) -> Mapping[str, Tensor | None]:
     """The buffers of a module of a user's: torch's own keep nothing there that a pass in eval mode makes anew."""
     theirs = type(module).__module__.startswith("torch.")
-    return {} if theirs else {name: t for name, t in vars(module)["_buffers"].items() if t is not None}
+    return {} if theirs else dict(module._buffers)
 
 
 def _kept(module: nn.Module) -> dict[str, Any]:

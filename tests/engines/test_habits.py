@@ -167,6 +167,7 @@ def test_objects_that_modules_hold_come_back(engine):
     for name in ("CountsInAnObject", "KeepsInAnObject", "AppendsInAnObject"):
         model = make(name)
         saal_fast.score(model, pool(), engine=engine)
+        saal_fast.explain(model, pool())
         assert (model.counter.passes, model.counter.kept, model.counter.past) == (0, {}, [])
 
 
