@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from .._utils.failures import is_from_handler
+from .._utils.failures import foreign_failure, is_from_handler
 from ..models import memory
 from ..models.held import held
 from ..pools import Batch
@@ -70,10 +70,10 @@ def study(problem: Problem, example: Batch) -> FirstLook:
         look = _look(problem, example)
     except Exception as error:
         kept.restore()
-        plain = None if _is_foreign(error) else _plain_look(problem, example)
-        changed = kept.restore()
-        if plain is None:
+        plain = None if memory.exhausted(error) or is_from_handler(error) else _plain_look(problem, example)
+        if plain is None or foreign_failure(error, lambda: _look(problem, example)) is not None:
             raise
+        changed = kept.restore()
         habits = replace(plain.problem.habits, keeps=changed, untouched=kept.of_modules(changed), own_backward=True)
         return replace(plain, problem=replace(problem, habits=habits))  # own_backward: which is not known
     changed = kept.restore()
@@ -117,10 +117,11 @@ def _held_to_plain(look: FirstLook, example: Batch) -> FirstLook:
 def _plain_look(problem: Problem, example: Batch) -> FirstLook | None:
     """A pass over one sample with the model's own parameters where they are; None where they can't be, or it fails too."""
     habits = replace(problem.habits, aliased=tuple(sorted(problem.params)), identified=True, stand_ins=False)
+    plain = replace(problem, habits=habits)
     try:
-        return _by_own_parameters(replace(problem, habits=habits), example)
+        return _by_own_parameters(plain, example)
     except Exception as error:
-        if _is_foreign(error):
+        if memory.exhausted(error) or foreign_failure(error, lambda: _by_own_parameters(plain, example)) is not None:
             raise
         return None
 
@@ -129,10 +130,6 @@ def _by_own_parameters(problem: Problem, example: Batch) -> FirstLook:
     params = problem.own_parameters()
     with SlowPaths(), problem.watch_last_layer() as last:
         return FirstLook(problem, params, problem.output(params, example), last)
-
-
-def _is_foreign(error: Exception) -> bool:
-    return memory.exhausted(error) or is_from_handler(error)
 
 
 def _kept_elsewhere(problem: Problem, names: Iterable[str]) -> str:

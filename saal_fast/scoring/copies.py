@@ -200,16 +200,21 @@ def _tried(model: nn.Module, run: Callable[[nn.Module], Tensor], names: tuple[st
 
 
 def _clear(module: nn.Module, attribute: str) -> None:
-    value = getattr(module, attribute)
-    if isinstance(value, (dict, list)):
-        value.clear()
+    place = _place(module, attribute)
+    if isinstance(place[attribute], (dict, list)):
+        place[attribute].clear()
     else:
-        places = module._buffers if attribute in module._buffers else vars(module)
-        places[attribute] = None
+        place[attribute] = None
+
+
+def _place(module: nn.Module, attribute: str) -> dict[str, Any]:
+    """The dict of a module that has an attribute; a property that is cached must not be asked."""
+    buffers: dict[str, Any] = module._buffers
+    return buffers if attribute in buffers else vars(module)
 
 
 def _filled(module: nn.Module, attribute: str) -> bool:
-    return any(isinstance(t, Tensor) for t in tree_leaves(getattr(module, attribute, None)))
+    return any(isinstance(t, Tensor) for t in tree_leaves(_place(module, attribute).get(attribute)))
 
 
 def _own_buffers(module: nn.Module) -> Mapping[str, Tensor | None]:
