@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -17,8 +17,9 @@ from .._utils.failures import struck_by
 def own_precision(device: torch.device) -> Iterator[None]:
     """Within it, a model runs as it is, whatever the caller has switched on around it.
 
-    That is autocast, on the CPU and on the device, and the cache of parametrized weights
-    (`torch.nn.utils.parametrize.cached`), which would outlive a change of the weights.
+    That is autocast, on the CPU and on the device, the cache of parametrized weights
+    (`torch.nn.utils.parametrize.cached`), which would outlive a change of the weights, and the default device meta, on which
+    a model's or a DataLoader's new tensors would have no values.
     """
     with ExitStack() as stack:
         for kind in sorted({"cpu", device.type}):
@@ -26,6 +27,15 @@ def own_precision(device: torch.device) -> Iterator[None]:
                 stack.enter_context(torch.autocast(kind, enabled=False))
         if parametrize._cache_enabled:
             stack.enter_context(_without_cache())
+        if device.type != "meta":
+            stack.enter_context(with_values())
+        yield
+
+
+@contextmanager
+def with_values() -> Iterator[None]:
+    """Within it, tensors that are made without a device have values, also where the default device is meta."""
+    with torch.device("cpu") if torch.empty(0).is_meta else nullcontext():
         yield
 
 
@@ -39,8 +49,8 @@ def torch_stacks() -> Iterator[None]:
     depth, grad = _functorch.get_dynamic_layer_stack_depth(), torch.is_grad_enabled()
 
     def restore() -> None:
-        if _functorch.get_dynamic_layer_stack_depth() > depth:
-            _functorch.pop_dynamic_layer_stack_and_undo_to_depth(depth)
+        while _functorch.get_dynamic_layer_stack_depth() > depth:
+            _functorch.pop_dynamic_layer_stack()
         for stack in stacks:
             stack.restore()
         torch._C._set_grad_enabled(grad)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TypeVar, overload
 
 import torch
@@ -36,8 +37,9 @@ class Runner:
     def __init__(self, problem: Problem, asked: EngineName, engines: Engines = ENGINES, capture: Capture = captured) -> None:
         self.problem, self.asked, self.engines = problem, asked, engines
         self.name = "ghost" if asked == "auto" else asked
-        engine = engines[self.name](problem)
-        self.engine = engine if self.name == "reference" else capture(engine, problem.device)
+        self.capture = capture
+        self.engine = self._made()
+        self.versions = problem.versions()
         self.fallback: str | None = None
         self.largest: int | None = None  # batch that memory has been found to hold
         self.results: list[Result] = []
@@ -54,7 +56,42 @@ class Runner:
         return math.ceil(length / math.ceil(length / size))  # no small rest: all batches of one size, or nearly
 
     def run(self, batch: Batch) -> Tensor:
-        """Scores a batch, in parts where memory does not hold it, keeps the results, and says which are finite, bool [B]."""
+        """Scores a batch, in parts where memory does not hold it, keeps the results, and says which are finite, bool [B].
+
+        A batch that is the first one to change what modules hold is scored once more, each pass from what was there before.
+        """
+        count = len(self.results)
+        finite = self._run(batch)
+        while self._found_changes(batch):
+            del self.results[count:]
+            finite = self._run(batch)
+        return finite
+
+    def put_back(self) -> None:
+        """Puts back what passes have changed in objects that modules hold; `preserve_state` does so for modules alone."""
+        if self.problem.habits.keeps:
+            self.problem.habits.keeps.restore()
+
+    def _made(self) -> Engine:
+        engine = self.engines[self.name](self.problem)
+        return engine if self.name == "reference" else self.capture(engine, self.problem.device)
+
+    def _found_changes(self, batch: Batch) -> bool:
+        """Whether the batch has changed what none before it has; then that is put back, and from now on before each pass."""
+        habits = self.problem.habits
+        untouched = habits.untouched
+        if untouched is None or not untouched.touched() or self.versions != self.problem.versions():
+            return False  # of weights that were trained meanwhile `preserve_state` will tell
+        changed = untouched.restore()
+        if changed is None:
+            return False
+        log.info("passes over samples from %d on change what the model's modules hold: it is put back", batch.start)
+        habits = replace(habits, keeps=changed.joined(habits.keeps), untouched=untouched.of_modules(changed))
+        self.problem = replace(self.problem, habits=habits)
+        self.engine = self._made()
+        return True
+
+    def _run(self, batch: Batch) -> Tensor:
         finite = []
         begin = 0
         while begin < batch.size:
