@@ -7,8 +7,10 @@ that is the answer; where they differ, the batch is split by it (`Diverged`) and
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
@@ -18,8 +20,25 @@ from ..pools import Batch
 if TYPE_CHECKING:
     from .problem import Result
 
-QUESTIONS = frozenset({Tensor.__bool__, Tensor.__int__, Tensor.__float__, Tensor.__index__, Tensor.item, Tensor.tolist})
-"""Methods that ask a tensor for its values."""
+QUESTIONS = frozenset(
+    {
+        Tensor.__bool__,
+        Tensor.__int__,
+        Tensor.__float__,
+        Tensor.__complex__,
+        Tensor.__index__,
+        Tensor.__array__,
+        Tensor.item,
+        Tensor.tolist,
+        Tensor.numpy,
+        Tensor.is_nonzero,
+        torch.is_nonzero,
+    }
+)
+"""Functions that ask a tensor for its values."""
+
+TEXTS = frozenset({Tensor.__format__, Tensor.__repr__})
+"""Functions that write a tensor's values down."""
 
 
 class Diverged(Exception):  # noqa: N818 - says what the samples did; not an error, where it is met by a split
@@ -34,34 +53,123 @@ class Diverged(Exception):  # noqa: N818 - says what the samples did; not an err
         self.parts = parts
 
 
-def ask(fn: Any, x: Tensor) -> Any:
+def ask(fn: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
     """`fn(x)`, one of `QUESTIONS`, where x may be a tensor of `vmap`'s.
 
     Raises:
         Diverged: samples give different answers.
     """
-    cell = _Cell()
-    _Read.apply(x, cell)
-    if cell.values.ndim == x.ndim:
-        return fn(cell.values)
-    each = cell.values.reshape(len(cell.values), -1)
-    if each.numel() and bool((each != each[:1]).any()):
+    values = values_of(x)
+    answer = fn(values if values.ndim == x.ndim else value_for_all(values), *args, **kwargs)
+    if isinstance(answer, np.ndarray):
+        answer.flags.writeable = False  # the memory of one sample, not of all
+    return answer
+
+
+def all_alike(rows: Tensor) -> bool:
+    """Whether the rows of [B, ...] are the same."""
+    return not (rows.numel() and bool((rows != rows[:1]).any()))
+
+
+def value_for_all(values: Tensor) -> Tensor:
+    """The value that all samples have in common, of the values [B, ...] of each.
+
+    Raises:
+        Diverged: they have none.
+    """
+    each = values.reshape(len(values), -1)
+    if not all_alike(each):
         which = torch.unique(each, dim=0, return_inverse=True)[1]
         if int(which.max()) > 0:
             raise Diverged([(which == k).nonzero()[:, 0] for k in range(int(which.max()) + 1)])
-    return fn(cell.values[0])
+    return values[0]
 
 
-def by_branches(score: Callable[[Batch], Result], batch: Batch) -> Result:
-    """`score(batch)`, part by part where its samples diverge."""
-    try:
-        return score(batch)
-    except Diverged as split:
-        parts = split.parts
-    results = [by_branches(score, batch.take(rows)) for rows in parts]
-    order = torch.cat(parts).argsort()
-    joined: Result = tree_map(lambda *rows: torch.cat(rows)[order], *results)
-    return joined
+def ask_text(fn: Any, x: Tensor, *args: Any) -> str:
+    """`fn(x)`, one of `TEXTS`, where x may be a tensor of `vmap`'s.
+
+    Raises:
+        Diverged: samples give different texts.
+    """
+    values = values_of(x)
+    if values.ndim == x.ndim:
+        return str(fn(x, *args))
+    texts = np.array([fn(value, *args) for value in values])
+    kinds, which = np.unique(texts, return_inverse=True)
+    if len(kinds) > 1:
+        raise Diverged([torch.from_numpy(np.flatnonzero(which == k)).to(values.device) for k in range(len(kinds))])
+    return str(texts[0])
+
+
+def values_of(x: Tensor) -> Tensor:
+    """A tensor's values; those of all samples [B, ...] where it is one of `vmap`'s."""
+    cell = _Cell()
+    _Read.apply(x, cell)
+    return cell.values
+
+
+ANSWERS: dict[Any, Callable[..., Any]] = dict.fromkeys(QUESTIONS, ask) | dict.fromkeys(TEXTS, ask_text)
+"""What answers each of `QUESTIONS` and `TEXTS`."""
+
+
+SMALL = 2
+"""Samples that one after the other are scored sooner than as a part: a part costs what two or three of them do."""
+
+FEW = 4
+"""Parts that a batch may fall into before small ones count."""
+
+
+@dataclass
+class Splits:
+    """How batches are split, and what becomes of small parts.
+
+    Attributes:
+        alone: scores a part's samples one after the other; None for parts of every size by the engine itself.
+        samples: how many have been scored.
+        by_themselves: how many of them `alone` has scored.
+    """
+
+    alone: Callable[[Batch], Result] | None = None
+    samples: int = 0
+    by_themselves: int = 0
+
+    def score(self, score: Callable[[Batch], Result], batch: Batch) -> Result:
+        """`score(batch)`, part by part where its samples diverge.
+
+        Where these are more than `FEW`, those of `SMALL` samples or fewer are handed to `alone`.
+        """
+        self.samples += batch.size
+        try:
+            return score(batch)
+        except Diverged as split:
+            parts = split.parts[::-1]
+        known, order, results = len(parts), [], []
+        while parts:
+            rows = parts.pop()
+            part = batch.take(rows)
+            try:
+                results.append(self._part(score, part, known))
+                order.append(rows)
+            except Diverged as split:
+                known += len(split.parts) - 1
+                parts += [rows[at] for at in reversed(split.parts)]
+        places = torch.cat(order).argsort()
+        joined: Result = tree_map(lambda *columns: torch.cat(columns)[places], *results)
+        return joined
+
+    def _part(self, score: Callable[[Batch], Result], part: Batch, known: int) -> Result:
+        """One of `known` parts of a batch."""
+        if self.alone is None or known <= FEW or part.size > SMALL:
+            return score(part)
+        self.by_themselves += part.size
+        return self.alone(part)
+
+
+@runtime_checkable
+class Splitting(Protocol):
+    """An engine that splits batches."""
+
+    splits: Splits
 
 
 class _Cell:

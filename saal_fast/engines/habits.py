@@ -33,12 +33,16 @@ class Habits:
             arguments.
         aliased: parameters whose memory it reads through other tensors, which nothing can replace: the real ones must move.
         keeps: what a pass changes in its modules; each pass starts from it as it was.
+        writes: buffers that a pass writes into, by name: each pass is given copies, of each sample its own.
+        inference: it runs parts in inference mode.
         draws: it draws random numbers in eval mode; whether it uses them, one sample cannot tell.
     """
 
     stand_ins: bool = False
     aliased: tuple[str, ...] = ()
     keeps: Kept | None = None
+    writes: tuple[str, ...] = ()
+    inference: bool = False
     draws: bool = False
 
     def reason_for_one_by_one(self) -> str | None:
@@ -54,13 +58,28 @@ NO_HABITS = Habits()
 
 
 class SlowPaths(TorchFunctionMode):
-    """Within it, modules leave their fused inference paths (`nn.TransformerEncoder`), which run under no_grad alone."""
+    """Within it, modules leave paths that have no gradient of their own.
+
+    `nn.TransformerEncoder` leaves its fused path, which runs under no_grad alone; what a model runs in inference mode, whose
+    tensors autograd refuses, runs under no_grad.
+
+    Attributes:
+        inference: whether anything has run in inference mode.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inference = False
 
     def __torch_function__(
         self, fn: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Runs the call."""
-        return fn(*args, **(kwargs or {}))
+        if not torch.is_inference_mode_enabled():
+            return fn(*args, **(kwargs or {}))
+        self.inference = True
+        with torch.inference_mode(False), torch.no_grad():
+            return fn(*args, **(kwargs or {}))
 
 
 class StandIns(TorchFunctionMode):
@@ -201,6 +220,10 @@ class Kept:
     def of(cls, model: nn.Module) -> Kept:
         """All that the modules keep now."""
         return cls(_cells(model))
+
+    def tensors(self) -> list[Tensor]:
+        """The tensors among it."""
+        return [cell.value for cell in self.cells if isinstance(cell, _Tensor)]
 
     @torch.no_grad()
     def restore(self) -> Kept | None:

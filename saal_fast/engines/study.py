@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -56,7 +57,9 @@ def study(problem: Problem, example: Batch) -> FirstLook:
         look, read = _look(problem, example)
     finally:
         changed = kept.restore()
-    habits = replace(problem.habits, keeps=changed, draws=draws.moved())
+    habits = replace(look.problem.habits, keeps=changed, draws=draws.moved())
+    if changed and not habits.draws and not read:
+        habits = replace(habits, writes=_writes(replace(problem, habits=habits), example, look.output))
     if read:
         habits = replace(habits, stand_ins=True)
         look, read = _look(replace(problem, habits=habits), example)
@@ -67,6 +70,27 @@ def study(problem: Problem, example: Batch) -> FirstLook:
             with SlowPaths(), problem.watch_last_layer() as last:
                 look = FirstLook(changed_problem, params, changed_problem.output(params, example), last)
     return replace(look, problem=replace(problem, habits=habits))
+
+
+def _writes(problem: Problem, example: Batch, output: Any) -> tuple[str, ...]:
+    """Buffers that a pass writes into, and that it reaches as its modules' attributes alone.
+
+    Args:
+        problem: with what a pass changes.
+        example: a batch of one.
+        output: the model's, where it wrote into the buffers themselves.
+    """
+    model, keeps = problem.model, problem.habits.keeps
+    users = Counter(t.untyped_storage()._cdata for t in (*Kept.of(model).tensors(), *model.parameters()))
+    written = {id(t) for t in (keeps.tensors() if keeps else ()) if users[t.untyped_storage()._cdata] == 1}
+    names = tuple(name for name, b in model.named_buffers() if id(b) in written)
+    if not names:
+        return ()
+    kept = Kept.of(model)
+    look, _ = _look(replace(problem, habits=replace(problem.habits, writes=names)), example)
+    changed = kept.restore()
+    past = {id(t) for t in (changed.tensors() if changed else ())} & written
+    return () if past or not _same_outputs(look.output, output) else names
 
 
 def recompute(problem: Problem, example: Batch, output: Any, unreached: set[str]) -> Problem:
@@ -104,8 +128,10 @@ def _look(problem: Problem, example: Batch) -> tuple[FirstLook, set[str]]:
     read: set[str] = set()
     own = {n: p for n, p in problem.model.named_parameters() if n in problem.params}
     params = {name: p.detach().clone().requires_grad_() for name, p in problem.params.items()}
-    with MemoryWatch(own, read.update), SlowPaths(), problem.watch_last_layer() as last:
+    with MemoryWatch(own, read.update), SlowPaths() as slow, problem.watch_last_layer() as last:
         output = problem.output(params, example)
+    if slow.inference:
+        problem = replace(problem, habits=replace(problem.habits, inference=True))
     # torch's script interpreter hides from a dispatch mode what it has optimised, but not from the graph; a parameter in it
     # whose copy is not belongs to something kept (`recompute`)
     leaves = {id(getattr(node, "variable", None)) for t in tensors_of(output) for node in nodes_behind(t)}
@@ -150,10 +176,7 @@ def _reached(problem: Problem, example: Batch, output: Any, names: set[str]) -> 
         return set()
     finally:
         kept.restore()
-    now, before = tensors_of(look.output), tensors_of(output)
-    if len(now) != len(before) or not all(
-        a.shape == b.shape and torch.allclose(a, b, 1e-4, 1e-5) for a, b in zip(now, before, strict=True)
-    ):
+    if not _same_outputs(look.output, output):
         return set()
     # not by the outputs' sum: outputs that no loss is taken of may have no gradient
     loss = problem.task.loss(look.output, constant(problem.task.pseudo_label(look.output)))
@@ -161,3 +184,11 @@ def _reached(problem: Problem, example: Batch, output: Any, names: set[str]) -> 
         return set()
     found = torch.autograd.grad(loss, [look.params[n] for n in names], allow_unused=True)
     return {name for name, g in zip(names, found, strict=True) if g is not None}
+
+
+def _same_outputs(now: Any, before: Any) -> bool:
+    """Whether two outputs are the same, rounding aside."""
+    a, b = tensors_of(now), tensors_of(before)
+    return len(a) == len(b) and all(
+        x.shape == y.shape and torch.allclose(x, y, 1e-4, 1e-5) for x, y in zip(a, b, strict=True)
+    )

@@ -12,22 +12,23 @@ from torch.utils._pytree import tree_map
 from ..models.memory import nbytes
 from ..perturbation import epsilon
 from ..pools import Batch
+from . import replacements  # noqa: F401 - registers them
 from .backward import gradients_in_order
-from .branches import by_branches
-from .layers import VmapReplacements
+from .branches import Splits
 from .problem import EngineError, Problem, Result, constant, finite, keep_loss_where_no_step, loss_scale
+from .under_vmap import Births, SharedWrite, UnderVmap
 
 
 class Vmap:
     """Scores a batch by one vmapped gradient and one vmapped forward pass with a copy of the parameters a sample."""
 
     def __init__(self, problem: Problem) -> None:
-        self.problem = problem
+        self.problem, self.births, self.splits = problem, Births(), Splits()
 
     def __call__(self, batch: Batch) -> Result:
         """Scores a batch; see `Engine`."""
         check_batches(self.problem)
-        return by_branches(lambda part: over_samples(self._one, part), batch)
+        return self.splits.score(lambda part: over_samples(self._one, part, self.births), batch)
 
     def sample_bytes(self, example: Batch) -> int:
         return 4 * nbytes(self.problem.params.values())  # gradient, step, perturbed weights, and one in the making
@@ -71,13 +72,19 @@ def check_batches(problem: Problem) -> None:
         raise EngineError(reason)
 
 
-def over_samples(score_one: Callable[[Batch], Result], batch: Batch) -> Result:
+def over_samples(score_one: Callable[[Batch], Result], batch: Batch, births: Births) -> Result:
     """`vmap` of `score_one`, written for a batch of one sample, over a batch.
 
     Labels and embeddings in `score_one`'s result keep their dimension of one, which is taken off here.
+
+    Args:
+        score_one: scores a batch of one.
+        batch: what is scored.
+        births: what is known of tensors that samples write into; more may become known.
     """
 
     def of_one(args: tuple[Any, ...], kwargs: dict[str, Any], labels: Any | None) -> Result:
+        mode.see((args, kwargs))
         result = score_one(Batch(args, kwargs, 1, batch.start, labels).map(lambda t: t.unsqueeze(0)))
         label, perturbed_label, embedding = tree_map(
             lambda t: t.squeeze(0), (result.label, result.perturbed_label, result.embedding)
@@ -86,6 +93,11 @@ def over_samples(score_one: Callable[[Batch], Result], batch: Batch) -> Result:
 
     inputs = (batch.args, batch.kwargs, batch.labels)
     in_dims = tree_map(lambda t: 0 if isinstance(t, Tensor) else None, inputs)
-    with VmapReplacements():
-        scored: Result = vmap(of_one, in_dims=in_dims)(*inputs)
-    return scored
+    while True:
+        try:
+            with UnderVmap(births) as mode:
+                scored: Result = vmap(of_one, in_dims=in_dims)(*inputs)
+        except SharedWrite:
+            continue
+        births.watching = False
+        return scored

@@ -25,9 +25,10 @@ from ...models.memory import nbytes
 from ...ops.flat import flatten_parameters
 from ...pools import Batch
 from ..backward import gradients_in_order
-from ..branches import by_branches
+from ..branches import Splits
 from ..layers import Code, SupportsTiles
 from ..problem import Problem, Result, finite, keep_loss_where_no_step
+from ..under_vmap import Births
 from ..vmap import check_batches, over_samples
 from .autograd import AutogradGradients, FlatGradients, SeparateGradients
 from .backends import Backends, backends_for
@@ -69,23 +70,24 @@ class Ghost:
     def __init__(self, problem: Problem, backends: Backends | None = None, choose: Choice | None = None) -> None:
         self.problem, self.choose = problem, choose
         self.backends = backends_for(problem) if backends is None else backends
+        self.births, self.splits = Births(), Splits()
         self._plans: dict[Any, Plan] = {}
         self._weights: dict[tuple[str, ...], Tensor] = {}  # each plan's autograd parameters, end to end
 
     def __call__(self, batch: Batch) -> Result:
         """Scores a batch; see `Engine`."""
         check_batches(self.problem)
-        return by_branches(self._score, batch)
+        return self.splits.score(self._score, batch)
 
     def _score(self, batch: Batch) -> Result:
         """Scores a batch whose samples take the same branches of the model's code."""
         plan = self.plan(batch)
         try:
-            return over_samples(lambda sample: self._one(plan, sample), batch)
+            return over_samples(lambda sample: self._one(plan, sample), batch, self.births)
         except PlanError:  # an earlier batch of these shapes took another branch, or the model writes only under grad
             self._plans.clear()
         careful = self.plan(batch).assume_inplace()
-        result = over_samples(lambda sample: self._one(careful, sample), batch)
+        result = over_samples(lambda sample: self._one(careful, sample), batch, self.births)
         if plan in (self.plan(batch), plan.assume_inplace()):  # it took no other branch: further batches need the care too
             self._plans[self._shapes(batch)] = careful
         return result

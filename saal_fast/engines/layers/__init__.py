@@ -13,6 +13,8 @@ from .base import (
     register_decomposition,
     register_layer,
     register_replacement,
+    register_rescue,
+    rescue_of,
 )
 
 __all__ = [
@@ -34,5 +36,7 @@ __all__ = [
     "register_decomposition",
     "register_layer",
     "register_replacement",
+    "register_rescue",
+    "rescue_of",
     "weightnorm",
 ]

@@ -1,0 +1,29 @@
+"""Functions that compare tensors and give a Python bool: one number is asked for, not all that are compared."""
+
+from __future__ import annotations
+
+from numbers import Number
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..layers import register_decomposition
+
+
+@register_decomposition(Tensor.__contains__)
+def contains(x: Tensor, element: Any) -> bool:
+    """`element in x`."""
+    return bool((x == element).any()) if isinstance(element, (Tensor, Number)) else NotImplemented
+
+
+@register_decomposition(torch.equal, Tensor.equal)
+def equal(input: Tensor, other: Tensor) -> bool:
+    """`torch.equal`."""
+    return NotImplemented if input.dtype != other.dtype else input.shape == other.shape and bool((input == other).all())
+
+
+@register_decomposition(torch.allclose, Tensor.allclose)
+def allclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
+    """`torch.allclose`."""
+    return bool(torch.isclose(input, other, rtol=rtol, atol=atol, equal_nan=equal_nan).all())

@@ -1,0 +1,151 @@
+"""What a model's calls meet in a pass over many samples: replacements, and rescues where `vmap` itself refuses.
+
+A call that `vmap` refuses is tried by other means, in this order:
+
+1. It writes into a tensor that all samples share (`out = torch.zeros(...); out[:, 0] = x`). The pass begins again, and where
+   the tensor was made, each sample gets its own (`Births`).
+2. A rescue is registered for the function (`layers/base.py`: `register_rescue`).
+3. It needs values (a number of repeats, say). Integers, booleans and single numbers among its arguments are asked for, as
+   `.item()` asks: samples of the same values are scored together (`branches.py`).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import CodeType
+from typing import Any
+
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+from .batched import any_batched, flag_of, is_batched, memory_of, of_each
+from .branches import value_for_all, values_of
+from .layers import VmapReplacements, rescue_of
+
+Site = tuple[CodeType, int]
+"""A place in a model's code: where a call of it stands."""
+
+NEEDS_VALUES = (".item()", "data-dependent", "dynamic shape", "aten::nonzero", "aten::unique", "data_ptr")
+"""What torch's errors say where `vmap` cannot run a function because it needs values."""
+
+
+class Births:
+    """Places in a model's code that make tensors which samples then write into.
+
+    Attributes:
+        sites: those known; empty for most models, whose passes cost nothing more.
+        watching: whether passes keep account of where tensors are made, to find a further one.
+    """
+
+    def __init__(self) -> None:
+        self.sites: set[Site] = set()
+        self.watching = False
+
+
+class SharedWrite(Exception):  # noqa: N818 - says what to do; not an error, where the pass begins again
+    """A sample writes into a tensor that all share; where that is made has been added to `Births`."""
+
+
+class UnderVmap(VmapReplacements):
+    """The outermost mode of a pass over many samples.
+
+    Args:
+        births: where tensors are made that samples write into.
+    """
+
+    def __init__(self, births: Births) -> None:
+        super().__init__()
+        self.births = births
+        self.flag: Tensor | None = None
+        self.made: dict[int, tuple[Site, Tensor]] = {}  # by a memory's identity, with what keeps that alive
+
+    def see(self, sample: Any) -> None:
+        """Takes the inputs of a sample, from which others get a sample's dimension."""
+        if self.births.sites:
+            self.flag = flag_of(next(t for t in tree_leaves(sample) if isinstance(t, Tensor)))
+
+    def intercept(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
+        """What the model gets from a call."""
+        try:
+            out = run()
+        except RuntimeError as error:
+            out = self._rescued(fn, args, kwargs, error)
+        if self.births.sites or self.births.watching:
+            out = self._born(args, kwargs, out)
+        return out
+
+    def _rescued(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], error: RuntimeError) -> Any:
+        if not any_batched((args, kwargs)):
+            raise error
+        target = _target(fn, args, kwargs)
+        if target is not None and not is_batched(target):
+            self._share_no_more(target, error)
+        if (rescue := rescue_of(fn)) is not None:
+            with self:
+                out = rescue(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
+        if not any(words in str(error) for words in NEEDS_VALUES):
+            raise error
+        args, kwargs = tree_map(_known, (args, kwargs))
+        return fn(*args, **kwargs)
+
+    def _share_no_more(self, target: Tensor, error: RuntimeError) -> None:
+        """Has the pass begin again so that each sample has its own `target`."""
+        births = self.births
+        if births.watching:
+            found = self.made.get(memory_of(target) or 0)
+            if found is None or found[0] in births.sites:  # the model has had it before the pass
+                raise error
+            births.sites.add(found[0])
+        births.watching = True
+        raise SharedWrite
+
+    def _born(self, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
+        """A call's outputs; of each sample its own, where the call stands at a known place."""
+        given = {memory_of(t) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        fresh = [
+            t for t in tree_leaves(out) if isinstance(t, Tensor) and not is_batched(t) and memory_of(t) not in {None, *given}
+        ]
+        if not fresh:
+            return out
+        site = _call_site()
+        if site in self.births.sites and self.flag is not None:
+            flag = self.flag
+            return tree_map(lambda t: of_each(t, flag) if any(t is f for f in fresh) else t, out)
+        if self.births.watching:
+            for t in fresh:
+                self.made.setdefault(memory_of(t) or 0, (site, t))
+        return out
+
+
+def _target(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """The tensor that a call writes into; None for none."""
+    if isinstance(kwargs.get("out"), Tensor):
+        return kwargs["out"]
+    name = getattr(fn, "__name__", "")
+    writes = name in _WRITING or (name.endswith("_") and not name.endswith("__"))
+    first = args[0] if args else kwargs.get("input")
+    return first if writes and isinstance(first, Tensor) else None
+
+
+_OPERATORS = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift")
+_WRITING = frozenset({"__setitem__", "__set__", *(f"__i{name}__" for name in _OPERATORS)})
+
+
+def _known(value: Any) -> Any:
+    """An argument whose values are asked for, where it is a tensor of numbers that no gradient passes through."""
+    if not isinstance(value, Tensor) or not is_batched(value) or (value.ndim and value.is_floating_point()):
+        return value
+    return value_for_all(values_of(value))
+
+
+def _call_site() -> Site:
+    """Where the model's code, or torch's under it, makes the call that is intercepted."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(
+        ("saal_fast.engines", "torch.overrides")
+    ):
+        frame = frame.f_back
+    return frame.f_code, frame.f_lasti
