@@ -24,10 +24,16 @@ def any_batched(tree: Any) -> bool:
     return any(isinstance(t, Tensor) and is_batched(t) for t in tree_leaves(tree))
 
 
-def memory_of(t: Tensor) -> int | None:
-    """The identity of the memory that a tensor shares with its views; None for one without."""
+def bare(t: Tensor) -> Tensor:
+    """The tensor itself, without what `vmap` and the transforms of gradients have wrapped around it."""
     while _functorch.is_functorch_wrapped_tensor(t):
         t = _functorch.get_unwrapped(t)
+    return t
+
+
+def memory_of(t: Tensor) -> int | None:
+    """The identity of the memory that a tensor shares with its views; None for one without."""
+    t = bare(t)
     return t.untyped_storage()._cdata if t.layout == torch.strided else None
 
 

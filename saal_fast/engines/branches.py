@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from ..pools import Batch
+from .batched import bare
 
 if TYPE_CHECKING:
     from .problem import Result
@@ -60,7 +61,7 @@ def ask(fn: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         Diverged: samples give different answers.
     """
     values = values_of(x)
-    answer = fn(values if values.ndim == x.ndim else value_for_all(values), *args, **kwargs)
+    answer = fn(bare(values if values.ndim == x.ndim else value_for_all(values)), *args, **kwargs)
     if isinstance(answer, np.ndarray):
         answer.flags.writeable = False  # the memory of one sample, not of all
     return answer
@@ -85,7 +86,7 @@ def value_for_all(values: Tensor) -> Tensor:
     return values[0]
 
 
-def ask_text(fn: Any, x: Tensor, *args: Any) -> str:
+def ask_text(fn: Any, x: Tensor, *args: Any, **kwargs: Any) -> str:
     """`fn(x)`, one of `TEXTS`, where x may be a tensor of `vmap`'s.
 
     Raises:
@@ -93,8 +94,8 @@ def ask_text(fn: Any, x: Tensor, *args: Any) -> str:
     """
     values = values_of(x)
     if values.ndim == x.ndim:
-        return str(fn(x, *args))
-    texts = np.array([fn(value, *args) for value in values])
+        return str(fn(bare(values), *args, **kwargs))
+    texts = np.array([fn(bare(value), *args, **kwargs) for value in values])
     kinds, which = np.unique(texts, return_inverse=True)
     if len(kinds) > 1:
         raise Diverged([torch.from_numpy(np.flatnonzero(which == k)).to(values.device) for k in range(len(kinds))])

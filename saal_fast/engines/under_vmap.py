@@ -26,8 +26,15 @@ from .layers import VmapReplacements, rescue_of
 Site = tuple[CodeType, int]
 """A place in a model's code: where a call of it stands."""
 
-NEEDS_VALUES = (".item()", "data-dependent", "dynamic shape", "aten::nonzero", "aten::unique", "data_ptr")
-"""What torch's errors say where `vmap` cannot run a function because it needs values."""
+NEEDS_VALUES = (
+    ".item()",
+    "data-dependent",
+    "dynamic shape",
+    "boolean mask",
+    "stack expects each tensor to be equal size",
+    "fallback path doesn't work on out= or view ops",
+)
+"""What torch's errors say where `vmap` cannot run a function because it needs values, or gives shapes by them."""
 
 
 class Births:
@@ -76,11 +83,14 @@ class UnderVmap(VmapReplacements):
         return out
 
     def _rescued(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], error: RuntimeError) -> Any:
-        if not any_batched((args, kwargs)):
+        if not any_batched(_without_slices((args, kwargs))):
             raise error
         target = _target(fn, args, kwargs)
         if target is not None and not is_batched(target):
             self._share_no_more(target, error)
+        if target is not None and target is kwargs.get("out"):
+            with self:
+                return target.copy_(fn(*args, **{name: value for name, value in kwargs.items() if name != "out"}))
         if (rescue := rescue_of(fn)) is not None:
             with self:
                 out = rescue(*args, **kwargs)
@@ -139,6 +149,11 @@ def _known(value: Any) -> Any:
     if not isinstance(value, Tensor) or not is_batched(value) or (value.ndim and value.is_floating_point()):
         return value
     return value_for_all(values_of(value))
+
+
+def _without_slices(tree: Any) -> Any:
+    """A pytree with the bounds of slices in place of these."""
+    return tree_map(lambda v: (v.start, v.stop, v.step) if isinstance(v, slice) else v, tree)
 
 
 def _call_site() -> Site:

@@ -93,11 +93,10 @@ def over_samples(score_one: Callable[[Batch], Result], batch: Batch, births: Bir
 
     inputs = (batch.args, batch.kwargs, batch.labels)
     in_dims = tree_map(lambda t: 0 if isinstance(t, Tensor) else None, inputs)
-    while True:
-        try:
-            with UnderVmap(births) as mode:
-                scored: Result = vmap(of_one, in_dims=in_dims)(*inputs)
-        except SharedWrite:
-            continue
-        births.watching = False
-        return scored
+    try:
+        with UnderVmap(births) as mode:
+            scored: Result = vmap(of_one, in_dims=in_dims)(*inputs)
+    except SharedWrite:
+        return over_samples(score_one, batch, births)
+    births.watching = False
+    return scored

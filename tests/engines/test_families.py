@@ -20,7 +20,9 @@ def assert_same(got, want):
     assert torch.equal(got.label, want.label)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if families.slow(n) else n for n in families.NAMES])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if families.slow(n) else n for n in families.NAMES]
+)
 def test_a_family_runs_by_its_engine(name):
     model, pool, engine = families.build(name)
     got = saal_fast.score(model, pool, RHO, details=True)

@@ -3,7 +3,7 @@
 `build(name)` gives a `Family`; `NAMES` lists all. A family is a function decorated `@family` in one of this folder's files.
 """
 
-from . import questions, masks, writes, texts, quantized  # noqa: F401, I001 - each adds its families
+from . import questions, masks, writes, texts, detached  # noqa: F401, I001 - each adds its families
 from .family import FAMILIES, Family, build, family, slow
 
 __all__ = ["NAMES", "Family", "build", "family", "slow"]

@@ -60,10 +60,10 @@ def writes_into_empty() -> tuple[nn.Module, Any]:
 @family
 def writes_through_views() -> tuple[nn.Module, Any]:
     def write(out: Tensor, h: Tensor) -> None:
-        first, rest = out.split([2, 3], 1)
+        first, rest = out[:, :2], out[:, 2:]
         flat = out.view(-1)
         first.add_(h[:, :2])
-        rest[0].unbind(0)[1].copy_(h[0, 0])
+        rest[0][1].copy_(h[0, 0])
         flat[3:9] -= h.flatten()[:6]
         rest.mul_(first.sum())
 

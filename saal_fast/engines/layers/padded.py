@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_packed_sequence
+from torch.utils._pytree import tree_leaves
 
 from ..branches import ask
 
@@ -43,8 +44,6 @@ class _StandIn:
     @classmethod
     def __torch_function__(cls, fn: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         """A function of torch's that nobody has taken over."""
-        from torch.utils._pytree import tree_leaves
-
         return next(t for t in tree_leaves((args, kwargs)) if isinstance(t, _StandIn)).split()
 
 
@@ -52,44 +51,10 @@ def _split(self: _StandIn, *args: Any) -> Any:
     return self.split()
 
 
-for _name in [
-    "len",
-    "iter",
-    "getitem",
-    "contains",
-    "bool",
-    "float",
-    "int",
-    "index",
-    "neg",
-    "abs",
-    "invert",
-    "lt",
-    "le",
-    "gt",
-    "ge",
-    "add",
-    "radd",
-    "sub",
-    "rsub",
-    "mul",
-    "rmul",
-    "truediv",
-    "rtruediv",
-    "floordiv",
-    "rfloordiv",
-    "mod",
-    "rmod",
-    "pow",
-    "rpow",
-    "matmul",
-    "rmatmul",
-    "and",
-    "or",
-    "xor",
-    "eq",
-    "ne",
-]:
+_UNARY = ("len", "iter", "bool", "float", "int", "index", "neg", "abs", "invert")
+_BINARY = ("getitem", "contains", "lt", "le", "gt", "ge", "eq", "ne")
+_EITHER_SIDE = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor")
+for _name in (*_UNARY, *_BINARY, *_EITHER_SIDE, *(f"r{name}" for name in _EITHER_SIDE)):
     setattr(_StandIn, f"__{_name}__", _split)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..layers import register_rescue
+from ..layers import register_decomposition, register_rescue
 
 BOOLEANS = (torch.bool, torch.uint8)
 """Types of tensors that are masks where they are an index."""
@@ -40,56 +40,55 @@ def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     return input.flatten()[_ones(mask.flatten())]
 
 
-@register_rescue(torch.masked_scatter, Tensor.masked_scatter)
-def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
+@register_decomposition(torch.masked_scatter, Tensor.masked_scatter)
+def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Any:
     """`torch.masked_scatter`."""
+    if source.dtype != input.dtype:
+        return NotImplemented
     input, mask = torch.broadcast_tensors(input, mask)
     return torch.where(mask, _dealt(mask, source.flatten(), at_least=True), input)
 
 
-@register_rescue(Tensor.masked_scatter_)
-def masked_scatter_(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
+@register_decomposition(Tensor.masked_scatter_)
+def masked_scatter_(input: Tensor, mask: Tensor, source: Tensor) -> Any:
     """`Tensor.masked_scatter_`."""
+    if source.dtype != input.dtype:
+        return NotImplemented
     return input.copy_(masked_scatter(input, mask.expand(input.shape), source))
 
 
 @register_rescue(Tensor.__getitem__)
 def getitem(x: Tensor, index: Any) -> Any:
-    """`x[index]` with masks among the index."""
-    return x[_without_masks(index)] if _has_masks(index) else NotImplemented
+    """`x[index]` with masks among the index, or slices with tensors for bounds."""
+    return x[_plain(index)] if _needs_values(index) else NotImplemented
 
 
 @register_rescue(Tensor.__setitem__)
 def setitem(x: Tensor, index: Any, value: Any) -> Any:
-    """`x[index] = value` with masks among the index."""
-    if not _has_masks(index):
+    """`x[index] = value` with masks among the index, or slices with tensors for bounds."""
+    if not _needs_values(index):
         return NotImplemented
     index = index if isinstance(index, tuple) else (index,)
-    before = 0
-    while before < len(index) and isinstance(index[before], slice) and index[before] == slice(None):
-        before += 1
-    mask = index[before]
-    rest = index[before + 1 :]
-    if not _is_mask(mask) or mask.ndim == 0 or any(i is not Ellipsis and i != slice(None) for i in rest if not _is_mask(i)):
-        x[_without_masks(index)] = value
-        return None
-    if any(map(_is_mask, rest)):
-        x[_without_masks(index)] = value
-        return None
-    mask = mask.bool()
+    place = next((i for i, part in enumerate(index) if not _is_all(part)), 0)
+    if _is_mask(index[place]) and index[place].ndim and all(map(_is_all_or_more, index[place + 1 :])):
+        _write_by_mask(x, place, index[place].bool(), value)
+    else:
+        x[_plain(index)] = value
+    return None
+
+
+def _write_by_mask(x: Tensor, before: int, mask: Tensor, value: Any) -> None:
+    """`x[:, ..., mask] = value`, with `before` dimensions before the mask's."""
     after = x.ndim - before - mask.ndim
     new = torch.as_tensor(value, dtype=x.dtype, device=x.device)
-    wide = mask.reshape(*mask.shape, *(1,) * after)
     if new.ndim > after:  # it may have a row for each of the ones
         place = new.ndim - after - 1
         if new.shape[place] == 1:
-            new = new.squeeze(place)
-            new = new.reshape(*new.shape[:place], *(1,) * mask.ndim, *new.shape[place:])
+            new = new.reshape(*new.shape[:place], *(1,) * mask.ndim, *new.shape[place + 1 :])
         else:
             dealt = _dealt(mask, new.movedim(place, 0), at_least=False)
-            new = torch.movedim(dealt, tuple(range(mask.ndim)), tuple(range(place, place + mask.ndim)))
-    x.copy_(torch.where(wide, new, x))
-    return None
+            new = dealt.movedim(tuple(range(mask.ndim)), tuple(range(place, place + mask.ndim)))
+    x.copy_(torch.where(mask.reshape(*mask.shape, *(1,) * after), new, x))
 
 
 def _dealt(mask: Tensor, rows: Tensor, *, at_least: bool) -> Tensor:
@@ -126,22 +125,38 @@ def _ones(mask: Tensor) -> Tensor:
     return order[:n]
 
 
-def _is_mask(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.dtype in BOOLEANS
+def _is_mask(part: Any) -> bool:
+    return isinstance(part, Tensor) and part.dtype in BOOLEANS
 
 
-def _has_masks(index: Any) -> bool:
-    return any(map(_is_mask, index)) if isinstance(index, tuple) else _is_mask(index)
+def _is_all(part: Any) -> bool:
+    return isinstance(part, slice) and part.start is part.stop is part.step is None
 
 
-def _without_masks(index: Any) -> tuple[Any, ...]:
-    """An index with the places of its masks' ones instead of these."""
+def _is_all_or_more(part: Any) -> bool:
+    return part is Ellipsis or _is_all(part)
+
+
+def _needs_values(index: Any) -> bool:
+    """Whether an index has masks, or slices with tensors for bounds."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return any(
+        _is_mask(part)
+        or (isinstance(part, slice) and any(isinstance(b, Tensor) for b in (part.start, part.stop, part.step)))
+        for part in parts
+    )
+
+
+def _plain(index: Any) -> tuple[Any, ...]:
+    """An index with the places of its masks' ones instead of these, and with integers for bounds."""
     plain: list[Any] = []
-    for i in index if isinstance(index, tuple) else (index,):
-        if not _is_mask(i):
-            plain.append(i)
-        elif i.ndim == 0:
-            plain.append(bool(i))
+    for part in index if isinstance(index, tuple) else (index,):
+        if isinstance(part, slice):
+            plain.append(slice(*(int(b) if isinstance(b, Tensor) else b for b in (part.start, part.stop, part.step))))
+        elif not _is_mask(part):
+            plain.append(part)
+        elif part.ndim == 0:
+            plain.append(bool(part))
         else:
-            plain += places(i)
+            plain += places(part)
     return tuple(plain)

@@ -1,4 +1,4 @@
-"""`F.one_hot`, which torch asks for values to check them: `scatter` checks them too."""
+"""`F.one_hot`, which asks for values to check them, and under `vmap` does not check: `scatter` checks them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..layers import register_rescue
+from ..layers import register_decomposition
 
 
-@register_rescue(F.one_hot)
+@register_decomposition(F.one_hot)
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     """`F.one_hot`; for as many classes as the values need, these are asked for."""
     if num_classes == -1:

@@ -14,20 +14,19 @@ from saal_fast.engines.branches import Diverged
 from saal_fast.engines.under_vmap import Births, SharedWrite, UnderVmap
 
 
-def under_vmap(function: Callable[..., Any], *inputs: Tensor) -> Any:
+def under_vmap(function: Callable[..., Any], *inputs: Tensor, births: Births | None = None) -> Any:
     """What `function` gives of all samples at once; they may write into what it makes."""
-    births = Births()
+    births = births or Births()
 
     def of_one(*sample: Tensor) -> Any:
         mode.see(sample)
         return function(*(t.clone() for t in sample))
 
-    while True:
-        try:
-            with UnderVmap(births) as mode:
-                return vmap(of_one)(*inputs)
-        except SharedWrite:
-            continue
+    try:
+        with UnderVmap(births) as mode:
+            return vmap(of_one)(*inputs)
+    except SharedWrite:
+        return under_vmap(function, *inputs, births=births)
 
 
 def one_by_one(function: Callable[..., Any], *inputs: Tensor) -> Any:

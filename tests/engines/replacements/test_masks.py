@@ -96,7 +96,7 @@ def test_rows_that_are_not_as_many_as_the_ones_are_refused():
 def test_any_shape(shape, seed):
     generator = torch.Generator().manual_seed(seed)
     mask = torch.rand(1, *shape, generator=generator) > 0.5
-    mask = torch.cat([mask, mask.flip(range(1, mask.ndim))])  # as many ones
+    mask = torch.cat([mask, mask.flip(*range(1, mask.ndim))])  # as many ones
     x = torch.randn(2, *shape, 2, generator=generator)
     check_same(lambda x, m: (x[m], m.nonzero(), written(x, m, x[m].flip(0)), x[..., 0].masked_select(m)), x, mask)
     check_same(lambda x, m: torch.unique(m), x, mask) if 0 < int(mask[0].sum()) < mask[0].numel() else None
