@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -29,6 +31,13 @@ def bare(t: Tensor) -> Tensor:
     while _functorch.is_functorch_wrapped_tensor(t):
         t = _functorch.get_unwrapped(t)
     return t
+
+
+@contextmanager
+def outside() -> Iterator[None]:
+    """Within it, functions of bare tensors run as if there were neither function modes nor transforms."""
+    with torch._C.DisableTorchFunction(), torch._C._DisableFuncTorch():
+        yield
 
 
 def memory_of(t: Tensor) -> int | None:

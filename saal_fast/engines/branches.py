@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from ..pools import Batch
-from .batched import bare
+from .batched import bare, outside
 
 if TYPE_CHECKING:
     from .problem import Result
@@ -61,7 +61,9 @@ def ask(fn: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         Diverged: samples give different answers.
     """
     values = values_of(x)
-    answer = fn(bare(values if values.ndim == x.ndim else value_for_all(values)), *args, **kwargs)
+    value = bare(values if values.ndim == x.ndim else value_for_all(values))
+    with outside():
+        answer = fn(value, *args, **kwargs)
     if isinstance(answer, np.ndarray):
         answer.flags.writeable = False  # the memory of one sample, not of all
     return answer
@@ -93,9 +95,9 @@ def ask_text(fn: Any, x: Tensor, *args: Any, **kwargs: Any) -> str:
         Diverged: samples give different texts.
     """
     values = values_of(x)
-    if values.ndim == x.ndim:
-        return str(fn(bare(values), *args, **kwargs))
-    texts = np.array([fn(bare(value), *args, **kwargs) for value in values])
+    each = [values] if values.ndim == x.ndim else list(values)
+    with outside():
+        texts = np.array([fn(bare(value), *args, **kwargs) for value in each])
     kinds, which = np.unique(texts, return_inverse=True)
     if len(kinds) > 1:
         raise Diverged([torch.from_numpy(np.flatnonzero(which == k)).to(values.device) for k in range(len(kinds))])

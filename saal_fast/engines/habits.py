@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from .._utils.rng import REST, beside_others
+from .batched import outside
 
 
 @dataclass(frozen=True)
@@ -228,7 +229,8 @@ class Kept:
     @torch.no_grad()
     def restore(self) -> Kept | None:
         """Puts everything back, and gives what had changed; None for nothing."""
-        changed = [cell for cell in self.cells if cell.restore()]
+        with outside():
+            changed = [cell for cell in self.cells if cell.restore()]
         return Kept(changed) if changed else None
 
 

@@ -57,6 +57,12 @@ def masked_scatter_(input: Tensor, mask: Tensor, source: Tensor) -> Any:
     return input.copy_(masked_scatter(input, mask.expand(input.shape), source))
 
 
+@register_rescue(torch.narrow, Tensor.narrow)
+def narrow(input: Tensor, dim: int, start: Any, length: Any) -> Tensor:
+    """`torch.narrow` from a start that is a tensor."""
+    return input.narrow(dim, int(start), int(length)) if isinstance(start, Tensor) else NotImplemented
+
+
 @register_rescue(Tensor.__getitem__)
 def getitem(x: Tensor, index: Any) -> Any:
     """`x[index]` with masks among the index, or slices with tensors for bounds."""

@@ -82,9 +82,11 @@ def fused_moving_avg_obs_fake_quant(
         return out, mask, *new
 
     out, _, *new = _Passed.apply(run, input, observer_on, fake_quant_on, *kept)
-    for t, by in zip(kept, new, strict=True):
-        t.resize_(by.shape) if t.shape != by.shape else t
-        t.copy_(by)
+    if bool(observer_on):
+        for t, by in zip(kept, new, strict=True):
+            if t.shape != by.shape:
+                t.resize_(by.shape)
+            t.copy_(by)
     return out
 
 
