@@ -53,13 +53,15 @@ def study(problem: Problem, example: Batch) -> FirstLook:
         example: a batch of one.
     """
     kept, draws = Kept.of(problem.model), Draws(problem.model, problem.device)
+    buffers = [(name, b, b._version) for name, b in problem.model.named_buffers() if not b.is_inference()]
     try:
         look, read = _look(problem, example)
+        written = {name for name, b, version in buffers if b._version != version}
     finally:
         changed = kept.restore()
     habits = replace(look.problem.habits, keeps=changed, draws=draws.moved())
-    if changed and not habits.draws and not read:
-        habits = replace(habits, writes=_writes(replace(problem, habits=habits), example, look.output))
+    if written and not habits.draws and not read:
+        habits = replace(habits, writes=_writes(replace(problem, habits=habits), example, look.output, written))
     if read:
         habits = replace(habits, stand_ins=True)
         look, read = _look(replace(problem, habits=habits), example)
@@ -72,25 +74,25 @@ def study(problem: Problem, example: Batch) -> FirstLook:
     return replace(look, problem=replace(problem, habits=habits))
 
 
-def _writes(problem: Problem, example: Batch, output: Any) -> tuple[str, ...]:
+def _writes(problem: Problem, example: Batch, output: Any, written: set[str]) -> tuple[str, ...]:
     """Buffers that a pass writes into, and that it reaches as its modules' attributes alone.
 
     Args:
         problem: with what a pass changes.
         example: a batch of one.
         output: the model's, where it wrote into the buffers themselves.
+        written: names of the buffers that it wrote into.
     """
-    model, keeps = problem.model, problem.habits.keeps
+    model = problem.model
     users = Counter(t.untyped_storage()._cdata for t in (*Kept.of(model).tensors(), *model.parameters()))
-    written = {id(t) for t in (keeps.tensors() if keeps else ()) if users[t.untyped_storage()._cdata] == 1}
-    names = tuple(name for name, b in model.named_buffers() if id(b) in written)
-    if not names:
+    found = {n: b for n, b in model.named_buffers() if n in written and users[b.untyped_storage()._cdata] == 1}
+    if not found:
         return ()
-    kept = Kept.of(model)
-    look, _ = _look(replace(problem, habits=replace(problem.habits, writes=names)), example)
-    changed = kept.restore()
-    past = {id(t) for t in (changed.tensors() if changed else ())} & written
-    return () if past or not _same_outputs(look.output, output) else names
+    kept, versions = Kept.of(model), {name: b._version for name, b in found.items()}
+    look, _ = _look(replace(problem, habits=replace(problem.habits, writes=tuple(found))), example)
+    past = any(b._version != versions[name] for name, b in found.items())
+    kept.restore()
+    return () if past or not _same_outputs(look.output, output) else tuple(found)
 
 
 def recompute(problem: Problem, example: Batch, output: Any, unreached: set[str]) -> Problem:
