@@ -46,6 +46,11 @@ def memory_of(t: Tensor) -> int | None:
     return t.untyped_storage()._cdata if t.layout == torch.strided else None
 
 
+def memories(tree: Any) -> set[int | None]:
+    """`memory_of` all tensors of a pytree."""
+    return {memory_of(t) for t in tree_leaves(tree) if isinstance(t, Tensor)}
+
+
 def flag_of(anchor: Tensor) -> Tensor:
     """True, of each sample its own; 0-d. `anchor` is any tensor of a sample."""
     return anchor.detach().flatten()[:0].sum() == 0

@@ -113,12 +113,14 @@ class MemoryWatch(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's
 
     Attributes:
         batch_norm: whether torch's own batch norm has run.
+        written: storages that an operation has written into, by their addresses in torch.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], met: Callable[[set[str]], None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # torch's own
         self.met = met
         self.batch_norm = False
+        self.written: set[int] = set()
         self.spans: dict[int, list[tuple[int, int, str]]] = {}
         for name, t in tensors.items():
             if _has_memory(t):
@@ -132,7 +134,12 @@ class MemoryWatch(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's
         names = self.names(tree_leaves((args, kwargs)))
         if names:
             self.met(names)
-        self.batch_norm |= "batch_norm" in func.name()
+        batch_norm = "batch_norm" in func.name()
+        self.batch_norm |= batch_norm
+        if func._schema.is_mutable and not batch_norm:  # whose schema may say so in eval mode too
+            given = {**dict(zip((a.name for a in func._schema.arguments), args, strict=False)), **kwargs}
+            targets = [given.get(a.name) for a in func._schema.arguments if a.alias_info and a.alias_info.is_write]
+            self.written |= {t.untyped_storage()._cdata for t in targets if isinstance(t, Tensor) and _has_memory(t)}
         return func(*args, **kwargs)
 
     def names(self, values: Iterable[Any]) -> set[str]:

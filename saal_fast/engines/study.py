@@ -34,12 +34,14 @@ class FirstLook:
         params: copies of the parameters, that require gradients; the output's graph leads to them.
         output: the model's.
         last: the last linear layer, where asked for.
+        written: storages that were written into.
     """
 
     problem: Problem
     params: dict[str, Tensor]
     output: Any
     last: LastLinear | None
+    written: frozenset[int] = frozenset()
 
 
 def study(problem: Problem, example: Batch) -> FirstLook:
@@ -53,15 +55,13 @@ def study(problem: Problem, example: Batch) -> FirstLook:
         example: a batch of one.
     """
     kept, draws = Kept.of(problem.model), Draws(problem.model, problem.device)
-    buffers = [(name, b, b._version) for name, b in problem.model.named_buffers() if not b.is_inference()]
     try:
         look, read = _look(problem, example)
-        written = {name for name, b, version in buffers if b._version != version}
     finally:
         changed = kept.restore()
     habits = replace(look.problem.habits, keeps=changed, draws=draws.moved())
-    if written and not habits.draws and not read:
-        habits = replace(habits, writes=_writes(replace(problem, habits=habits), example, look.output, written))
+    if look.written and not habits.draws and not read:
+        habits = replace(habits, writes=_writes(replace(problem, habits=habits), example, look))
     if read:
         habits = replace(habits, stand_ins=True)
         look, read = _look(replace(problem, habits=habits), example)
@@ -74,25 +74,24 @@ def study(problem: Problem, example: Batch) -> FirstLook:
     return replace(look, problem=replace(problem, habits=habits))
 
 
-def _writes(problem: Problem, example: Batch, output: Any, written: set[str]) -> tuple[str, ...]:
+def _writes(problem: Problem, example: Batch, first: FirstLook) -> tuple[str, ...]:
     """Buffers that a pass writes into, and that it reaches as its modules' attributes alone.
 
     Args:
         problem: with what a pass changes.
         example: a batch of one.
-        output: the model's, where it wrote into the buffers themselves.
-        written: names of the buffers that it wrote into.
+        first: a pass that wrote into the buffers themselves.
     """
     model = problem.model
     users = Counter(t.untyped_storage()._cdata for t in (*Kept.of(model).tensors(), *model.parameters()))
-    found = {n: b for n, b in model.named_buffers() if n in written and users[b.untyped_storage()._cdata] == 1}
-    if not found:
+    written = {storage for storage in first.written if users[storage] == 1}
+    names = tuple(n for n, b in model.named_buffers() if b.untyped_storage()._cdata in written)
+    if not names:
         return ()
-    kept, versions = Kept.of(model), {name: b._version for name, b in found.items()}
-    look, _ = _look(replace(problem, habits=replace(problem.habits, writes=tuple(found))), example)
-    past = any(b._version != versions[name] for name, b in found.items())
+    kept = Kept.of(model)
+    look, _ = _look(replace(problem, habits=replace(problem.habits, writes=names)), example)
     kept.restore()
-    return () if past or not _same_outputs(look.output, output) else tuple(found)
+    return () if look.written & written or not _same_outputs(look.output, first.output) else names
 
 
 def recompute(problem: Problem, example: Batch, output: Any, unreached: set[str]) -> Problem:
@@ -130,14 +129,15 @@ def _look(problem: Problem, example: Batch) -> tuple[FirstLook, set[str]]:
     read: set[str] = set()
     own = {n: p for n, p in problem.model.named_parameters() if n in problem.params}
     params = {name: p.detach().clone().requires_grad_() for name, p in problem.params.items()}
-    with MemoryWatch(own, read.update), SlowPaths() as slow, problem.watch_last_layer() as last:
+    with MemoryWatch(own, read.update) as watch, SlowPaths() as slow, problem.watch_last_layer() as last:
         output = problem.output(params, example)
     if slow.inference:
         problem = replace(problem, habits=replace(problem.habits, inference=True))
     # torch's script interpreter hides from a dispatch mode what it has optimised, but not from the graph; a parameter in it
     # whose copy is not belongs to something kept (`recompute`)
     leaves = {id(getattr(node, "variable", None)) for t in tensors_of(output) for node in nodes_behind(t)}
-    return FirstLook(problem, params, output, last), read | {n for n, p in own.items() if {id(p), id(params[n])} <= leaves}
+    read |= {n for n, p in own.items() if {id(p), id(params[n])} <= leaves}
+    return FirstLook(problem, params, output, last, frozenset(watch.written)), read
 
 
 def _trials(module: nn.Module) -> Iterator[Callable[[], None]]:

@@ -19,7 +19,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from .batched import any_batched, flag_of, is_batched, memory_of, of_each
+from .batched import any_batched, flag_of, is_batched, memories, memory_of, of_each
 from .branches import value_for_all, values_of
 from .layers import VmapReplacements, rescue_of
 
@@ -96,10 +96,23 @@ class UnderVmap(VmapReplacements):
                 out = rescue(*args, **kwargs)
             if out is not NotImplemented:
                 return out
-        if not any(words in str(error) for words in NEEDS_VALUES):
+        if target is not None or not any(words in str(error) for words in NEEDS_VALUES):
             raise error
-        args, kwargs = tree_map(_known, (args, kwargs))
-        return fn(*args, **kwargs)
+        return self._with_values(fn, args, kwargs, error)
+
+    def _with_values(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], error: RuntimeError) -> Any:
+        """What a function gives of values, those of its first argument only where it needs them too."""
+        args, kwargs = (*args[:1], *tree_map(_known, args[1:])), tree_map(_known, kwargs)
+        try:
+            return fn(*args, **kwargs)
+        except RuntimeError:
+            if not args:
+                raise
+        first = tree_map(_known, args[0])
+        out = fn(first, *args[1:], **kwargs)
+        if memories(first) & memories(out):  # a view, which the model may write through
+            raise error
+        return out
 
     def _share_no_more(self, target: Tensor, error: RuntimeError) -> None:
         """Has the pass begin again so that each sample has its own `target`."""
@@ -114,7 +127,7 @@ class UnderVmap(VmapReplacements):
 
     def _born(self, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
         """A call's outputs; of each sample its own, where the call stands at a known place."""
-        given = {memory_of(t) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        given = memories((args, kwargs))
         fresh = [
             t for t in tree_leaves(out) if isinstance(t, Tensor) and not is_batched(t) and memory_of(t) not in {None, *given}
         ]

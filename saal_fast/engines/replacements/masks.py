@@ -63,15 +63,29 @@ def narrow(input: Tensor, dim: int, start: Any, length: Any) -> Tensor:
     return input.narrow(dim, int(start), int(length)) if isinstance(start, Tensor) else NotImplemented
 
 
+@register_rescue(torch.tensor_split, Tensor.tensor_split)
+def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> Any:
+    """`torch.tensor_split` at places that are a tensor."""
+    if not isinstance(indices_or_sections, Tensor):
+        return NotImplemented
+    return input.tensor_split(indices_or_sections.tolist(), dim)
+
+
+@register_rescue(Tensor.data.__get__)  # type: ignore[attr-defined]
+def data(x: Tensor) -> Tensor:
+    """`x.data`."""
+    return x.detach()
+
+
 @register_rescue(Tensor.__getitem__)
 def getitem(x: Tensor, index: Any) -> Any:
-    """`x[index]` with masks among the index, or slices with tensors for bounds."""
+    """`x[index]` with masks among the index, or slices or integers that are tensors."""
     return x[_plain(index)] if _needs_values(index) else NotImplemented
 
 
 @register_rescue(Tensor.__setitem__)
 def setitem(x: Tensor, index: Any, value: Any) -> Any:
-    """`x[index] = value` with masks among the index, or slices with tensors for bounds."""
+    """`x[index] = value` with masks among the index, or slices or integers that are tensors."""
     if not _needs_values(index):
         return NotImplemented
     index = index if isinstance(index, tuple) else (index,)
@@ -143,13 +157,17 @@ def _is_all_or_more(part: Any) -> bool:
     return part is Ellipsis or _is_all(part)
 
 
+def _is_integer(part: Any) -> bool:
+    return isinstance(part, Tensor) and part.ndim == 0 and not part.is_floating_point() and not _is_mask(part)
+
+
 def _needs_values(index: Any) -> bool:
-    """Whether an index has masks, or slices with tensors for bounds."""
-    parts = index if isinstance(index, tuple) else (index,)
+    """Whether an index has masks, or integers or bounds of slices that are tensors."""
     return any(
-        _is_mask(part)
-        or (isinstance(part, slice) and any(isinstance(b, Tensor) for b in (part.start, part.stop, part.step)))
-        for part in parts
+        any(isinstance(b, Tensor) for b in (part.start, part.stop, part.step))
+        if isinstance(part, slice)
+        else _is_mask(part) or _is_integer(part)
+        for part in (index if isinstance(index, tuple) else (index,))
     )
 
 
@@ -159,6 +177,8 @@ def _plain(index: Any) -> tuple[Any, ...]:
     for part in index if isinstance(index, tuple) else (index,):
         if isinstance(part, slice):
             plain.append(slice(*(int(b) if isinstance(b, Tensor) else b for b in (part.start, part.stop, part.step))))
+        elif _is_integer(part):
+            plain.append(int(part))
         elif not _is_mask(part):
             plain.append(part)
         elif part.ndim == 0:
