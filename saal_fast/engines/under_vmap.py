@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
@@ -22,6 +23,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from .batched import any_batched, flag_of, is_batched, memories, memory_of, of_each
 from .branches import value_for_all, values_of
 from .layers import VmapReplacements, rescue_of
+from .replacements.masks import takes_a_view, without_tensors
 
 Site = tuple[CodeType, int]
 """A place in a model's code: where a call of it stands."""
@@ -43,15 +45,32 @@ class Births:
     Attributes:
         sites: those known; empty for most models, whose passes cost nothing more.
         watching: whether passes keep account of where tensors are made, to find a further one.
+        views: whether integers that are tensors are asked for in an index, whose view (`row = out[i]`) is written through.
     """
 
     def __init__(self) -> None:
         self.sites: set[Site] = set()
         self.watching = False
+        self.views = False
 
 
 class SharedWrite(Exception):  # noqa: N818 - says what to do; not an error, where the pass begins again
     """A sample writes into a tensor that all share; where that is made has been added to `Births`."""
+
+
+@dataclass
+class Copy:
+    """What is a view but for `vmap`.
+
+    Attributes:
+        tensor: the copy.
+        base: identity of the memory that it would be a view of.
+        stale: whether that has been written to since.
+    """
+
+    tensor: Tensor
+    base: int | None
+    stale: bool = False
 
 
 class UnderVmap(VmapReplacements):
@@ -66,6 +85,8 @@ class UnderVmap(VmapReplacements):
         self.births = births
         self.flag: Tensor | None = None
         self.made: dict[int, tuple[Site, Tensor]] = {}  # by a memory's identity, with what keeps that alive
+        self.copies: dict[int | None, Copy] = {}  # likewise
+        self.written: int | None = None  # a copy that was written to last, unless it was put back
 
     def see(self, sample: Any) -> None:
         """Takes the inputs of a sample, from which others get a sample's dimension."""
@@ -74,6 +95,10 @@ class UnderVmap(VmapReplacements):
 
     def intercept(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
         """What the model gets from a call."""
+        if self.copies:
+            self._follow_copies(fn, args, kwargs)
+        if fn is Tensor.__getitem__ and takes_a_view(args[1]):
+            return self._view(args, run)
         try:
             out = run()
         except RuntimeError as error:
@@ -81,6 +106,36 @@ class UnderVmap(VmapReplacements):
         if self.births.sites or self.births.watching:
             out = self._born(args, kwargs, out)
         return out
+
+    def _view(self, args: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        """`x[index]`, which is a view but for `vmap`, that gathers where an integer is a sample's own."""
+        x, index = args
+        if self.births.views:
+            with self:
+                return x[without_tensors(index)]
+        try:
+            out = run()
+        except RuntimeError as error:
+            return self._rescued(Tensor.__getitem__, args, {}, error)
+        self.copies[memory_of(out)] = Copy(out, memory_of(x))
+        return out
+
+    def _follow_copies(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Has the pass begin again where what happens to a copy, or to what it was made of, would show in the other.
+
+        `out[i] += 1` writes to a copy and puts it back at once, which is well.
+        """
+        read = memories((args, kwargs))
+        back = fn is Tensor.__setitem__ and self.written in memories(args[2])
+        stale = any(copy.stale for memory, copy in self.copies.items() if memory in read)
+        if (self.written is not None and not back) or (stale and not back):
+            self.births.views = True
+            raise SharedWrite
+        target = _target(fn, args, kwargs)
+        into = None if target is None else memory_of(target)
+        for copy in self.copies.values():
+            copy.stale |= into is not None and copy.base == into
+        self.written = into if into in self.copies else None
 
     def _rescued(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], error: RuntimeError) -> Any:
         if not any_batched(_without_slices((args, kwargs))):

@@ -263,3 +263,48 @@ def peft_oft() -> tuple[nn.Module, Any]:
 @family
 def peft_fourierft() -> tuple[nn.Module, Any]:
     return peft_model("FourierFTConfig", n_frequency=20)
+
+
+@family
+def writes_through_a_row_chosen_by_the_sample() -> tuple[nn.Module, Any]:
+    def write(out: Tensor, h: Tensor) -> None:
+        row = out[0, (h[0, 0, 0] > 0).long()]
+        row.copy_(h[0, 2])
+        out[0, (h[0, 1, 0] > 0).long() + 2].add_(h[0, 1])
+
+    return into(torch.zeros_like, write)
+
+
+@family
+def adds_to_a_row_chosen_by_the_sample() -> tuple[nn.Module, Any]:
+    def write(out: Tensor, h: Tensor) -> None:
+        chosen = h[0, :, 0].argmax()
+        out[0, chosen] += h[0, 0]
+        out[0, chosen, 1:3] *= 2
+
+    return into(torch.zeros_like, write)
+
+
+@family
+def reads_a_row_after_a_write() -> tuple[nn.Module, Any]:
+    def run(h: Tensor) -> Tensor:
+        out = h[0].clone()
+        row = out[(h[0, 0, 0] > 0).long()]
+        out.mul_(2)
+        return out.sum(0, keepdim=True) + row
+
+    return Writing(run), steps()
+
+
+@family
+def counts_by_integers() -> tuple[nn.Module, Any]:
+    def run(h: Tensor) -> Tensor:
+        counts = torch.zeros(3, 4, dtype=torch.long)
+        kind = (h[0, 0, 0] > 0).long()
+        counts[kind] += 1
+        counts[kind, (h[0, :2, 1] > 0).long()] += 2
+        row = counts[kind]
+        row[0] = 5
+        return h.sum(1) * counts[1].sum() / 9 + counts[0].sum() / 9
+
+    return Writing(run), steps()

@@ -90,7 +90,7 @@ def embedding_bag(
     per_sample_weights: Tensor | None = None,
     include_last_offset: bool = False,
     padding_idx: int | None = None,
-) -> Tensor:
+) -> Any:
     """`F.embedding_bag` of bags of one length [B, L], as an embedding and what is made of its rows."""
     if input.ndim != 2 or offsets is not None or max_norm is not None or scale_grad_by_freq or weight.ndim != 2:
         return NotImplemented

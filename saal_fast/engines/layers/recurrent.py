@@ -112,8 +112,8 @@ def _layer(cell: Cell, states: int) -> Callable[..., Any]:
         return _run(cell, input, initial, params, has_biases, num_layers, bidirectional, batch_first)
 
     def packed(
-        data: Tensor,
-        batch_sizes: Tensor,
+        data: Any,
+        batch_sizes: Any,
         hx: Any,
         params: Sequence[Tensor],
         has_biases: bool,

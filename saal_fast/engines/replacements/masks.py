@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..batched import is_batched
 from ..layers import register_decomposition, register_rescue
 
 BOOLEANS = (torch.bool, torch.uint8)
@@ -80,7 +81,7 @@ def data(x: Tensor) -> Tensor:
 @register_rescue(Tensor.__getitem__)
 def getitem(x: Tensor, index: Any) -> Any:
     """`x[index]` with masks among the index, or slices or integers that are tensors."""
-    return x[_plain(index)] if _needs_values(index) else NotImplemented
+    return x[without_tensors(index)] if _needs_values(index) else NotImplemented
 
 
 @register_rescue(Tensor.__setitem__)
@@ -93,7 +94,7 @@ def setitem(x: Tensor, index: Any, value: Any) -> Any:
     if _is_mask(index[place]) and index[place].ndim and all(map(_is_all_or_more, index[place + 1 :])):
         _write_by_mask(x, place, index[place].bool(), value)
     else:
-        x[_plain(index)] = value
+        x[without_tensors(index)] = value
     return None
 
 
@@ -161,6 +162,13 @@ def _is_integer(part: Any) -> bool:
     return isinstance(part, Tensor) and part.ndim == 0 and not part.is_floating_point() and not _is_mask(part)
 
 
+def takes_a_view(index: Any) -> bool:
+    """Whether an index has integers of each sample's own, and nothing else that makes a copy."""
+    parts = index if isinstance(index, tuple) else (index,)
+    plain = all(part is None or part is Ellipsis or isinstance(part, (int, slice)) or _is_integer(part) for part in parts)
+    return plain and any(_is_integer(part) and is_batched(part) for part in parts)
+
+
 def _needs_values(index: Any) -> bool:
     """Whether an index has masks, or integers or bounds of slices that are tensors."""
     return any(
@@ -171,8 +179,8 @@ def _needs_values(index: Any) -> bool:
     )
 
 
-def _plain(index: Any) -> tuple[Any, ...]:
-    """An index with the places of its masks' ones instead of these, and with integers for bounds."""
+def without_tensors(index: Any) -> tuple[Any, ...]:
+    """An index with the places of its masks' ones instead of these, and with Python's integers."""
     plain: list[Any] = []
     for part in index if isinstance(index, tuple) else (index,):
         if isinstance(part, slice):
