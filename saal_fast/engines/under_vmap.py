@@ -13,17 +13,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import tree_leaves, tree_map
 
-from .batched import any_batched, flag_of, is_batched, memories, memory_of, of_each
+from .batched import any_batched, bare, flag_of, is_batched, memories, memory_of, of_each
 from .branches import value_for_all, values_of
 from .layers import VmapReplacements, rescue_of
-from .replacements.masks import takes_a_view, without_tensors
+from .replacements.masks import row_of, takes_a_view, without_tensors
 
 Site = tuple[CodeType, int]
 """A place in a model's code: where a call of it stands."""
@@ -58,19 +58,22 @@ class SharedWrite(Exception):  # noqa: N818 - says what to do; not an error, whe
     """A sample writes into a tensor that all share; where that is made has been added to `Births`."""
 
 
-@dataclass
 class Copy:
     """What is a view but for `vmap`.
 
     Attributes:
-        tensor: the copy.
         base: identity of the memory that it would be a view of.
         stale: whether that has been written to since.
     """
 
-    tensor: Tensor
-    base: int | None
-    stale: bool = False
+    def __init__(self, tensor: Tensor, base: Tensor) -> None:
+        self.storage = StorageWeakRef(bare(tensor).untyped_storage())  # type: ignore[no-untyped-call] # torch's own
+        self.base = memory_of(base)
+        self.stale = False
+
+    def expired(self) -> bool:
+        """Whether nothing holds the copy's memory any more."""
+        return bool(self.storage.expired())  # type: ignore[no-untyped-call] # torch's own
 
 
 class UnderVmap(VmapReplacements):
@@ -85,7 +88,7 @@ class UnderVmap(VmapReplacements):
         self.births = births
         self.flag: Tensor | None = None
         self.made: dict[int, tuple[Site, Tensor]] = {}  # by a memory's identity, with what keeps that alive
-        self.copies: dict[int | None, Copy] = {}  # likewise
+        self.copies: dict[int | None, Copy] = {}
         self.written: int | None = None  # a copy that was written to last, unless it was put back
 
     def see(self, sample: Any) -> None:
@@ -98,7 +101,7 @@ class UnderVmap(VmapReplacements):
         if self.copies:
             self._follow_copies(fn, args, kwargs)
         if fn is Tensor.__getitem__ and takes_a_view(args[1]):
-            return self._view(args, run)
+            return self._view(*args)
         try:
             out = run()
         except RuntimeError as error:
@@ -107,17 +110,15 @@ class UnderVmap(VmapReplacements):
             out = self._born(args, kwargs, out)
         return out
 
-    def _view(self, args: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+    def _view(self, x: Tensor, index: Any) -> Tensor:
         """`x[index]`, which is a view but for `vmap`, that gathers where an integer is a sample's own."""
-        x, index = args
-        if self.births.views:
+        row = None if self.births.views else row_of(x, index)
+        if row is None:
             with self:
                 return x[without_tensors(index)]
-        try:
-            out = run()
-        except RuntimeError as error:
-            return self._rescued(Tensor.__getitem__, args, {}, error)
-        self.copies[memory_of(out)] = Copy(out, memory_of(x))
+        out = x[row.index].select(row.before, 0)
+        self.copies = {memory: copy for memory, copy in self.copies.items() if not copy.expired()}
+        self.copies[memory_of(out)] = Copy(out, x)
         return out
 
     def _follow_copies(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -143,9 +144,10 @@ class UnderVmap(VmapReplacements):
         target = _target(fn, args, kwargs)
         if target is not None and not is_batched(target):
             self._share_no_more(target, error)
-        if target is not None and target is kwargs.get("out"):
+        if target is not None and kwargs.get("out") is target:
             with self:
-                return target.copy_(fn(*args, **{name: value for name, value in kwargs.items() if name != "out"}))
+                made: Tensor = fn(*args, **{name: value for name, value in kwargs.items() if name != "out"})
+                return target.copy_(made)
         if (rescue := rescue_of(fn)) is not None:
             with self:
                 out = rescue(*args, **kwargs)
@@ -200,8 +202,9 @@ class UnderVmap(VmapReplacements):
 
 def _target(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
     """The tensor that a call writes into; None for none."""
-    if isinstance(kwargs.get("out"), Tensor):
-        return kwargs["out"]
+    out = kwargs.get("out")
+    if isinstance(out, Tensor):
+        return out
     name = getattr(fn, "__name__", "")
     writes = name in _WRITING or (name.endswith("_") and not name.endswith("__"))
     first = args[0] if args else kwargs.get("input")

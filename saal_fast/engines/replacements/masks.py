@@ -6,7 +6,7 @@ unless it writes a row for each of the ones.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,7 +37,8 @@ def where(condition: Tensor, *others: Any, **kwargs: Any) -> Any:
 @register_rescue(torch.masked_select, Tensor.masked_select)
 def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     """`torch.masked_select`: [n]."""
-    input, mask = torch.broadcast_tensors(input, mask)
+    shape = torch.broadcast_shapes(input.shape, mask.shape)
+    input, mask = input.expand(shape), mask.expand(shape)
     return input.flatten()[_ones(mask.flatten())]
 
 
@@ -46,7 +47,8 @@ def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Any:
     """`torch.masked_scatter`."""
     if source.dtype != input.dtype:
         return NotImplemented
-    input, mask = torch.broadcast_tensors(input, mask)
+    shape = torch.broadcast_shapes(input.shape, mask.shape)
+    input, mask = input.expand(shape), mask.expand(shape)
     return torch.where(mask, _dealt(mask, source.flatten(), at_least=True), input)
 
 
@@ -89,6 +91,11 @@ def setitem(x: Tensor, index: Any, value: Any) -> Any:
     """`x[index] = value` with masks among the index, or slices or integers that are tensors."""
     if not _needs_values(index):
         return NotImplemented
+    if (row := row_of(x, index)) is not None:
+        if isinstance(value, Tensor) and value.ndim > row.after:
+            value = value.unsqueeze(value.ndim - row.after)
+        x[row.index] = value
+        return None
     index = index if isinstance(index, tuple) else (index,)
     place = next((i for i, part in enumerate(index) if not _is_all(part)), 0)
     if _is_mask(index[place]) and index[place].ndim and all(map(_is_all_or_more, index[place + 1 :])):
@@ -167,6 +174,43 @@ def takes_a_view(index: Any) -> bool:
     parts = index if isinstance(index, tuple) else (index,)
     plain = all(part is None or part is Ellipsis or isinstance(part, (int, slice)) or _is_integer(part) for part in parts)
     return plain and any(_is_integer(part) and is_batched(part) for part in parts)
+
+
+class Row(NamedTuple):
+    """An index whose integers are those of each sample, as vectors of one, which `vmap` gathers.
+
+    Attributes:
+        index: the index.
+        before: dimensions of its result before the vectors'.
+        after: those after it.
+    """
+
+    index: tuple[Any, ...]
+    before: int
+    after: int
+
+
+def row_of(x: Tensor, index: Any) -> Row | None:
+    """The index of `x[index]` without 0-d tensors; None where these do not stand side by side, or beside other tensors."""
+    parts = index if isinstance(index, tuple) else (index,)
+    places = [i for i, part in enumerate(parts) if _is_integer(part)]
+    plain = all(
+        part is None or part is Ellipsis or isinstance(part, slice) or type(part) is int or _is_integer(part)
+        for part in parts
+    )
+    bounds = any(isinstance(b, Tensor) for p in parts if isinstance(p, slice) for b in (p.start, p.stop, p.step))
+    if not places or not plain or bounds or places[-1] - places[0] >= len(places):
+        return None
+    rest = x.ndim - sum(part is not None and part is not Ellipsis for part in parts)
+    ellipsis = next((i for i, part in enumerate(parts) if part is Ellipsis), len(parts))
+    kept = [rest if i == ellipsis else int(part is None or isinstance(part, slice)) for i, part in enumerate((*parts, None))]
+    if ellipsis != len(parts):
+        kept[-1] = 0
+    return Row(
+        tuple(part.reshape(1) if _is_integer(part) else part for part in parts),
+        sum(kept[: places[0]]),
+        sum(kept[places[-1] :]),
+    )
 
 
 def _needs_values(index: Any) -> bool:

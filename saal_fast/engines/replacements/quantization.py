@@ -1,7 +1,7 @@
 """Quantisation that is only simulated (quantisation-aware training), batched.
 
-`vmap` has no rules for these operations. Where samples share the scale they are one operation for all; else it is run
-sample by sample, but on the way of a batch. Gradients pass where a number was within range (straight-through).
+`vmap` has no rules for these operations: each is run sample by sample, all others around it for the batch. Gradients pass
+where a number was within range (straight-through).
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ def fused_moving_avg_obs_fake_quant(
 
     def run(x: Tensor, observer_on: Tensor, fake_quant_on: Tensor, *kept: Tensor) -> tuple[Tensor, ...]:
         new = tuple(t.clone() for t in kept)
-        out, mask = torch._fused_moving_avg_obs_fq_helper(
+        helper: Any = torch._fused_moving_avg_obs_fq_helper
+        out, mask = helper(
             x,
             observer_on,
             fake_quant_on,
@@ -81,13 +82,13 @@ def fused_moving_avg_obs_fake_quant(
         )
         return out, mask, *new
 
-    out, _, *new = _Passed.apply(run, input, observer_on, fake_quant_on, *kept)
+    found: tuple[Tensor, ...] = _Passed.apply(run, input, observer_on, fake_quant_on, *kept)
     if bool(observer_on):
-        for t, by in zip(kept, new, strict=True):
+        for t, by in zip(kept, found[2:], strict=True):
             if t.shape != by.shape:
                 t.resize_(by.shape)
             t.copy_(by)
-    return out
+    return found[0]
 
 
 class _Passed(torch.autograd.Function):

@@ -12,9 +12,9 @@ from ..layers import register_decomposition
 
 
 @register_decomposition(Tensor.__contains__)
-def contains(x: Tensor, element: Any) -> Any:
+def contains(x: Any, element: Any) -> Any:
     """`element in x`."""
-    return bool((x == element).any()) if isinstance(element, (Tensor, Number)) else NotImplemented
+    return bool(torch.eq(x, element).any()) if isinstance(element, (Tensor, Number)) else NotImplemented
 
 
 @register_decomposition(torch.equal, Tensor.equal)

@@ -111,3 +111,57 @@ def test_gradients_pass():
     got = under_vmap(torch.func.grad(loss), X, MASK)
     want = torch.stack([torch.func.grad(lambda x, m=m: loss(x, m))(x) for x, m in zip(X, MASK, strict=True)])
     torch.testing.assert_close(got, want)
+
+
+CUBE = torch.arange(120.0).reshape(2, 3, 4, 5) + 1
+EACH = torch.tensor([1, 2])  # each sample's own
+BY_INTEGERS = {
+    "first": lambda i: i,
+    "last of a tuple": lambda i: (slice(None), i),
+    "after an ellipsis": lambda i: (..., i),
+    "before an ellipsis": lambda i: (i, ..., 0),
+    "after a new dimension": lambda i: (None, i),
+    "after an integer": lambda i: (1, i),
+    "before a slice": lambda i: (i, slice(1, 3)),
+    "between slices": lambda i: (slice(1, None), i, slice(0, 2), None),
+    "two": lambda i: (i, i),
+    "three": lambda i: (i, i - 1, i),
+    "negative": lambda i: (-i, slice(None), 0),
+}
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.int64])
+@pytest.mark.parametrize("name", BY_INTEGERS)
+def test_integers_of_each_samples_own_split_nothing(name, kind):
+    index, x = BY_INTEGERS[name], CUBE.to(kind)
+    check_same(lambda x, i: x[index(i)], x, EACH)
+    check_same(lambda x, i: written(x, index(i), 7), x, EACH)
+    check_same(lambda x, i: written(x, index(i), x[index(i)] * 2), x, EACH)
+    check_same(lambda x, i: written(torch.zeros(3, 4, 5).to(kind), index(i), x[index(i)].flatten()[0]), x, EACH)
+
+    def add_and_read_again(x, i):
+        x[index(i)] += 1
+        return x + x[index(i)].sum()
+
+    check_same(add_and_read_again, x, EACH)
+
+
+def test_what_a_row_of_each_samples_own_shares_with_the_whole_is_kept():
+    def write_through(x, i):
+        row = x[i]
+        row.mul_(2)
+        return x
+
+    def write_past(x, i):
+        row = x[i]
+        x.add_(1)
+        return row
+
+    for function in (write_through, write_past):
+        assert parts_of(function, CUBE, EACH) == [[0], [1]]
+        check_same(function, CUBE, torch.tensor([1, 1]))
+
+
+def test_integers_apart_from_each_other_are_asked_for():
+    assert parts_of(lambda x, i: x[i, :, i], CUBE, EACH) == [[0], [1]]
+    check_same(lambda x, i: x[i, :, i], CUBE, torch.tensor([2, 2]))
