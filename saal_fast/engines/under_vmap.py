@@ -12,7 +12,8 @@ A call that `vmap` refuses is tried by other means, in this order:
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import CodeType
 from typing import Any
 
@@ -89,6 +90,7 @@ class UnderVmap(VmapReplacements):
         self.flag: Tensor | None = None
         self.made: dict[int, tuple[Site, Tensor]] = {}  # by a memory's identity, with what keeps that alive
         self.copies: dict[int | None, Copy] = {}
+        self.inside = False  # whether the calls that come are a rescue's
         self.written: int | None = None  # a copy that was written to last, unless it was put back
 
     def see(self, sample: Any) -> None:
@@ -98,7 +100,7 @@ class UnderVmap(VmapReplacements):
 
     def intercept(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
         """What the model gets from a call."""
-        if self.copies:
+        if self.copies and not self.inside:
             self._follow_copies(fn, args, kwargs)
         if fn is Tensor.__getitem__ and takes_a_view(args[1]):
             return self._view(*args)
@@ -114,9 +116,9 @@ class UnderVmap(VmapReplacements):
         """`x[index]`, which is a view but for `vmap`, that gathers where an integer is a sample's own."""
         row = None if self.births.views else row_of(x, index)
         if row is None:
-            with self:
+            with self._rescuing():
                 return x[without_tensors(index)]
-        out = x[row.index].select(row.before, 0)
+        out = x[row.by].select(row.before, 0)
         self.copies = {memory: copy for memory, copy in self.copies.items() if not copy.expired()}
         self.copies[memory_of(out)] = Copy(out, x)
         return out
@@ -144,18 +146,28 @@ class UnderVmap(VmapReplacements):
         target = _target(fn, args, kwargs)
         if target is not None and not is_batched(target):
             self._share_no_more(target, error)
-        if target is not None and kwargs.get("out") is target:
-            with self:
+        if target is not None and kwargs.get("out") is not None:
+            with self._rescuing():
                 made: Tensor = fn(*args, **{name: value for name, value in kwargs.items() if name != "out"})
                 return target.copy_(made)
         if (rescue := rescue_of(fn)) is not None:
-            with self:
+            with self._rescuing():
                 out = rescue(*args, **kwargs)
             if out is not NotImplemented:
                 return out
         if target is not None or not any(words in str(error) for words in NEEDS_VALUES):
             raise error
         return self._with_values(fn, args, kwargs, error)
+
+    @contextmanager
+    def _rescuing(self) -> Iterator[None]:
+        """Within it, calls are intercepted as the model's are, but for what they do to copies."""
+        before, self.inside = self.inside, True
+        try:
+            with self:
+                yield
+        finally:
+            self.inside = before
 
     def _with_values(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], error: RuntimeError) -> Any:
         """What a function gives of values, those of its first argument only where it needs them too."""

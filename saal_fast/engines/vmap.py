@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 from torch.func import grad_and_value, vmap
@@ -17,6 +17,8 @@ from .backward import gradients_in_order
 from .branches import Splits
 from .problem import EngineError, Problem, Result, constant, finite, keep_loss_where_no_step, loss_scale
 from .under_vmap import Births, SharedWrite, UnderVmap
+
+T = TypeVar("T")
 
 
 class Vmap:
@@ -83,20 +85,29 @@ def over_samples(score_one: Callable[[Batch], Result], batch: Batch, births: Bir
         births: what is known of tensors that samples write into; more may become known.
     """
 
-    def of_one(args: tuple[Any, ...], kwargs: dict[str, Any], labels: Any | None) -> Result:
-        mode.see((args, kwargs))
-        result = score_one(Batch(args, kwargs, 1, batch.start, labels).map(lambda t: t.unsqueeze(0)))
+    def squeezed(sample: Batch) -> Result:
+        result = score_one(sample)
         label, perturbed_label, embedding = tree_map(
             lambda t: t.squeeze(0), (result.label, result.perturbed_label, result.embedding)
         )
         return result._replace(label=label, perturbed_label=perturbed_label, embedding=embedding)
 
+    return for_each(squeezed, batch, births)
+
+
+def for_each(function: Callable[[Batch], T], batch: Batch, births: Births) -> T:
+    """`vmap` of a function of a batch of one sample over a batch; its results, pytrees of tensors, get the batch's dimension."""
+
+    def of_one(args: tuple[Any, ...], kwargs: dict[str, Any], labels: Any | None) -> T:
+        mode.see((args, kwargs))
+        return function(Batch(args, kwargs, 1, batch.start, labels).map(lambda t: t.unsqueeze(0)))
+
     inputs = (batch.args, batch.kwargs, batch.labels)
     in_dims = tree_map(lambda t: 0 if isinstance(t, Tensor) else None, inputs)
     try:
         with UnderVmap(births) as mode:
-            scored: Result = vmap(of_one, in_dims=in_dims)(*inputs)
+            results: T = vmap(of_one, in_dims=in_dims)(*inputs)
     except SharedWrite:
-        return over_samples(score_one, batch, births)
+        return for_each(function, batch, births)
     births.watching = False
-    return scored
+    return results

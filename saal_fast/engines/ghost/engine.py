@@ -29,7 +29,7 @@ from ..branches import Splits
 from ..layers import Code, SupportsTiles
 from ..problem import Problem, Result, finite, keep_loss_where_no_step
 from ..under_vmap import Births
-from ..vmap import check_batches, over_samples
+from ..vmap import check_batches, for_each, over_samples
 from .autograd import AutogradGradients, FlatGradients, SeparateGradients
 from .backends import Backends, backends_for
 from .factors import Factored, FusedGhost, GramGhost, MaterializedGradient, TiledGradient
@@ -85,12 +85,23 @@ class Ghost:
         try:
             return over_samples(lambda sample: self._one(plan, sample), batch, self.births)
         except PlanError:  # an earlier batch of these shapes took another branch, or the model writes only under grad
-            self._plans.clear()
-        careful = self.plan(batch).assume_inplace()
+            again = self._plan_of_all(batch)
+        careful = again.assume_inplace()
         result = over_samples(lambda sample: self._one(careful, sample), batch, self.births)
-        if plan in (self.plan(batch), plan.assume_inplace()):  # it took no other branch: further batches need the care too
-            self._plans[self._shapes(batch)] = careful
+        # where it took no other branch, further batches need the care too
+        self._plans[self._shapes(batch)] = careful if plan in (again, careful) else again
         return result
+
+    def _plan_of_all(self, batch: Batch) -> Plan:
+        """The plan for a batch as its samples run together, in shapes that suit the largest of them."""
+        plans: list[Plan] = []
+
+        def of_one(sample: Batch) -> Tensor:
+            plans.append(plan_for(self.problem, sample, self.choose))
+            return torch.zeros(())
+
+        for_each(of_one, batch, self.births)
+        return plans[-1]
 
     def sample_bytes(self, example: Batch) -> int:
         plan, params = self.plan(example), self.problem.params

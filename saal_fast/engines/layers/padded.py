@@ -62,7 +62,7 @@ class Padded(_StandIn):
     """In place of `PackedSequence.data`.
 
     Attributes:
-        steps: [T, ...], T the longest sample's number of steps; past a sample's length they are anything.
+        steps: [T, ...], T at least the longest sample's number of steps; past a sample's length they are anything.
         length: int64, 0-d; of each sample its own.
     """
 

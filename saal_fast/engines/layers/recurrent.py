@@ -174,10 +174,9 @@ def pack_padded_sequence(input: Tensor, lengths: Tensor, batch_first: bool) -> A
         return NotImplemented
     each = values_of(lengths[0])
     longest = int(each.max())
-    steps = steps[:longest, 0]
-    if not all_alike(each.reshape(-1)):
-        return Padded(steps, lengths[0]), StepSizes(longest, lengths[0])
-    return steps, torch.ones(longest, dtype=torch.int64, device="cpu")
+    if not all_alike(each.reshape(-1)):  # padded as they came, so that further batches have the same shape
+        return Padded(steps[:, 0], lengths[0]), StepSizes(longest, lengths[0])
+    return steps[:longest, 0], torch.ones(longest, dtype=torch.int64, device="cpu")
 
 
 @register_decomposition(torch._VF._pad_packed_sequence)
@@ -188,7 +187,7 @@ def pad_packed_sequence(data: Any, batch_sizes: Any, batch_first: bool, padding_
             data.split()
         steps, lengths = data.steps, data.length[None]
         within = torch.arange(len(steps), device=steps.device) < data.length.to(steps.device)
-        steps = steps.where(within.reshape(-1, *(1,) * (steps.ndim - 1)), padding_value)
+        steps = steps.where(within.reshape(-1, *(1,) * (steps.ndim - 1)), padding_value)[:total_length]
     elif len(data) != len(batch_sizes):
         return NotImplemented
     else:

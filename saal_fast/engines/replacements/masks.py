@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..batched import is_batched
+from ..batched import is_batched, memory_of
 from ..layers import register_decomposition, register_rescue
 
 BOOLEANS = (torch.bool, torch.uint8)
@@ -37,7 +37,7 @@ def where(condition: Tensor, *others: Any, **kwargs: Any) -> Any:
 @register_rescue(torch.masked_select, Tensor.masked_select)
 def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     """`torch.masked_select`: [n]."""
-    shape = torch.broadcast_shapes(input.shape, mask.shape)
+    shape = torch.broadcast_shapes(input.shape, mask.shape)  # type: ignore[no-untyped-call] # torch's own
     input, mask = input.expand(shape), mask.expand(shape)
     return input.flatten()[_ones(mask.flatten())]
 
@@ -47,7 +47,7 @@ def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Any:
     """`torch.masked_scatter`."""
     if source.dtype != input.dtype:
         return NotImplemented
-    shape = torch.broadcast_shapes(input.shape, mask.shape)
+    shape = torch.broadcast_shapes(input.shape, mask.shape)  # type: ignore[no-untyped-call] # torch's own
     input, mask = input.expand(shape), mask.expand(shape)
     return torch.where(mask, _dealt(mask, source.flatten(), at_least=True), input)
 
@@ -91,10 +91,12 @@ def setitem(x: Tensor, index: Any, value: Any) -> Any:
     """`x[index] = value` with masks among the index, or slices or integers that are tensors."""
     if not _needs_values(index):
         return NotImplemented
+    if isinstance(value, Tensor) and memory_of(value) == memory_of(x):
+        value = value.clone()
     if (row := row_of(x, index)) is not None:
         if isinstance(value, Tensor) and value.ndim > row.after:
             value = value.unsqueeze(value.ndim - row.after)
-        x[row.index] = value
+        x[row.by] = value
         return None
     index = index if isinstance(index, tuple) else (index,)
     place = next((i for i, part in enumerate(index) if not _is_all(part)), 0)
@@ -180,12 +182,12 @@ class Row(NamedTuple):
     """An index whose integers are those of each sample, as vectors of one, which `vmap` gathers.
 
     Attributes:
-        index: the index.
+        by: the index.
         before: dimensions of its result before the vectors'.
         after: those after it.
     """
 
-    index: tuple[Any, ...]
+    by: tuple[Any, ...]
     before: int
     after: int
 

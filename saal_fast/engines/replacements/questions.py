@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Number
 from typing import Any
 
 import torch
@@ -12,9 +11,9 @@ from ..layers import register_decomposition
 
 
 @register_decomposition(Tensor.__contains__)
-def contains(x: Any, element: Any) -> Any:
+def contains(x: Tensor, element: Any) -> Any:
     """`element in x`."""
-    return bool(torch.eq(x, element).any()) if isinstance(element, (Tensor, Number)) else NotImplemented
+    return bool(torch.eq(x, element).any()) if isinstance(element, Tensor | int | float | complex) else NotImplemented
 
 
 @register_decomposition(torch.equal, Tensor.equal)
