@@ -115,11 +115,11 @@ ANSWERS: dict[Any, Callable[..., Any]] = dict.fromkeys(QUESTIONS, ask) | dict.fr
 """What answers each of `QUESTIONS` and `TEXTS`."""
 
 
-SMALL = 2
-"""Samples that one after the other are scored sooner than as a part: a part costs what two or three of them do."""
+PART = 3
+"""Samples that one after the other are scored in the time of one part, or of one that divides further."""
 
 FEW = 4
-"""Parts that a batch may fall into before small ones count."""
+"""Parts that a batch may fall into at no account."""
 
 
 @dataclass
@@ -137,35 +137,41 @@ class Splits:
     by_themselves: int = 0
 
     def score(self, score: Callable[[Batch], Result], batch: Batch) -> Result:
-        """`score(batch)`, part by part where its samples diverge.
+        """`score(batch)`, part by part where its samples diverge, the largest first.
 
-        Where these are more than `FEW`, those of `SMALL` samples or fewer are handed to `alone`.
+        Where these are more than `FEW`, those of fewer than `PART` samples are handed to `alone`; and so are all that are
+        left, once dividing has cost a quarter of what the batch's samples cost one after the other.
         """
         self.samples += batch.size
         try:
             return score(batch)
         except Diverged as split:
-            parts = split.parts[::-1]
-        known, order, results = len(parts), [], []
+            parts = split.parts
+        order: list[Tensor] = []
+        results: list[Result] = []
+        known, cost = len(parts), 0
         while parts:
+            parts.sort(key=len)
             rows = parts.pop()
             part = batch.take(rows)
-            try:
-                results.append(self._part(score, part, known))
+            small = part.size < PART or cost > batch.size / 4 + PART * FEW
+            if self.alone is not None and known > FEW and small:
+                self.by_themselves += part.size
+                results.append(self.alone(part))
                 order.append(rows)
+                continue
+            cost += PART
+            try:
+                results.append(score(part))
             except Diverged as split:
                 known += len(split.parts) - 1
-                parts += [rows[at] for at in reversed(split.parts)]
+                parts += [rows[at] for at in split.parts]
+                continue
+            order.append(rows)
+            cost -= part.size
         places = torch.cat(order).argsort()
         joined: Result = tree_map(lambda *columns: torch.cat(columns)[places], *results)
         return joined
-
-    def _part(self, score: Callable[[Batch], Result], part: Batch, known: int) -> Result:
-        """One of `known` parts of a batch."""
-        if self.alone is None or known <= FEW or part.size > SMALL:
-            return score(part)
-        self.by_themselves += part.size
-        return self.alone(part)
 
 
 @runtime_checkable

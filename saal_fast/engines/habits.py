@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from .._utils.rng import REST, beside_others
-from .batched import outside
+from .batched import bare, outside
 
 
 @dataclass(frozen=True)
@@ -145,8 +145,8 @@ class MemoryWatch(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's
     def names(self, values: Iterable[Any]) -> set[str]:
         """The names of those tensors whose memory these values share."""
         found = set()
-        for t in values:
-            if isinstance(t, Tensor) and _has_memory(t):
+        for value in values:
+            if isinstance(value, Tensor) and _has_memory(t := bare(value)):
                 spans = self.spans.get(t.untyped_storage().data_ptr())
                 if spans:
                     first, last = _span(t)

@@ -96,7 +96,7 @@ def over_samples(score_one: Callable[[Batch], Result], batch: Batch, births: Bir
 
 
 def for_each(function: Callable[[Batch], T], batch: Batch, births: Births) -> T:
-    """`vmap` of a function of a batch of one sample over a batch; its results, pytrees of tensors, get the batch's dimension."""
+    """`vmap` of a function of a batch of one sample over a batch; its results are pytrees of tensors."""
 
     def of_one(args: tuple[Any, ...], kwargs: dict[str, Any], labels: Any | None) -> T:
         mode.see((args, kwargs))

@@ -12,7 +12,7 @@ from torch import Tensor
 from .._utils.failures import foreign_failure
 from .._utils.logs import log, warn_once
 from ..engines import ENGINES, Engine, EngineError, Problem, Result
-from ..engines.branches import SMALL, Splits, Splitting
+from ..engines.branches import Splits, Splitting
 from ..engines.capture import captured
 from ..models import memory
 from ..pools import Batch
@@ -80,12 +80,11 @@ class Runner:
 
     def _tell_of_splits(self) -> None:
         """Says which samples were scored one by one, because few others take their branches of the model's code."""
-        alone, all_of_them = self.splits.by_themselves, self.splits.samples
-        reason = f"{alone} of {all_of_them} samples take branches that {SMALL} at most take in a batch"
+        reason = f"{self.splits.by_themselves} of {self.splits.samples} samples take branches that hardly any other takes"
         if self.fallback is None:
-            log.info("%s: these are scored by the reference engine, which is cheaper", reason)
+            log.info("%s: the reference engine scores these, which is cheaper", reason)
         if self.name != "reference":
-            self.fallback = f"{reason}: these were scored by the reference engine, which is cheaper"
+            self.fallback = f"{reason}: the reference engine scored these, which is cheaper"
 
     def _halve(self, size: int) -> None:
         self.largest = size // 2

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import saal_fast
-from saal_fast.engines.branches import FEW, SMALL, Diverged, Splits
+from saal_fast.engines.branches import FEW, PART, Diverged, Splits
 from saal_fast.engines.problem import Result
 from saal_fast.pools import Batch
 
@@ -61,7 +61,7 @@ def test_small_parts_of_many_are_scored_one_by_one():
     got = splits.score(asking, batch_of(*numbers))
     assert got.loss.tolist() == list(numbers)
     assert asking.sizes == [len(numbers), 3]
-    assert max(alone) <= SMALL
+    assert max(alone) < PART
     assert (splits.by_themselves, splits.samples) == (len(numbers) - 3, len(numbers))
 
 
@@ -69,6 +69,28 @@ def test_small_parts_of_a_few_are_parts_like_any_other():
     splits, asking = Splits(lambda batch: pytest.fail("expected no sample to be scored alone")), Asking()
     splits.score(asking, batch_of(*range(FEW)))
     assert len(asking.sizes) == 1 + FEW
+
+
+class Dividing(Asking):
+    """Divides a part by the next bit of its samples' numbers, until all are the same."""
+
+    def __call__(self, batch):
+        self.sizes.append(batch.size)
+        x = batch.args[0][:, 0].long()
+        for bit in range(10):
+            odd = (x >> bit) % 2 == 1
+            if odd.any() and not odd.all():
+                raise Diverged([(~odd).nonzero()[:, 0], odd.nonzero()[:, 0]])
+        return result_of(batch)
+
+
+def test_dividing_ends_where_it_costs_more_than_it_gives():
+    numbers = torch.randperm(256, generator=torch.Generator().manual_seed(0)).repeat_interleave(3).tolist()
+    splits, dividing = Splits(result_of), Dividing()
+    got = splits.score(dividing, batch_of(*numbers))
+    assert got.loss.tolist() == numbers
+    assert PART * len(dividing.sizes) < len(numbers) / 4 + PART * (FEW + 3)
+    assert splits.by_themselves == len(numbers)
 
 
 def routed():
@@ -83,7 +105,7 @@ def test_where_samples_all_differ_the_reference_goes_on(caplog):
         got = saal_fast.score(model, pool, details=True, batch_size=6)
     want = saal_fast.score(model, pool, details=True, engine="reference")
     assert got.engine == "reference"
-    assert "from sample 6 on: 6 of 6 samples take branches" in got.fallback
+    assert "from sample 6 on: 6 of 6 samples take branches that hardly any other takes" in got.fallback
     assert "cheaper" in caplog.text
     torch.testing.assert_close(got.perturbed_loss, want.perturbed_loss)
 
@@ -99,4 +121,4 @@ def test_a_few_of_their_own_are_told_of():
     pool[:6, 0] = 0.5
     got = saal_fast.score(model, pool, details=True)
     assert got.engine == "ghost"
-    assert got.fallback.startswith("6 of 12 samples take branches that 2 at most take in a batch")
+    assert got.fallback.startswith("6 of 12 samples take branches that hardly any other takes")
