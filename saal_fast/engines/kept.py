@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models.held import held, is_array
+from .batched import outside
 
 
 @dataclass
@@ -93,10 +94,15 @@ class Kept:
         """All that the modules keep now."""
         return cls(_cells(model))
 
+    def tensors(self) -> list[Tensor]:
+        """The tensors among it."""
+        return [cell.value for cell in self.cells if isinstance(cell, _Tensor)]
+
     @torch.no_grad()
     def restore(self) -> Kept | None:
         """Puts everything back, and gives what had changed; None for nothing."""
-        changed = [cell for cell in self.cells if cell.restore()]
+        with outside():
+            changed = [cell for cell in self.cells if cell.restore()]
         return Kept(changed) if changed else None
 
 

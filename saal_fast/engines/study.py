@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -36,12 +37,14 @@ class FirstLook:
         params: copies of the parameters, that require gradients; the output's graph leads to them.
         output: the model's.
         last: the last linear layer, where asked for.
+        written: storages that were written into.
     """
 
     problem: Problem
     params: dict[str, Tensor]
     output: Any
     last: LastLinear | None
+    written: frozenset[int] = frozenset()
 
 
 def study(problem: Problem, example: Batch) -> FirstLook:
@@ -60,6 +63,8 @@ def study(problem: Problem, example: Batch) -> FirstLook:
     finally:
         changed = kept.restore()
     habits = replace(look.problem.habits, keeps=changed, draws=draws.moved())
+    if look.written and not habits.draws and not read:
+        habits = replace(habits, writes=_writes(replace(problem, habits=habits), example, look))
     if read:
         habits = replace(habits, stand_ins=True)
         look, read = _look(replace(problem, habits=habits), example)
@@ -78,6 +83,26 @@ def look_again(problem: Problem, example: Batch) -> FirstLook:
     with SlowPaths(), problem.watch_last_layer() as last:
         output = problem.output(params, example)
     return FirstLook(problem, params, output, last)
+
+
+def _writes(problem: Problem, example: Batch, first: FirstLook) -> tuple[str, ...]:
+    """Buffers that a pass writes into, and that it reaches as its modules' attributes alone.
+
+    Args:
+        problem: with what a pass changes.
+        example: a batch of one.
+        first: a pass that wrote into the buffers themselves.
+    """
+    model = problem.model
+    users = Counter(t.untyped_storage()._cdata for t in (*Kept.of(model).tensors(), *model.parameters()))
+    written = {storage for storage in first.written if users[storage] == 1}
+    names = tuple(n for n, b in model.named_buffers() if b.untyped_storage()._cdata in written)
+    if not names:
+        return ()
+    kept = Kept.of(model)
+    look, _ = _look(replace(problem, habits=replace(problem.habits, writes=names)), example)
+    kept.restore()
+    return () if look.written & written or not _same_outputs(look.output, first.output) else names
 
 
 def recompute(problem: Problem, example: Batch, output: Any, unreached: set[str]) -> Problem:
@@ -115,7 +140,7 @@ def _look(problem: Problem, example: Batch) -> tuple[FirstLook, set[str]]:
     read: set[str] = set()
     own = {n: p for n, p in problem.model.named_parameters() if n in problem.params}
     params = {name: p.detach().clone().requires_grad_() for name, p in problem.params.items()}
-    with MemoryWatch(own, read.update), SlowPaths() as paths, problem.watch_last_layer() as last:
+    with MemoryWatch(own, read.update) as watch, SlowPaths() as paths, problem.watch_last_layer() as last:
         output = problem.output(params, example)
     # torch's script interpreter hides from a dispatch mode what it has optimised, but not from the graph; a parameter in it
     # whose copy is not belongs to something kept (`recompute`)
@@ -124,12 +149,14 @@ def _look(problem: Problem, example: Batch) -> tuple[FirstLook, set[str]]:
     own_backward = problem.habits.own_backward or paths.hooked or has_own_code(nodes)
     habits = replace(
         problem.habits,
+        inference=problem.habits.inference or paths.inference,
         own_backward=own_backward,
         sees_nodes=any(_has_old_hooks(module) for module in problem.model.modules()),
         differentiates=paths.differentiates,
     )
     problem = replace(problem, habits=habits)
-    return FirstLook(problem, params, output, last), read | {n for n, p in own.items() if {id(p), id(params[n])} <= leaves}
+    read |= {n for n, p in own.items() if {id(p), id(params[n])} <= leaves}
+    return FirstLook(problem, params, output, last, frozenset(watch.written)), read
 
 
 def _has_old_hooks(module: nn.Module) -> bool:
@@ -175,10 +202,7 @@ def _reached(problem: Problem, example: Batch, output: Any, names: set[str]) -> 
         return set()
     finally:
         kept.restore()
-    now, before = tensors_of(look.output), tensors_of(output)
-    if len(now) != len(before) or not all(
-        a.shape == b.shape and torch.allclose(a, b, 1e-4, 1e-5) for a, b in zip(now, before, strict=True)
-    ):
+    if not _same_outputs(look.output, output):
         return set()
     # not by the outputs' sum: outputs that no loss is taken of may have no gradient
     loss = problem.task.loss(look.output, constant(problem.task.pseudo_label(look.output)))
@@ -187,3 +211,11 @@ def _reached(problem: Problem, example: Batch, output: Any, names: set[str]) -> 
     with look.problem.until_backward(look.params):
         found = torch.autograd.grad(loss, [look.params[n] for n in names], allow_unused=True)
     return {name for name, g in zip(names, found, strict=True) if g is not None}
+
+
+def _same_outputs(now: Any, before: Any) -> bool:
+    """Whether two outputs are the same, rounding aside."""
+    a, b = tensors_of(now), tensors_of(before)
+    return len(a) == len(b) and all(
+        x.shape == y.shape and torch.allclose(x, y, 1e-4, 1e-5) for x, y in zip(a, b, strict=True)
+    )

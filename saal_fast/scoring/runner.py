@@ -12,6 +12,7 @@ from torch import Tensor
 from .._utils.failures import foreign_failure
 from .._utils.logs import log, warn_once
 from ..engines import ENGINES, Engine, EngineError, Problem, Result
+from ..engines.branches import Splits, Splitting
 from ..engines.capture import captured
 from ..engines.findings import shapes_of
 from ..models import memory
@@ -37,6 +38,8 @@ class Runner:
         self.problem, self.asked, self.engines = problem, asked, engines
         self.name = "ghost" if asked == "auto" else asked
         engine = engines[self.name](problem)
+        self.splits = engine.splits if asked == "auto" and isinstance(engine, Splitting) else Splits()
+        self.splits.alone = engines["reference"](problem)
         self.engine = engine if self.name == "reference" else capture(engine, problem.device)
         self.fallback: str | None = None
         self.largest: int | None = None  # batch that memory has been found to hold
@@ -57,6 +60,10 @@ class Runner:
         """Scores a batch, in parts where memory does not hold it, keeps the results, and says which are finite, bool [B]."""
         finite = []
         begin = 0
+        if self.name != "reference" and 2 * self.splits.by_themselves > self.splits.samples:
+            self.name, self.engine = "reference", self.engines["reference"](self.problem)
+            self.fallback = f"from sample {batch.start} on: {self.fallback}"
+            log.info("scoring by the reference engine, which is cheaper for samples that all take branches of their own")
         while begin < batch.size:
             part = batch.slice(begin, begin + (self.largest or batch.size))
             try:
@@ -70,7 +77,17 @@ class Runner:
             self.results.append(result)
             finite.append(result.finite)
             begin += part.size
+            if self.splits.by_themselves:
+                self._tell_of_splits()
         return torch.cat(finite)
+
+    def _tell_of_splits(self) -> None:
+        """Says which samples were scored one by one, because few others take their branches of the model's code."""
+        reason = f"{self.splits.by_themselves} of {self.splits.samples} samples take branches that hardly any other takes"
+        if self.fallback is None:
+            log.info("%s: the reference engine scores these, which is cheaper", reason)
+        if self.name != "reference":
+            self.fallback = f"{reason}: the reference engine scored these, which is cheaper"
 
     def _halve(self, size: int) -> None:
         self.largest = size // 2

@@ -13,6 +13,8 @@ from .base import (
     register_decomposition,
     register_layer,
     register_replacement,
+    register_rescue,
+    rescue_of,
 )
 
 __all__ = [
@@ -35,5 +37,7 @@ __all__ = [
     "register_decomposition",
     "register_layer",
     "register_replacement",
+    "register_rescue",
+    "rescue_of",
     "weightnorm",
 ]
