@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import TypeVar
 
 import torch
@@ -39,11 +40,16 @@ class Runner:
         self.name = "ghost" if asked == "auto" else asked
         engine = engines[self.name](problem)
         self.splits = engine.splits if asked == "auto" and isinstance(engine, Splitting) else Splits()
-        self.splits.alone = engines["reference"](problem)
+        self.splits.alone = lambda batch: self.reference(batch)
         self.engine = engine if self.name == "reference" else capture(engine, problem.device)
         self.fallback: str | None = None
         self.largest: int | None = None  # batch that memory has been found to hold
         self.results: list[Result] = []
+
+    @cached_property
+    def reference(self) -> Engine:
+        """The reference engine."""
+        return self.engines["reference"](self.problem)
 
     def batch_size(self, example: Batch, length: int | None, max_memory: int | None) -> int:
         """A size whose memory fits the device and `max_memory`, for a pool of that length."""
@@ -61,7 +67,7 @@ class Runner:
         finite = []
         begin = 0
         if self.name != "reference" and 2 * self.splits.by_themselves > self.splits.samples:
-            self.name, self.engine = "reference", self.engines["reference"](self.problem)
+            self.name, self.engine = "reference", self.reference
             self.fallback = f"from sample {batch.start} on: {self.fallback}"
             log.info("scoring by the reference engine, which is cheaper for samples that all take branches of their own")
         while begin < batch.size:
@@ -112,16 +118,15 @@ class Runner:
                 raise
             if foreign is not None:
                 raise foreign from None
-            reference = self.engines["reference"](self.problem)
-            reference(batch)
+            self.reference(batch)
             first = str(error).strip().partition("\n")[0]  # torch's compiler adds its whole stack
             reason = f"{self.name} cannot run {type(self.problem.model).__name__}: {type(error).__name__}: {first}"
             if self.asked != "auto":
                 raise EngineError(reason) from error
-            self._fall_back(reference, reason if not self.results else f"from sample {batch.start} on: {reason}")
+            self._fall_back(reason if not self.results else f"from sample {batch.start} on: {reason}")
         return work(self.engine)
 
-    def _fall_back(self, reference: Engine, reason: str) -> None:
-        self.name, self.engine, self.fallback = "reference", reference, reason
+    def _fall_back(self, reason: str) -> None:
+        self.name, self.engine, self.fallback = "reference", self.reference, reason
         message = f"scoring by the reference engine, many times slower: {reason}"
         warn_once(type(self.problem.model).__qualname__, message)
