@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 
+import families
 import models
 import pytest
 import torch
 from torch import nn
 
 import saal_fast
+from saal_fast import perturbation
 from saal_fast.engines.branches import FEW, PART, Diverged, Splits
-from saal_fast.engines.problem import Result
+from saal_fast.engines.ghost import Ghost
+from saal_fast.engines.problem import Problem, Result
 from saal_fast.pools import Batch
+from saal_fast.tasks import Classification
 
 
 def result_of(batch):
@@ -122,3 +126,16 @@ def test_a_few_of_their_own_are_told_of():
     got = saal_fast.score(model, pool, details=True)
     assert got.engine == "ghost"
     assert got.fallback.startswith("6 of 12 samples take branches that hardly any other takes")
+
+
+def test_packed_sequences_of_different_lengths_are_one_part():
+    model, pool, _ = families.build("packed_lstm")
+    assert len((pool != 0).sum(1).unique()) > 3
+    read, calls = model.read, []
+    model.read = lambda *of: (calls.append(len(calls)), read(*of))[1]
+    ghost = Ghost(Problem.of(model, perturbation.make(0.05), Classification()))
+    batch = Batch((pool,), {}, len(pool))
+    ghost(batch)  # makes the plan
+    calls.clear()
+    ghost(batch)
+    assert len(calls) == 2
