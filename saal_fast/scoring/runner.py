@@ -40,7 +40,7 @@ class Runner:
         self.name = "ghost" if asked == "auto" else asked
         engine = engines[self.name](problem)
         self.splits = engine.splits if asked == "auto" and isinstance(engine, Splitting) else Splits()
-        self.splits.alone = lambda batch: self.reference(batch)
+        self.splits.alone = self._alone
         self.engine = engine if self.name == "reference" else capture(engine, problem.device)
         self.fallback: str | None = None
         self.largest: int | None = None  # batch that memory has been found to hold
@@ -94,6 +94,9 @@ class Runner:
             log.info("%s: the reference engine scores these, which is cheaper", reason)
         if self.name != "reference":
             self.fallback = f"{reason}: the reference engine scored these, which is cheaper"
+
+    def _alone(self, batch: Batch) -> Result:
+        return self.reference(batch)
 
     def _halve(self, size: int) -> None:
         self.largest = size // 2
