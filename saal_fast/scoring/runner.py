@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import TypeVar
+from typing import TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -53,7 +53,7 @@ class Runner:
 
     def batch_size(self, example: Batch, length: int | None, max_memory: int | None) -> int:
         """A size whose memory fits the device and `max_memory`, for a pool of that length."""
-        extra = self._attempt(lambda engine: engine.sample_bytes(example), example)
+        extra = self._attempt(example, lambda engine: engine.sample_bytes(example))
         problem, known, shapes = self.problem, self.problem.findings.activations, shapes_of(example)
         if shapes not in known:
             known[shapes] = memory.activations(lambda: problem.output(problem.recorded(), example))
@@ -73,7 +73,7 @@ class Runner:
         while begin < batch.size:
             part = batch.slice(begin, begin + (self.largest or batch.size))
             try:
-                result = self._attempt(lambda engine: engine(part), part)  # noqa: B023 - used within this turn
+                result = self._attempt(part)
             except Exception as error:
                 if part.size == 1 or not memory.exhausted(error):
                     raise
@@ -104,30 +104,37 @@ class Runner:
         if self.problem.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _attempt(self, work: Callable[[Engine], T], batch: Batch) -> T:
-        """What `work` makes of the engine for a batch.
+    @overload
+    def _attempt(self, batch: Batch) -> Result: ...
+
+    @overload
+    def _attempt(self, batch: Batch, work: Callable[[Engine], T]) -> T: ...
+
+    def _attempt(self, batch: Batch, work: Callable[[Engine], T] | None = None) -> T | Result:
+        """What the engine makes of a batch, or `work` of the engine.
 
         What an engine cannot do becomes a fallback on "auto", and an `EngineError` where the engine was asked for. An error
         that the reference raises too is the model's own, and is raised as it is; so is want of memory, and what a signal
         handler or another thread raised while the engine worked (see `foreign_failure`).
         """
+        do: Callable[[Engine], T | Result] = work or (lambda engine: engine(batch))
         try:
-            return work(self.engine)
+            return do(self.engine)
         except Exception as error:
             if self.name == "reference" or memory.exhausted(error):
                 raise
-            foreign = foreign_failure(error, lambda: work(self.engine))
+            foreign = foreign_failure(error, lambda: do(self.engine))
             if foreign is error:
                 raise
             if foreign is not None:
                 raise foreign from None
-            self.reference(batch)
+            scored = self.reference(batch)
             first = str(error).strip().partition("\n")[0]  # torch's compiler adds its whole stack
             reason = f"{self.name} cannot run {type(self.problem.model).__name__}: {type(error).__name__}: {first}"
             if self.asked != "auto":
                 raise EngineError(reason) from error
             self._fall_back(reason if not self.results else f"from sample {batch.start} on: {reason}")
-        return work(self.engine)
+        return work(self.engine) if work else scored
 
     def _fall_back(self, reason: str) -> None:
         self.name, self.engine, self.fallback = "reference", self.reference, reason

@@ -40,7 +40,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "sorted": {"algorithm": "sorted"},
 }
 QUICKLY = [
-    *((case, "rejection") for case in ("rows", "pair", "weighted rows", "rows beside initial ones")),
+    *((case, "rejection") for case in ("rows", "pair", "rows beside initial ones")),
     ("pair beside an initial one, weighted", "plain"),
     ("rows", "rejection, a refresh after two"),
     ("rows", "plain"),

@@ -1,6 +1,7 @@
 """Only what an engine itself cannot do becomes a fallback; what strikes from outside, or is the model's own, is raised."""
 
 import ctypes
+import gc
 import os
 import random
 import signal
@@ -61,13 +62,18 @@ class Each(nn.Module):
 
 @pytest.fixture
 def alarm():
+    """A handler that raises. Callbacks of the garbage collector (Hypothesis has one), where Python ignores errors, wait."""
+
     def ring(number, frame):
         raise TimeoutError("time is up")
 
+    callbacks = gc.callbacks[:]
+    gc.callbacks.clear()
     before = signal.signal(signal.SIGALRM, ring)
     yield
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)
+    gc.callbacks[:] = callbacks
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,17 @@ def test_auto_falls_back_to_reference_and_says_why_once(model, caplog):
     assert torch.equal(details.perturbed_loss, score(model, x, engine="reference"))
 
 
+def test_a_fallback_scores_no_batch_twice():
+    model, seen = ByNumpy(), []
+    model.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    counts = []
+    for n in (7, 7, 12):
+        score(model, inputs(n), check=False)
+        counts.append(len(seen))
+        seen.clear()
+    assert counts[2] - counts[1] == 2 * (12 - 7)  # two passes for each further sample
+
+
 def test_auto_may_fall_back_halfway(caplog):
     class Long(nn.Module):
         def __init__(self):

@@ -100,7 +100,7 @@ def test_it_follows_the_protocol_and_says_its_name(name):
     assert strategy.name in strategies.NAMES
 
 
-@every
+@pytest.mark.parametrize("name", names({"saal diverse"}))
 def test_a_choice_is_repeated_by_its_seed(name):
     pool = small.images(20)
     first, again, other = (choose(name, pool, 5, seed=s) for s in (3, 3, 4))
@@ -136,7 +136,7 @@ def test_a_k_that_the_pool_cannot_give_is_an_error(name, k, error, words):
         choose(name, small.images(13), k)
 
 
-@untrained
+@pytest.mark.parametrize("name", names(TRAINED, {"saal diverse"}))
 def test_more_than_a_stream_of_unknown_length_holds_is_an_error(name):
     with pytest.raises(ValueError, match="k <= 3"):
         choose(name, Flow(list(small.images(3))), 4)
@@ -148,7 +148,7 @@ def test_an_empty_pool_is_an_error(name):
         choose(name, small.images(0), 1)
 
 
-@untrained
+@pytest.mark.parametrize("name", names(TRAINED, {"saal diverse"}))
 def test_of_equal_samples_different_ones_are_chosen(name):
     pool = small.images(1).repeat(6, 1, 1, 1)
     assert sorted(choose(name, pool, 6).indices.tolist()) == list(range(6))
@@ -156,7 +156,7 @@ def test_of_equal_samples_different_ones_are_chosen(name):
     assert len(set(labelled)) == 4
 
 
-@untrained
+@pytest.mark.parametrize("name", names(TRAINED, {"saal diverse"}))
 def test_a_pool_of_one_sample(name):
     chosen = choose(name, small.images(1), 1)
     assert chosen.indices.tolist() == [0]
@@ -166,10 +166,10 @@ def test_a_pool_of_one_sample(name):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        pytest.param(name, value, marks=pytest.mark.slow if value == torch.inf and name in TRAINED | BY_SCORES else ())
+        pytest.param(name, value, marks=pytest.mark.slow if name in slowly else ())
+        for value, slowly in ((torch.nan, {"saal diverse"}), (torch.inf, TRAINED | BY_SCORES))
         for name in ALL
         if name not in {"random", *SLOWLY}  # which does not look at samples
-        for value in (torch.nan, torch.inf)
     ],
 )
 def test_what_is_not_finite_is_an_error_or_never_picked(name, value):
@@ -183,7 +183,7 @@ def test_what_is_not_finite_is_an_error_or_never_picked(name, value):
         choose(name, pool, 8, strategy=keeping(name))
 
 
-@every
+@pytest.mark.parametrize("name", names({"saal diverse"}))
 def test_the_model_and_the_generators_come_back_as_they_were(name):
     model, strategy = small.network(), make(name)
     small.ready(strategy, model)

@@ -105,7 +105,14 @@ class Ghost:
         try:
             return self._by_plan(plan, batch)
         except PlanError:  # an earlier batch of these shapes took another branch, or the model writes only under grad
-            again = self._plan_of_all(batch)
+            again = plan_for(self.problem, batch.slice(0, 1), self.choose)
+        try:
+            return self._by_another(plan, again, batch)
+        except PlanError:  # samples that run together have the shapes of the largest
+            return self._by_another(plan, self._plan_of_all(batch), batch)
+
+    def _by_another(self, plan: Plan, again: Plan, batch: Batch) -> Result:
+        """Scores a batch that its `plan` did not fit by a plan made anew, in which all outputs may be written over."""
         careful = again.assume_inplace()
         result = self._by_plan(careful, batch)
         # where it took no other branch, further batches need the care too
@@ -113,7 +120,7 @@ class Ghost:
         return result
 
     def _plan_of_all(self, batch: Batch) -> Plan:
-        """The plan for a batch as its samples run together, in shapes that suit the largest of them."""
+        """The plan for a batch as its samples run together."""
         plans: list[Plan] = []
 
         def of_one(sample: Batch) -> Tensor:
