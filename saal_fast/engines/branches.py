@@ -115,8 +115,8 @@ ANSWERS: dict[Any, Callable[..., Any]] = dict.fromkeys(QUESTIONS, ask) | dict.fr
 """What answers each of `QUESTIONS` and `TEXTS`."""
 
 
-PART = 3
-"""Samples that one after the other are scored in the time of one part, or of one that divides further."""
+PART = 6
+"""Samples that one after the other are scored in the time of one part, or of one that divides further (measured: 2 to 8)."""
 
 FEW = 4
 """Parts that a batch may fall into at no account."""

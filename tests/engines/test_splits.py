@@ -61,12 +61,12 @@ def test_small_parts_of_many_are_scored_one_by_one():
         return result_of(batch)
 
     splits, asking = Splits(one_by_one), Asking()
-    numbers = (*range(FEW), 7, 7, 7, 8, 8)
+    numbers = (*range(FEW), *(7,) * PART, 8, 8)
     got = splits.score(asking, batch_of(*numbers))
     assert got.loss.tolist() == list(numbers)
-    assert asking.sizes == [len(numbers), 3]
+    assert asking.sizes == [len(numbers), PART]
     assert max(alone) < PART
-    assert (splits.by_themselves, splits.samples) == (len(numbers) - 3, len(numbers))
+    assert (splits.by_themselves, splits.samples) == (len(numbers) - PART, len(numbers))
 
 
 def test_small_parts_of_a_few_are_parts_like_any_other():
