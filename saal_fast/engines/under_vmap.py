@@ -21,6 +21,8 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import tree_leaves, tree_map
 
+from .._utils.failures import is_from_handler
+from ..models import memory
 from .batched import any_batched, bare, flag_of, is_batched, memories, memory_of, of_each
 from .branches import value_for_all, values_of
 from .layers import VmapReplacements, rescue_of
@@ -143,7 +145,7 @@ class UnderVmap(VmapReplacements):
         self.written = into if into in self.copies else None
 
     def _rescued(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], error: RuntimeError) -> Any:
-        if not any_batched(_without_slices((args, kwargs))):
+        if _from_elsewhere(error) or not any_batched(_without_slices((args, kwargs))):
             raise error
         target = _target(fn, args, kwargs)
         if target is not None and not is_batched(target):
@@ -176,8 +178,8 @@ class UnderVmap(VmapReplacements):
         args, kwargs = (*args[:1], *tree_map(_known, args[1:])), tree_map(_known, kwargs)
         try:
             return fn(*args, **kwargs)
-        except RuntimeError:
-            if not args:
+        except RuntimeError as again:
+            if not args or _from_elsewhere(again):
                 raise
         first = tree_map(_known, args[0])
         out = fn(first, *args[1:], **kwargs)
@@ -212,6 +214,11 @@ class UnderVmap(VmapReplacements):
             for t in fresh:
                 self.made.setdefault(memory_of(t) or 0, (site, t))
         return out
+
+
+def _from_elsewhere(error: RuntimeError) -> bool:
+    """Whether an error says nothing of `vmap`."""
+    return memory.exhausted(error) or is_from_handler(error)
 
 
 def _target(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
