@@ -139,6 +139,23 @@ def mamba() -> tuple[nn.Module, Any]:
 
 
 @family
+def mamba2() -> tuple[nn.Module, Any]:
+    import transformers  # noqa: PLC0415
+
+    class Classifier(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            sizes = {"hidden_size": 16, "state_size": 4, "num_heads": 4, "head_dim": 8, "n_groups": 2, "chunk_size": 4}
+            config = transformers.Mamba2Config(vocab_size=24, num_hidden_layers=1, pad_token_id=0, **sizes)
+            self.mamba, self.head = transformers.Mamba2Model(config), nn.Linear(16, 3)
+
+        def forward(self, input_ids: Tensor) -> Tensor:
+            return self.head(self.mamba(input_ids).last_hidden_state.mean(1))
+
+    return Classifier(), padded()["input_ids"]
+
+
+@family
 def wav2vec2_with_a_mask() -> tuple[nn.Module, Any]:
     import transformers  # noqa: PLC0415
 
