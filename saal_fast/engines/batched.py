@@ -43,7 +43,7 @@ def outside() -> Iterator[None]:
 def memory_of(t: Tensor) -> int | None:
     """The identity of the memory that a tensor shares with its views; None for one without."""
     t = bare(t)
-    return t.untyped_storage()._cdata if t.layout == torch.strided else None
+    return t.untyped_storage()._cdata if torch._C._has_storage(t) else None
 
 
 def memories(tree: Any) -> set[int | None]:

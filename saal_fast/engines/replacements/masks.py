@@ -94,9 +94,11 @@ def setitem(x: Tensor, index: Any, value: Any) -> Any:
     if isinstance(value, Tensor) and memory_of(value) == memory_of(x):
         value = value.clone()
     if (row := row_of(x, index)) is not None:
-        if isinstance(value, Tensor) and value.ndim > row.after:
-            value = value.unsqueeze(value.ndim - row.after)
-        x[row.by] = value
+        # vectors first: torch before 2.9 takes them for the first dimension under vmap
+        vectors = tuple(part for part in row.by if isinstance(part, Tensor))
+        found = tuple(range(row.before, row.before + len(vectors)))
+        view = x[tuple(slice(None) if isinstance(part, Tensor) else part for part in row.by)]
+        view.movedim(found, tuple(range(len(vectors))))[vectors] = value
         return None
     index = index if isinstance(index, tuple) else (index,)
     place = next((i for i, part in enumerate(index) if not _is_all(part)), 0)
@@ -184,12 +186,10 @@ class Row(NamedTuple):
     Attributes:
         by: the index.
         before: dimensions of its result before the vectors'.
-        after: those after it.
     """
 
     by: tuple[Any, ...]
     before: int
-    after: int
 
 
 def row_of(x: Tensor, index: Any) -> Row | None:
@@ -204,15 +204,8 @@ def row_of(x: Tensor, index: Any) -> Row | None:
     if not places or not plain or bounds or places[-1] - places[0] >= len(places):
         return None
     rest = x.ndim - sum(part is not None and part is not Ellipsis for part in parts)
-    ellipsis = next((i for i, part in enumerate(parts) if part is Ellipsis), len(parts))
-    kept = [rest if i == ellipsis else int(part is None or isinstance(part, slice)) for i, part in enumerate((*parts, None))]
-    if ellipsis != len(parts):
-        kept[-1] = 0
-    return Row(
-        tuple(part.reshape(1) if _is_integer(part) else part for part in parts),
-        sum(kept[: places[0]]),
-        sum(kept[places[-1] :]),
-    )
+    before = sum(rest if part is Ellipsis else int(part is None or isinstance(part, slice)) for part in parts[: places[0]])
+    return Row(tuple(part.reshape(1) if _is_integer(part) else part for part in parts), before)
 
 
 def _needs_values(index: Any) -> bool:
