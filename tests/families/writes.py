@@ -202,6 +202,7 @@ def rotates_in_a_matrix() -> tuple[nn.Module, Any]:
 @family
 def fourier_coefficients() -> tuple[nn.Module, Any]:
     """peft's FourierFT: a sparse spectrum is filled, and its inverse transform is a weight's offset."""
+    pytest.importorskip("torch", "2.9")  # before, vmap takes an index's second vector for another dimension
 
     class Fourier(nn.Module):
         def __init__(self) -> None:
