@@ -143,6 +143,25 @@ def test_a_model_on_meta_is_refused() -> None:
         saal_fast.score(model, torch.randn(4, 3))
 
 
+class Shifted(nn.Linear):
+    """Makes a tensor in its forward pass."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x + torch.arange(3.0))
+
+
+@pytest.mark.parametrize("which", ["meta", "context"])
+def test_a_loader_and_a_model_that_make_tensors(which: str) -> None:
+    torch.manual_seed(0)
+    model, x = Shifted(3, 2), torch.randn(4, 3)
+    expected, chosen = saal_fast.score(model, x), saal_fast.select(model, x, 2)
+    pool = torch.utils.data.DataLoader(x.tolist(), 2, collate_fn=torch.tensor)
+    with defaults(which):
+        found, also = saal_fast.score(model, pool), saal_fast.select(model, pool, 2)
+    assert torch.equal(found, expected)
+    assert torch.equal(also, chosen)
+
+
 def test_a_model_on_several_devices_is_refused() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2, device="meta"))
     with pytest.raises(ValueError, match=r"1\.weight.* on meta: .*materialise"):

@@ -25,7 +25,12 @@ def gradients_in_order(root: Tensor) -> Tensor:
 
 def nodes_behind(root: Tensor) -> set[Any]:
     """The nodes of autograd's graph that a tensor comes from."""
-    stack, seen = [root.grad_fn], set()
+    return behind([root.grad_fn])
+
+
+def behind(nodes: Iterable[Any]) -> set[Any]:
+    """These nodes of autograd's graph, and those that they come from."""
+    stack, seen = list(nodes), set()
     while stack:
         node = stack.pop()
         if node is not None and node not in seen:

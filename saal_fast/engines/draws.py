@@ -17,6 +17,9 @@ from ..models.held import held
 Access = tuple[Callable[[], Any], Callable[[Any], Any]]
 """Functions that read and set a generator's state."""
 
+OWN = "own"
+"""The name of every generator that modules have of their own."""
+
 
 class Draws:
     """The generators a forward pass may draw from, as they are now.
@@ -27,14 +30,18 @@ class Draws:
     Args:
         own: the modules' own (`own_generators`).
         device: where the model runs; None for the modules' own generators alone.
+        names: of the global ones to look after ("torch", "python", "numpy", "cuda"); None for all.
     """
 
-    def __init__(self, own: Iterable[Access], device: torch.device | None) -> None:
-        self.generators = [*own, *(_shared_generators(device) if device else ())]
+    def __init__(self, own: Iterable[Access], device: torch.device | None, names: frozenset[str] | None = None) -> None:
+        shared = _shared_generators(device) if device else {}
+        named = [(OWN, access) for access in own]
+        named += [(name, access) for name, access in shared.items() if names is None or name in names]
+        self.names, self.generators = [name for name, _ in named], [access for _, access in named]
         self.states = [get() for get, _ in self.generators]
 
-    def moved(self) -> bool:
-        """Whether any has been drawn from since; beside other threads, one that does not move while this one rests."""
+    def moved(self) -> frozenset[str]:
+        """Which have been drawn from since; beside other threads, of those only what does not move while this one rests."""
         now = [get() for get, _ in self.generators]
         ours = [not _equal(a, b) for a, b in zip(now, self.states, strict=True)]
         if any(ours) and beside_others():
@@ -42,7 +49,7 @@ class Draws:
             while any(ours) and time.monotonic() < end:
                 time.sleep(REST / 10)
                 ours = [o and _equal(get(), a) for o, (get, _), a in zip(ours, self.generators, now, strict=True)]
-        return any(ours)
+        return frozenset(name for name, o in zip(self.names, ours, strict=True) if o)
 
     def rewind(self) -> None:
         """Sets back those that have been drawn from since."""
@@ -51,12 +58,15 @@ class Draws:
                 put(state)
 
 
-def _shared_generators(device: torch.device) -> Iterator[Access]:
-    yield torch.get_rng_state, torch.set_rng_state
-    yield random.getstate, random.setstate
-    yield np.random.get_state, np.random.set_state
+def _shared_generators(device: torch.device) -> dict[str, Access]:
+    shared: dict[str, Access] = {
+        "torch": (torch.get_rng_state, torch.set_rng_state),
+        "python": (random.getstate, random.setstate),
+        "numpy": (np.random.get_state, np.random.set_state),
+    }
     if device.type == "cuda":
-        yield lambda: torch.cuda.get_rng_state(device), lambda state: torch.cuda.set_rng_state(state, device)
+        shared["cuda"] = lambda: torch.cuda.get_rng_state(device), lambda state: torch.cuda.set_rng_state(state, device)
+    return shared
 
 
 def own_generators(model: nn.Module) -> Iterator[Access]:

@@ -29,10 +29,12 @@ class Habits:
         stand_ins: it reaches Parameter objects past its modules' attributes; they are replaced where they are a call's
             arguments.
         aliased: parameters whose memory it reads through other tensors, which nothing can replace: the real ones must move.
-        keeps: what a pass changes in its modules; each pass starts from it as it was.
+        identified: it does otherwise where other tensors stand in for its Parameter objects; then all are `aliased`.
+        keeps: what a pass changes in its modules, and in objects that these hold; each pass starts from it as it was.
+        untouched: what else its modules hold, which no pass has changed so far; None where that is not looked after.
         writes: buffers that a pass writes into, by name: each pass is given copies, of each sample its own.
         inference: it runs parts in inference mode.
-        draws: it draws random numbers in eval mode; whether it uses them, one sample cannot tell.
+        draws: the generators that it draws from in eval mode (`Draws.moved`); whether it uses that, one sample cannot tell.
         own_backward: code of its own (`torch.autograd.Function`, hooks) runs in its backward pass, which need not be linear
             in the gradients that come in (clamped gradients).
         sees_nodes: modules have backward hooks of the old kind (`register_backward_hook`), which are given what the nodes of
@@ -42,16 +44,20 @@ class Habits:
 
     stand_ins: bool = False
     aliased: tuple[str, ...] = ()
+    identified: bool = False
     keeps: Kept | None = None
+    untouched: Kept | None = None
     writes: tuple[str, ...] = ()
     inference: bool = False
-    draws: bool = False
+    draws: frozenset[str] = frozenset()
     own_backward: bool = False
     sees_nodes: bool = False
     differentiates: bool = False
 
     def reason_for_one_by_one(self) -> str | None:
         """Why a batch's samples must run one after the other; None where they need not."""
+        if self.identified:
+            return "it does otherwise where other tensors stand in for its Parameter objects (it knows them by id(), say)"
         if self.aliased:
             return f"it reads {', '.join(self.aliased[:3])} through tensors that share its memory and are no Parameter"
         if self.draws:

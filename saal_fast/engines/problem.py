@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,10 @@ PRECISIONS = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 class EngineError(RuntimeError):
     """An engine cannot run this model; the message names the cause."""
+
+
+class KeptError(EngineError):
+    """A model keeps what one pass has computed from its weights where nothing can empty it."""
 
 
 class Result(NamedTuple):
@@ -127,9 +131,13 @@ class Problem:
         others = {n: t.detach() for n, t in fit.items() if n not in params and (t is not state[n] or t.requires_grad)}
         return cls(model, {n: fit[n].detach() for n in params}, others, rule, task, device, precision, embeddings)
 
+    def versions(self) -> list[int]:
+        """How often each parameter of the model was written to."""
+        return [p._version for p in self.model.parameters() if not p.is_inference()]
+
     def recorded(self) -> dict[str, Tensor]:
         """The parameters, so that a pass with them is recorded for gradients: code that asks for a graph finds one."""
-        return {name: p.detach().requires_grad_() for name, p in self.params.items()}
+        return {name: standing_for(name, p.detach()) for name, p in self.params.items()}
 
     def output(self, params: dict[str, Tensor], sample: Batch) -> Any:
         """The model's output with `params` for its own, gradients enabled; inputs are copied: the model may write to them.
@@ -227,6 +235,13 @@ class Engine(Protocol):
     def sample_bytes(self, example: Batch) -> int:
         """Memory in bytes that a sample of a batch takes in addition to its activations."""
         ...
+
+
+def standing_for(name: str, values: Tensor) -> Tensor:
+    """A tensor of these values that requires gradients, and says in its graph, however old, for which parameter it stood."""
+    leaf: Any = values.requires_grad_()
+    leaf.stands_for = name
+    return cast(Tensor, leaf)
 
 
 def _check_precision(params: dict[str, Tensor], device: torch.device, precision: torch.dtype) -> None:

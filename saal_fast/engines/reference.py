@@ -41,8 +41,8 @@ def score_one(problem: Problem, sample: Batch, generators: Iterable[Access]) -> 
         theta = problem.own_parameters()
     else:
         theta = {name: p.detach().requires_grad_() for name, p in problem.params.items()}
-    own = problem.habits.draws or not beside_others()  # whether no other thread may have moved the global generators
-    draws = Draws(generators, problem.device if own else None)
+    theirs = problem.habits.draws if beside_others() else None  # other threads may have moved the other generators
+    draws = Draws(generators, problem.device, theirs)
 
     with torch.enable_grad(), problem.until_backward(theta):
         with SlowPaths(), problem.watch_last_layer() as last:

@@ -17,8 +17,9 @@ from .._utils.failures import struck_by
 def own_precision(device: torch.device) -> Iterator[None]:
     """Within it, a model runs as it is, whatever the caller has switched on around it.
 
-    That is autocast, on the CPU and on the device, and the cache of parametrized weights
-    (`torch.nn.utils.parametrize.cached`), which would outlive a change of the weights.
+    That is autocast, on the CPU and on the device, the cache of parametrized weights
+    (`torch.nn.utils.parametrize.cached`), which would outlive a change of the weights, and the default device meta, on which
+    a model's or a DataLoader's new tensors would have no values.
     """
     with ExitStack() as stack:
         for kind in sorted({"cpu", device.type}):
@@ -26,6 +27,8 @@ def own_precision(device: torch.device) -> Iterator[None]:
                 stack.enter_context(torch.autocast(kind, enabled=False))
         if parametrize._cache_enabled:
             stack.enter_context(_without_cache())
+        if torch.get_default_device().type == "meta" != device.type:
+            stack.enter_context(torch.device("cpu"))
         yield
 
 

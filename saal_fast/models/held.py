@@ -39,10 +39,16 @@ def is_array(value: Any) -> bool:
     return type(value) is np.ndarray and value.flags.writeable
 
 
+def attributes_of(value: Any) -> dict[str, Any]:
+    """The attributes of an object that is no module, tensor, class or function."""
+    opaque = nn.Module | Tensor | type | ModuleType | FunctionType | MethodType
+    attributes = {} if isinstance(value, opaque) else getattr(value, "__dict__", {})
+    return attributes if isinstance(attributes, dict) else {}
+
+
 def _items(value: Any, objects: bool) -> Iterable[Any]:
     if isinstance(value, dict):
         return value.values()
     if isinstance(value, list | tuple | deque | set):
         return value
-    opaque = nn.Module | Tensor | type | ModuleType | FunctionType | MethodType
-    return () if not objects or isinstance(value, opaque) else getattr(value, "__dict__", {}).values()
+    return attributes_of(value).values() if objects else ()

@@ -57,6 +57,11 @@ class Turns:
                 self._waiting[holder] = thread, keys, gate
             gate.acquire()
 
+    def is_elsewhere(self, thing: object) -> bool:
+        """Whether another thread has its turn with an object."""
+        with self._lock:
+            return bool(self._users(threading.get_ident(), frozenset((id(thing),))))
+
     def give_back(self, holder: Hashable) -> None:
         """Ends the holder's turn, or its waiting; does nothing where it has neither."""
         with self._lock:

@@ -78,9 +78,8 @@ def check_task(problem: Problem, example: Batch, labels: Any, known: Known | Non
     unreached = {name for name, p in params.items() if id(p) not in leaves}
     if unreached:
         with torch.enable_grad():
-            recomputed = recompute(problem, example, output, unreached)
-        if recomputed is not problem:
-            return Checked(recomputed, probable)
+            if recompute(problem, example, output, unreached):
+                return Checked(study(problem, example).problem, probable)
     if len(unreached) == len(params):
         warn_once(
             type(problem.model).__qualname__,

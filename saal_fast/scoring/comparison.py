@@ -17,6 +17,7 @@ from .._utils.failures import is_from_handler
 from .._utils.logs import log
 from .._utils.rng import beside_others
 from ..engines import Problem, Result
+from ..engines.problem import KeptError
 from ..models import memory
 from ..pools import Batch
 from .check_task import check_task
@@ -102,6 +103,8 @@ class Comparison:
         except (RuntimeError, TypeError, ValueError) as error:
             if plain is None or isinstance(error, SelfCheckError) or memory.exhausted(error) or is_from_handler(error):
                 raise
+            if isinstance(error, KeptError):
+                raise self._error(sample, found, plain, f"in {self.dtype}; on a fresh copy, {error}") from error
             self._check_in_own_type(sample, found, plain, error)
             return
         if plain is not None and not by_ties and beyond_rounding(found, plain, exact):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from .._utils.failures import is_from_handler
+from ..models.held import held
 
 _OWN = ("_parameters", "_buffers", "_modules")
 _UNCOPIED = (TypeError, RuntimeError, ValueError, AttributeError, pickle.PickleError, copy.Error)
@@ -48,11 +49,11 @@ def copy_of(model: nn.Module) -> nn.Module:
     Raises:
         SharedError: the copy has a parameter or buffer of the model itself, which must not be moved with it.
     """
-    held = [t for module in model.modules() for t in tree_leaves(_kept(module)) if isinstance(t, Tensor)]
+    kept = [t for module in model.modules() for t in tree_leaves([_kept(module), *module.buffers(False)])]
     memo: dict[int, Any] = {}
     own = {p.untyped_storage().data_ptr(): copy.deepcopy(p, memo) for p in _plain_parameters(model)}
-    for t in held:
-        if t.grad_fn is not None:
+    for t in kept:
+        if isinstance(t, Tensor) and t.grad_fn is not None:
             theirs = own.get(t.untyped_storage().data_ptr()) if t._is_view() and t.layout == torch.strided else None
             memo[id(t)] = t.detach().clone() if theirs is None else _view(theirs, t)
     copied: nn.Module
@@ -67,8 +68,17 @@ def copy_of(model: nn.Module) -> nn.Module:
     for ours, its in zip(model.parameters(), copied.parameters(), strict=True):
         its.requires_grad_(ours.requires_grad)
         vars(its).update({name: value for name, value in vars(ours).items() if name not in vars(its)})
+    _renumber(copied, {id(ours): id(its) for ours, its in zip(model.parameters(), copied.parameters(), strict=True)})
     _check_apart(model, copied)
     return copied
+
+
+def _renumber(copied: nn.Module, ids: dict[int, int]) -> None:
+    """Gives dicts whose keys are the `id` of parameters those of the copies."""
+    for value in (value for module in copied.modules() for value in held(module, objects=True)):
+        if isinstance(value, dict):
+            for key in value.keys() & ids.keys():
+                value[ids[key]] = value.pop(key)
 
 
 def _check_apart(model: nn.Module, copied: nn.Module) -> None:
@@ -110,19 +120,41 @@ def as_type(t: Tensor, dtype: torch.dtype) -> Tensor:
     return t.to(dtype) if t.is_floating_point() else t.to(dtype.to_complex()) if t.is_complex() else t
 
 
-def find_caches(model: nn.Module, run: Callable[[nn.Module], object]) -> list[Cache]:
+def find_caches(model: nn.Module, run: Callable[[nn.Module], Tensor]) -> list[Cache]:
     """What a pass fills again after it was emptied, found by trying; the model itself is not run.
+
+    Buffers may be state that a pass begins anew where there is none: these are caches only where a pass gives the same then.
 
     Args:
         model: brought as it is to be scored.
-        run: a pass.
+        run: a pass; what it gives is the same for the same model.
     """
+    attributes, buffers = _places(model, _kept), _places(model, _own_buffers)
+    usual = run(copy_of(model)).detach() if buffers else None
+
+    def run_alike(trial: nn.Module) -> Tensor:
+        found = run(trial)
+        if usual is not None and not torch.allclose(found, usual):
+            raise ValueError("another pass gives something else")
+        return found
+
+    tried = [(attributes, run), (buffers, run_alike)]
+    return [
+        cache
+        for places, once in tried
+        for (_, attribute), names in places.items()
+        for cache in _tried(model, once, tuple(names), attribute)
+    ]
+
+
+def _places(model: nn.Module, kept: Callable[[nn.Module], Mapping[str, Any]]) -> dict[tuple[type, str], list[str]]:
+    """The names of the modules that keep tensors, by their class and the attribute."""
     places: dict[tuple[type, str], list[str]] = {}
     for name, module in model.named_modules():
-        for attribute, value in _kept(module).items():
+        for attribute, value in kept(module).items():
             if any(isinstance(t, Tensor) for t in tree_leaves(value)):
                 places.setdefault((type(module), attribute), []).append(name)
-    return [cache for (_, attribute), names in places.items() for cache in _tried(model, run, tuple(names), attribute)]
+    return places
 
 
 def remade_by_modes(model: nn.Module) -> bool:
@@ -151,7 +183,7 @@ def _uncopied(module: nn.Module, memo: dict[int, Any]) -> Iterator[Any]:
             yield value
 
 
-def _tried(model: nn.Module, run: Callable[[nn.Module], object], names: tuple[str, ...], attribute: str) -> Iterator[Cache]:
+def _tried(model: nn.Module, run: Callable[[nn.Module], Tensor], names: tuple[str, ...], attribute: str) -> Iterator[Cache]:
     for empty in (_clear, delattr):
         cache = Cache(names, attribute, empty)
         trial = copy_of(model)
@@ -168,15 +200,27 @@ def _tried(model: nn.Module, run: Callable[[nn.Module], object], names: tuple[st
 
 
 def _clear(module: nn.Module, attribute: str) -> None:
-    value = vars(module)[attribute]
-    if isinstance(value, (dict, list)):
-        value.clear()
+    place = _place(module, attribute)
+    if isinstance(place[attribute], (dict, list)):
+        place[attribute].clear()
     else:
-        vars(module)[attribute] = None
+        place[attribute] = None
+
+
+def _place(module: nn.Module, attribute: str) -> dict[str, Any]:
+    """The dict of a module that has an attribute; a property that is cached must not be asked."""
+    buffers: dict[str, Any] = module._buffers
+    return buffers if attribute in buffers else vars(module)
 
 
 def _filled(module: nn.Module, attribute: str) -> bool:
-    return any(isinstance(t, Tensor) for t in tree_leaves(vars(module).get(attribute)))
+    return any(isinstance(t, Tensor) for t in tree_leaves(_place(module, attribute).get(attribute)))
+
+
+def _own_buffers(module: nn.Module) -> Mapping[str, Tensor | None]:
+    """The buffers of a module of a user's: torch's own keep nothing there that a pass in eval mode makes anew."""
+    theirs = type(module).__module__.startswith("torch.")
+    return {} if theirs else dict(module._buffers)
 
 
 def _kept(module: nn.Module) -> dict[str, Any]:

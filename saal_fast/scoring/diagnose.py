@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._utils.failures import is_from_handler
 from .._utils.notes import add_note
-from ..engines import Problem
+from ..engines import EngineError, Problem
 from ..pools import Batch
 from ..tasks import tensors_of
 
@@ -23,6 +23,8 @@ def raise_diagnosed(problem: Problem, example: Batch, error: Exception) -> None:
 
     It returns, after a note on what the model was given, where the cause is not known.
     """
+    if isinstance(error, EngineError):  # which says it itself
+        return
     cause = _signature(problem, example, error) if isinstance(error, TypeError) else ""
     cause = cause or _types(problem, example, error)
     if cause:

@@ -110,6 +110,8 @@ def explain(model: nn.Module, example: Any, *, rho: float = 0.05, **options: Unp
         if sample is None:
             raise ValueError("expected an example of at least one sample, got none")
         problem = check_task(problem, sample, None).problem
+        if problem.habits.keeps:
+            ambient.callback(problem.habits.keeps.restore)
         usage, plan = record_usage(problem, sample), plan_for(problem, sample)
     rows = _rows(problem, usage, plan)
     forward = sum(2.0 * math.prod(row.shape) * row.positions for row in rows if row.layer in ("conv", "linear"))

@@ -40,7 +40,7 @@ class Known:
         """Takes over what a first look has found; what a pass keeps or draws must be looked for in every call."""
         habits = problem.habits
         if not (habits.keeps or habits.draws or habits.aliased):
-            self.habits, self.findings, self.probable = habits, problem.findings, probable
+            self.habits, self.findings, self.probable = replace(habits, untouched=None), problem.findings, probable
 
     def studied(self, problem: Problem) -> Problem | None:
         """The problem with what is known; None where it has to be studied."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from dataclasses import replace
 from typing import TypeVar, overload
 
 import torch
@@ -38,18 +38,12 @@ class Runner:
     def __init__(self, problem: Problem, asked: EngineName, engines: Engines = ENGINES, capture: Capture = captured) -> None:
         self.problem, self.asked, self.engines = problem, asked, engines
         self.name = "ghost" if asked == "auto" else asked
-        engine = engines[self.name](problem)
-        self.splits = engine.splits if asked == "auto" and isinstance(engine, Splitting) else Splits()
-        self.splits.alone = self._alone
-        self.engine = engine if self.name == "reference" else capture(engine, problem.device)
+        self.capture, self.splits = capture, Splits(self._alone)
+        self.engine = self._made()
+        self.versions = problem.versions()
         self.fallback: str | None = None
         self.largest: int | None = None  # batch that memory has been found to hold
         self.results: list[Result] = []
-
-    @cached_property
-    def reference(self) -> Engine:
-        """The reference engine."""
-        return self.engines["reference"](self.problem)
 
     def batch_size(self, example: Batch, length: int | None, max_memory: int | None) -> int:
         """A size whose memory fits the device and `max_memory`, for a pool of that length."""
@@ -63,11 +57,49 @@ class Runner:
         return math.ceil(length / math.ceil(length / size))  # no small rest: all batches of one size, or nearly
 
     def run(self, batch: Batch) -> Tensor:
-        """Scores a batch, in parts where memory does not hold it, keeps the results, and says which are finite, bool [B]."""
+        """Scores a batch, in parts where memory does not hold it, keeps the results, and says which are finite, bool [B].
+
+        A batch that is the first one to change what modules hold is scored once more, each pass from what was there before.
+        """
+        count = len(self.results)
+        finite = self._run(batch)
+        while self._found_changes(batch):
+            del self.results[count:]
+            finite = self._run(batch)
+        return finite
+
+    def put_back(self) -> None:
+        """Puts back what passes have changed in objects that modules hold; `preserve_state` does so for modules alone."""
+        if self.problem.habits.keeps:
+            self.problem.habits.keeps.restore()
+
+    def _made(self) -> Engine:
+        engine = self.engines[self.name](self.problem)
+        if self.asked == "auto" and isinstance(engine, Splitting):
+            engine.splits = self.splits
+        return engine if self.name == "reference" else self.capture(engine, self.problem.device)
+
+    def _found_changes(self, batch: Batch) -> bool:
+        """Whether the batch has changed what none before it has; then that is put back, and from now on before each pass."""
+        habits = self.problem.habits
+        untouched = habits.untouched
+        if untouched is None or not untouched.touched() or self.versions != self.problem.versions():
+            return False  # of weights that were trained meanwhile `preserve_state` will tell
+        changed = untouched.restore()
+        if changed is None:
+            return False
+        log.info("passes over samples from %d on change what the model's modules hold: it is put back", batch.start)
+        habits = replace(habits, keeps=changed.joined(habits.keeps), untouched=untouched.of_modules(changed))
+        self.problem = replace(self.problem, habits=habits)
+        self.engine = self._made()
+        return True
+
+    def _run(self, batch: Batch) -> Tensor:
         finite = []
         begin = 0
         if self.name != "reference" and 2 * self.splits.by_themselves > self.splits.samples:
-            self.name, self.engine = "reference", self.reference
+            self.name = "reference"
+            self.engine = self._made()
             self.fallback = f"from sample {batch.start} on: {self.fallback}"
             log.info("scoring by the reference engine, which is cheaper for samples that all take branches of their own")
         while begin < batch.size:
@@ -96,7 +128,7 @@ class Runner:
             self.fallback = f"{reason}: the reference engine scored these, which is cheaper"
 
     def _alone(self, batch: Batch) -> Result:
-        return self.reference(batch)
+        return self.engines["reference"](self.problem)(batch)
 
     def _halve(self, size: int) -> None:
         self.largest = size // 2
@@ -128,15 +160,16 @@ class Runner:
                 raise
             if foreign is not None:
                 raise foreign from None
-            scored = self.reference(batch)
+            reference = self.engines["reference"](self.problem)
+            scored = reference(batch)
             first = str(error).strip().partition("\n")[0]  # torch's compiler adds its whole stack
             reason = f"{self.name} cannot run {type(self.problem.model).__name__}: {type(error).__name__}: {first}"
             if self.asked != "auto":
                 raise EngineError(reason) from error
-            self._fall_back(reason if not self.results else f"from sample {batch.start} on: {reason}")
+            self._fall_back(reference, reason if not self.results else f"from sample {batch.start} on: {reason}")
         return work(self.engine) if work else scored
 
-    def _fall_back(self, reason: str) -> None:
-        self.name, self.engine, self.fallback = "reference", self.reference, reason
+    def _fall_back(self, reference: Engine, reason: str) -> None:
+        self.name, self.engine, self.fallback = "reference", reference, reason
         message = f"scoring by the reference engine, many times slower: {reason}"
         warn_once(type(self.problem.model).__qualname__, message)

@@ -150,6 +150,7 @@ def score_pool(
         checked = kept.watch(partial(check_task, problem, example, given, known), times=3)
         problem = carrying.problem = checked.problem
         runner = carrying.runner = make_runner(problem, options.engine)
+        ambient.callback(runner.put_back)
         size = options.batch_size
         if size == "auto":
             size = runner.batch_size(example, stream.length, options.max_memory)

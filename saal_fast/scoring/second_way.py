@@ -88,7 +88,7 @@ class SecondWay:
         model = self._fresh()
         draws = Draws(own_generators(model), next(iter(self._params(model).values())).device)
         differ = not same(float(self._loss(model, sample)), float(self._loss(model, sample)))
-        return differ or draws.moved()  # few values to draw from may come twice
+        return differ or bool(draws.moved())  # few values to draw from may come twice
 
     def blind(self, sample: Batch) -> bool:
         """Whether what train() or eval() remakes follows the weights, and no gradient says so (under no_grad, say)."""

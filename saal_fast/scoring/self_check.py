@@ -49,7 +49,7 @@ class SelfCheck:
             return
         self.verdict = known.verdict
         self.due = self.verdict is None or (options.check == "raise" and self.verdict.startswith(DIFFERED))
-        self.versions = _versions(self.problem)
+        self.versions = self.problem.versions()
         if self.due:
             self._guarded(lambda: self._prepare(make_runner))
 
@@ -64,7 +64,7 @@ class SelfCheck:
             SelfCheckError: the numbers of a sample differ, and `options.check` is "raise".
         """
         comparison, self.comparison = self.comparison, None
-        if comparison is None or self.versions != _versions(self.problem):  # `preserve_state` will tell of the latter
+        if comparison is None or self.versions != self.problem.versions():  # `preserve_state` will tell of the latter
             return
         self._guarded(lambda: self._compare(comparison, batch, result))
 
@@ -138,11 +138,6 @@ def _rows(result: Result) -> list[int]:
     if not rows:
         raise LeftOut("no sample of the first batch has finite numbers")
     return sorted([rows[0], *sorted(rows[1:], key=lambda row: -float(result.grad_norm[row]))[:1]])
-
-
-def _versions(problem: Problem) -> list[int]:
-    """How often each parameter was written to."""
-    return [p._version for p in problem.model.parameters() if not p.is_inference()]
 
 
 def _label(result: Result, row: int) -> Any:

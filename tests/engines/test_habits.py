@@ -1,6 +1,7 @@
 """Models with habits (parameters reached past attributes, things kept), held to finite differences."""
 
 import copy
+import functools
 
 import numpy as np
 import pytest
@@ -72,6 +73,163 @@ def test_what_was_kept_before_scoring(name, graded):
         scores = saal_fast.score(model, pool(), details=True, engine=engine, **chosen)
         assert_true(scores, expected)
         assert all(vars(model)[k] is v for k, v in attributes.items())
+
+
+@pytest.mark.parametrize("name", ["PartlyKept", "PartlyInADict", "PartlyAProperty"])
+def test_what_a_pass_with_gradients_has_kept_before_scoring(name):
+    expected = truth_of(lambda: make(name), pool())
+    for engine in ENGINES:
+        model = make(name).eval()
+        model(pool())
+        attributes = dict(vars(model))
+        assert_true(saal_fast.score(model, pool(), details=True, engine=engine), expected)
+        assert all(vars(model)[k] is v for k, v in attributes.items())
+
+
+@pytest.mark.parametrize("name", ["PartlyKept", "PartlyInADict", "PartlyAProperty", "PartlyABuffer"])
+@pytest.mark.parametrize("graded", [False, True])
+def test_what_is_kept_of_a_weight_that_is_used_itself_too_is_refused_or_right(name, graded):
+    model = make(name).eval()
+    with torch.set_grad_enabled(graded):
+        model(pool())
+    if graded and name != "PartlyABuffer":
+        assert saal_fast.score(model, pool(), details=True).checked.startswith("agreed")
+    else:
+        with pytest.raises(saal_fast.SelfCheckError, match="kept from an earlier pass"):
+            saal_fast.score(model, pool())
+
+
+def kept_by_cache(model):
+    model.twice = functools.cache(lambda: model.enc.weight * 2)
+
+
+def kept_in_a_closure(model):
+    kept = {}
+
+    def twice():
+        if "w" not in kept:
+            kept["w"] = model.enc.weight * 2
+        return kept["w"]
+
+    model.twice = twice
+
+
+class Caching(Base):
+    """Has a function that keeps what it gives, in a place that no module has."""
+
+    def __init__(self, how):
+        super().__init__()
+        how(self)
+
+    def forward(self, x):
+        return self.head(self.enc(x).tanh() @ self.twice())
+
+
+class ByMethod(Base):
+    @functools.cache  # noqa: B019 - what is meant
+    def twice(self):
+        return self.enc.weight * 2
+
+    def forward(self, x):
+        return self.head(self.enc(x).tanh() @ self.twice())
+
+
+class Done(Base):
+    done = False
+
+    def forward(self, x):
+        if not self.done:
+            self.twice, self.done = self.enc.weight * 2, True
+        return self.head(self.enc(x).tanh() @ self.twice)
+
+
+CACHING = {
+    "cache": lambda: Caching(kept_by_cache),
+    "closure": lambda: Caching(kept_in_a_closure),
+    "method": ByMethod,
+    "flag": Done,
+}
+
+
+@pytest.mark.parametrize("engine", ["auto", "reference"])
+@pytest.mark.parametrize("how", CACHING)
+def test_what_is_kept_where_nothing_can_empty_it_is_an_error(how, engine):
+    model = CACHING[how]().double().eval()
+    if how == "flag":
+        model(pool())  # what it keeps within scoring is put back before each pass
+    for _ in range(2):
+        with pytest.raises(saal_fast.EngineError, match=r"keeps what an earlier pass has computed from enc.weight"):
+            saal_fast.score(model, pool(), engine=engine)
+
+
+@pytest.mark.parametrize("engine", ["auto", "reference"])
+def test_objects_that_modules_hold_come_back(engine):
+    for name in ("CountsInAnObject", "KeepsInAnObject", "AppendsInAnObject"):
+        model = make(name)
+        saal_fast.score(model, pool(), engine=engine)
+        saal_fast.explain(model, pool())
+        assert (model.counter.passes, model.counter.kept, model.counter.past) == (0, {}, [])
+
+
+class Late(Base):
+    """Changes what it keeps from a sample on that is not the first."""
+
+    def __init__(self, how):
+        torch.manual_seed(0)
+        super().__init__()
+        self.how, self.passes, self.cache, self.past = how, 0, {}, []
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x):
+        y, late = self.enc(x).tanh(), bool((x[:, 0] > 0).any())
+        if self.how == "buffer":
+            self.seen += int(late)
+            return self.head(y * (1 + self.seen))
+        if self.how == "assigned" and late:
+            self.seen = self.seen + y.mean()
+            return self.head(y * self.seen)
+        if self.how == "count" and late:
+            self.passes += 1
+        if self.how == "list" and late:
+            self.past.append(y)
+            y = sum(self.past)
+        if self.how == "cache":
+            y = y @ self.cache.setdefault(late, self.enc.weight * (2 + late))
+        return self.head(y * (1 + self.passes))
+
+
+@pytest.mark.parametrize("engine", ["auto", "reference"])
+@pytest.mark.parametrize("how", ["buffer", "assigned", "count", "list", "cache"])
+def test_what_only_later_samples_change_is_put_back_too(how, engine):
+    x = pool(8)
+    x[:, 0] = torch.tensor([-1.0, -1, -1, 1, -1, 1, -1, -1])
+    model = Late(how).double()
+    attributes = dict(vars(model))
+    together = saal_fast.score(model, x, details=True, engine=engine, batch_size=2)
+    assert vars(model) == attributes
+    assert (model.seen.item(), model.passes, model.cache, model.past) == (0, 0, {}, [])
+    truth = truth_of(lambda: Late(how).double(), x)
+    assert_true(together, truth)
+    for turn in (1, 3):  # known by now; where the first sample changes nothing, and where it does
+        turned = saal_fast.score(model, x.roll(-turn, 0), engine=engine, batch_size=3).roll(turn)
+        torch.testing.assert_close(turned, together.perturbed_loss)
+
+
+class AsksForAGraph(Base):
+    def forward(self, x):
+        y = self.enc(x)
+        return self.head(y.tanh() * (2 if y.requires_grad else 1))
+
+
+def test_code_that_asks_whether_a_graph_is_recorded_is_refused_or_right():
+    def made():
+        torch.manual_seed(0)
+        return AsksForAGraph().double()
+
+    with pytest.raises(saal_fast.SelfCheckError):
+        saal_fast.score(made(), pool(), engine="ghost")
+    right = saal_fast.score(made(), pool(), details=True, engine="reference")
+    assert_true(right, truth_of(made, pool(), forward=_with_grad))
 
 
 class Observed(nn.Module):

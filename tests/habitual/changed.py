@@ -44,3 +44,38 @@ class AsksForGradMode(Base):
     def forward(self, x):
         y = self.enc(x)
         return self.head(y.tanh() if torch.is_grad_enabled() else y)
+
+
+class Counter:
+    def __init__(self):
+        self.passes, self.kept, self.past = 0, {}, []
+
+
+class Counting(Base):
+    """Has an object of a class that is no module."""
+
+    def __init__(self):
+        super().__init__()
+        self.counter = Counter()
+
+
+@case
+class CountsInAnObject(Counting):
+    def forward(self, x):
+        self.counter.passes += 1
+        return self.head((self.enc(x) * self.counter.passes).tanh())
+
+
+@case
+class KeepsInAnObject(Counting):
+    def forward(self, x):
+        if "w" not in self.counter.kept:
+            self.counter.kept["w"] = self.enc.weight * 2
+        return self.head(self.enc(x).tanh() @ self.counter.kept["w"])
+
+
+@case
+class AppendsInAnObject(Counting):
+    def forward(self, x):
+        self.counter.past.append(self.enc(x))
+        return self.head(sum(self.counter.past).tanh())

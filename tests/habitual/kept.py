@@ -1,5 +1,7 @@
 """What is computed once and kept."""
 
+from functools import cached_property
+
 import torch
 from torch import nn
 
@@ -94,3 +96,48 @@ class InAChild(nn.Module):
 
     def forward(self, x):
         return self.drop(self.a(x)) + self.b(x)
+
+
+@case
+class PartlyKept(Base):
+    """Uses a weight itself, and what it has kept of it."""
+
+    twice = None
+
+    def forward(self, x):
+        if self.twice is None:
+            self.twice = self.enc.weight * 2
+        return self.head(self.enc(x).tanh() @ self.twice)
+
+
+@case
+class PartlyInADict(Base):
+    def __init__(self):
+        super().__init__()
+        self.kept = {}
+
+    def forward(self, x):
+        w, b = self.kept.setdefault(x.shape[-1], (self.enc.weight.exp(), self.enc.bias * 3))
+        return self.head(torch.addmm(b, self.enc(x).tanh(), w))
+
+
+@case
+class PartlyAProperty(Base):
+    @cached_property
+    def twice(self):
+        return self.enc.weight * 2
+
+    def forward(self, x):
+        return self.head(self.enc(x).tanh() @ self.twice)
+
+
+@case
+class PartlyABuffer(Base):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("twice", None, persistent=False)
+
+    def forward(self, x):
+        if self.twice is None:
+            self.twice = self.enc.weight * 2
+        return self.head(self.enc(x).tanh() @ self.twice)

@@ -134,3 +134,54 @@ class ScriptedOnAListed(Base):
 
     def forward(self, x):
         return self.head(self.again(self.enc(x).tanh(), self.kept[0]))
+
+
+@case(reference=True)
+class KnownByIdentity(Base):
+    def __init__(self):
+        super().__init__()
+        self.factors = {id(self.enc.weight): 2.0}
+
+    def forward(self, x):
+        return self.head((self.enc(x) * self.factors.get(id(self.enc.weight), 1.0)).tanh())
+
+
+@case(reference=True)
+class KnownByIdentityAlone(KnownByIdentity):
+    def forward(self, x):
+        return self.head((self.enc(x) * self.factors[id(self.enc.weight)]).tanh())
+
+
+@case(reference=True)
+class AmongOthers(Base):
+    def __init__(self):
+        super().__init__()
+        self.scaled = [self.enc.weight]
+
+    def forward(self, x):
+        return self.head((self.enc(x) * (2 if any(self.enc.weight is w for w in self.scaled) else 1)).tanh())
+
+
+@case(reference=True)
+class AsksForTheClass(Base):
+    def forward(self, x):
+        return self.head(self.enc(x).tanh() * (2 if isinstance(self.enc.weight, nn.Parameter) else 1))
+
+
+@case(reference=True)
+class ByGetParameter(Base):
+    def forward(self, x):
+        return self.head(self.enc(x).tanh() @ self.get_parameter("enc.weight"))
+
+
+@case
+class ByNames(Base):
+    def forward(self, x):
+        named, state = dict(self.named_parameters()), self.state_dict(keep_vars=True)
+        return self.head(self.enc(x).tanh() @ named["enc.weight"] @ state["enc.weight"])
+
+
+@case(autograd=True)
+class ByStateDict(Base):
+    def forward(self, x):
+        return self.head(self.enc(x).tanh() @ self.state_dict()["enc.weight"])

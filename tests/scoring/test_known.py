@@ -41,7 +41,7 @@ def test_a_further_call_has_one_pass_of_set_up():
         return self.head(self.body(x).tanh())
 
     model = build(forward)
-    assert passes(model, calls, batch_size=8) - 2 == 2  # the first look and the plan; two passes of the batch
+    assert passes(model, calls, batch_size=8) - 2 == 3  # the first look, a plain one and the plan; two passes of the batch
     assert passes(model, calls, batch_size=8) - 2 == 1
     with torch.no_grad():
         model.head.weight.mul_(2)

@@ -5,6 +5,7 @@ import random
 import re
 import signal
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from torch import nn
 
 import saal_fast
 from saal_fast import SelfCheckError, score
+from saal_fast.engines import ENGINES
+from saal_fast.engines.habits import NO_HABITS
 from saal_fast.models import memory
 from saal_fast.scoring.known import _models
 
@@ -117,14 +120,11 @@ class Twice(nn.Module):
 def test_numbers_of_a_tied_weight_are_those_of_both_uses():
     """What an engine that takes the second use for a constant finds is refused."""
 
-    class Once(Wrong):
-        def __init__(self, problem):
-            weight = problem.model.encode.weight.detach()
-            problem.model.tied[0] = weight
-            super().__init__(problem, factor=1.0)
+    def once(problem):
+        return ENGINES["reference"](replace(problem, habits=NO_HABITS))
 
     with pytest.raises(SelfCheckError, match="weights reached past the module's attributes"):
-        by(Once, Twice())
+        by(once, Twice())
 
 
 def test_two_samples_are_checked_where_there_are_two(looks):

@@ -263,3 +263,56 @@ def test_hooks_on_a_models_layers_stay_in_their_threads_turn():
         thread.join()
     assert not failed
     assert not any(module._forward_hooks for module in model)
+
+
+@pytest.mark.parametrize("generator", ["python", "numpy"])
+def test_a_model_that_draws_rewinds_its_own_generator_alone(generator):
+    """Torch's, which its dropout draws from, for the second pass; not those that another thread draws from meanwhile."""
+
+    class Drops(nn.Module):
+        def forward(self, x):
+            return nn.functional.dropout(x, 0.3, training=True)
+
+    model, drawn, done = nn.Sequential(network(), Drops()), [], threading.Event()
+
+    def draw():
+        while not done.wait(1e-4):
+            drawn.append(DRAWS[generator]())
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    try:
+        scores = score(model, torch.randn(100, 4), 1e-9, batch_size=25, details=True)
+    finally:
+        done.set()
+        thread.join()
+    torch.testing.assert_close(scores.perturbed_loss, scores.loss, rtol=0, atol=1e-5)
+    assert len(drawn) > 10
+    assert len(set(drawn)) == len(drawn)
+
+
+@pytest.mark.parametrize("engine", ["ghost", "vmap", "reference"])
+def test_a_plain_call_in_another_thread_meanwhile_is_an_error_that_says_so(engine):
+    class Calls(nn.Module):
+        """Has another thread call the whole model while it is inside a pass."""
+
+        def forward(self, x):
+            if calls:
+                in_threads(calls.pop())
+            return x
+
+    def call():
+        with pytest.raises(RuntimeError, match=r"Sequential is being scored in another thread.*copy\.deepcopy"):
+            model(pool)
+        refused.append(True)
+
+    model, pool, refused, calls = network(), torch.randn(20, 4), [], []
+    model.append(Calls())
+    want, before = model.eval()(pool), dict(vars(model))
+    calls.append(call)
+    scores = score(model, pool, engine=engine)
+    assert refused
+    assert torch.equal(scores, score(model, pool, engine=engine))
+    assert torch.equal(in_threads(lambda: model(pool))[0], want)
+    assert vars(model) == before
+    assert not model._forward_pre_hooks
