@@ -3,11 +3,53 @@
 from __future__ import annotations
 
 import weakref
+from contextlib import suppress
 from itertools import count
-from typing import Any
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class ByObject(Generic[T]):
+    """Values by object, also by objects that have no hash; it keeps no object alive.
+
+    A value is let go at the next `put` after its object. No Python code runs when an object goes: what a signal's handler
+    raises within such code is lost.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[int, tuple[_Reference, T]] = {}
+        self._gone: list[weakref.ref[object]] = []
+
+    def get(self, key: object) -> T | None:
+        """The object's value, or None."""
+        entry = self._entries.get(id(key))
+        return entry[1] if entry is not None and entry[0]() is key else None
+
+    def put(self, key: object, value: T) -> T:
+        """Keeps a value for an object, and returns it.
+
+        Raises:
+            TypeError: Python gives no weak reference to the object.
+        """
+        reference = _Reference(key, self._gone.append)
+        reference.number = id(key)
+        with suppress(IndexError):
+            while True:
+                gone = self._gone.pop()
+                if isinstance(gone, _Reference) and self._entries.get(gone.number, (None,))[0] is gone:
+                    del self._entries[gone.number]
+        self._entries[id(key)] = reference, value
+        return value
+
+
+class _Reference(weakref.ref[object]):
+    __slots__ = ("number",)
+    number: int
+
 
 _numbers = count()
-_known: dict[int, tuple[weakref.ref[Any], int]] = {}
+_known: ByObject[int] = ByObject()
 
 
 def identity_of(value: object) -> tuple[str, int]:
@@ -16,14 +58,10 @@ def identity_of(value: object) -> tuple[str, int]:
     Args:
         value: is not kept alive.
     """
-    key = id(value)
-    known = _known.get(key)
-    if known is not None and known[0]() is value:
-        return "object", known[1]
+    known = _known.get(value)
+    if known is not None:
+        return "object", known
     try:
-        reference = weakref.ref(value, lambda gone: _known.pop(key) if _known.get(key, (None,))[0] is gone else None)
+        return "object", _known.put(value, next(_numbers))
     except TypeError:
-        return "id", key
-    number = next(_numbers)
-    _known[key] = reference, number
-    return "object", number
+        return "id", id(value)

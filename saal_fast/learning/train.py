@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from .._utils.checks import check_whole
 from .._utils.progress import bar
+from ..models.ambient import with_values
 from ..models.features import device_of
 from ..models.state import keep_statistics
 from ..tasks import ChecksLabels, Classification, Task
@@ -72,6 +73,7 @@ class Training:
         if isinstance(self.task, type) or not isinstance(self.task, Task):
             raise TypeError(f"expected task to be an object with methods pseudo_label and loss, got {self.task!r}")
 
+    @with_values()  # Adam's counters, in older releases of torch
     def __call__(self, model: nn.Module, labelled: Labelled, hook: TrainingHook) -> dict[str, float]:
         """Trains `model` in place.
 

@@ -20,7 +20,7 @@ def alone(model: nn.Module) -> AbstractContextManager[None]:
     Modules hold other tensors than their weights meanwhile, so that the call would give wrong numbers, or fail within torch.
     Calls of its children by themselves are not seen.
     """
-    hooks = model._forward_pre_hooks
+    hooks: Any = model._forward_pre_hooks  # an OrderedDict, annotated as a dict
     nested = _KEY in hooks  # a model whose forward pass scores itself
 
     def enter() -> None:

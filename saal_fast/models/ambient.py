@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -27,8 +27,15 @@ def own_precision(device: torch.device) -> Iterator[None]:
                 stack.enter_context(torch.autocast(kind, enabled=False))
         if parametrize._cache_enabled:
             stack.enter_context(_without_cache())
-        if torch.get_default_device().type == "meta" != device.type:
-            stack.enter_context(torch.device("cpu"))
+        if device.type != "meta":
+            stack.enter_context(with_values())
+        yield
+
+
+@contextmanager
+def with_values() -> Iterator[None]:
+    """Within it, tensors that are made without a device have values, also where the default device is meta."""
+    with torch.device("cpu") if torch.empty(0).is_meta else nullcontext():
         yield
 
 
@@ -42,8 +49,8 @@ def torch_stacks() -> Iterator[None]:
     depth, grad = _functorch.get_dynamic_layer_stack_depth(), torch.is_grad_enabled()
 
     def restore() -> None:
-        if _functorch.get_dynamic_layer_stack_depth() > depth:
-            _functorch.pop_dynamic_layer_stack_and_undo_to_depth(depth)
+        while _functorch.get_dynamic_layer_stack_depth() > depth:
+            _functorch.pop_dynamic_layer_stack()
         for stack in stacks:
             stack.restore()
         torch._C._set_grad_enabled(grad)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import weakref
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import nn
-
+from .._utils.identity import ByObject
 from ..engines import Problem
 from ..engines.findings import Findings
 from ..engines.habits import Habits
@@ -49,20 +47,17 @@ class Known:
         return replace(problem, habits=self.habits, findings=self.findings)
 
 
-_models: dict[int, tuple[weakref.ref[nn.Module], OrderedDict[Any, Known]]] = {}
-"""By the model's id, since a module may be unhashable; an entry goes with its model."""
+_models: ByObject[OrderedDict[Any, Known]] = ByObject()
 
 
 def known_of(problem: Problem, options: ScoreOptions, example: Batch) -> Known:
     """What is known of a problem's model for these options and this kind of input."""
-    model = problem.model
-    number = id(model)
-    entry = _models.get(number)
-    if entry is None or entry[0]() is not model:
-        entry = _models[number] = (weakref.ref(model, lambda _: _models.pop(number, None)), OrderedDict())
-    known = entry[1].setdefault(_key(problem, options, example), Known())
-    if len(entry[1]) > MOST:
-        entry[1].popitem(last=False)
+    calls = _models.get(problem.model)
+    if calls is None:
+        calls = _models.put(problem.model, OrderedDict())
+    known = calls.setdefault(_key(problem, options, example), Known())
+    if len(calls) > MOST:
+        calls.popitem(last=False)
     return known
 
 

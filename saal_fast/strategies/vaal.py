@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from .._utils.checks import check_whole
 from .._utils.rng import draw_seed, drawing_from
+from ..models.ambient import with_values
 from ..models.features import BatchSize, device_of, each_batch, module_of
 from ..pools import Batch, Stream
 from .choice import candidates, check_options, check_request
@@ -134,6 +135,7 @@ class _Hook(TrainingHook):
         self.vae_optimizer = torch.optim.Adam(judge.vae.parameters(), lr=strategy.lr)
         self.optimizer = torch.optim.Adam(judge.discriminator.parameters(), lr=strategy.lr)
 
+    @with_values()  # Adam's counters, in older releases of torch
     @torch.inference_mode(False)
     @torch.enable_grad()
     def after_step(self, x: Any, y: Any) -> None:

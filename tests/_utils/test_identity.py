@@ -1,9 +1,10 @@
 """An identity is an object's own, also where its address is used again."""
 
 import gc
+import weakref
+from types import BuiltinMethodType
 
-from saal_fast._utils import identity
-from saal_fast._utils.identity import identity_of
+from saal_fast._utils.identity import ByObject, identity_of
 
 
 class Thing:
@@ -29,12 +30,33 @@ def test_an_address_that_is_used_again_is_another_object():
 
 
 def test_nothing_is_kept():
-    gc.collect()
-    before = len(identity._known)
     things = [Thing() for _ in range(10)]
-    for thing in things:
-        identity_of(thing)
-    assert len(identity._known) == before + 10
-    del things, thing
+    alive = [weakref.ref(thing) for thing in things]
+    assert len({identity_of(thing) for thing in things}) == 10
+    del things
     gc.collect()
-    assert len(identity._known) == before
+    assert not any(reference() for reference in alive)
+
+
+class Unhashable:
+    __hash__ = None
+
+
+def test_values_by_object_go_with_the_object():
+    values, one, two = ByObject(), Unhashable(), Unhashable()
+    assert values.put(one, "one") == "one"
+    values.put(two, "two")
+    assert (values.get(one), values.get(two), values.get(Unhashable())) == ("one", "two", None)
+    values.put(one, "other")
+    del two
+    values.put(three := Unhashable(), "three")
+    assert (values.get(one), values.get(three), len(values._entries)) == ("other", "three", 2)
+
+
+def test_no_python_code_runs_when_an_object_goes():
+    """A signal's handler that raises there would raise nothing: Python ignores errors of such code."""
+    values, one = ByObject(), Unhashable()
+    values.put(one, 1)
+    identity_of(one)
+    assert all(isinstance(r.__callback__, BuiltinMethodType) for r in weakref.getweakrefs(one))
+    assert len(weakref.getweakrefs(one)) == 2

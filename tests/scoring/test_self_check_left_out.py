@@ -5,6 +5,7 @@ import random
 import re
 import signal
 import threading
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -254,11 +255,11 @@ def test_other_options_or_another_structure_are_checked_anew(looks, change):
 def test_verdicts_go_with_their_model():
     model = mlp()
     checked(model)
-    number = id(model)
-    assert number in _models
+    assert _models.get(model)
+    alive = weakref.ref(model)
     del model
     gc.collect()
-    assert number not in _models
+    assert alive() is None
 
 
 def test_an_alarm_is_raised_each_time():

@@ -1,5 +1,6 @@
 """Scoring from several threads: one model in turn, two models side by side, and nothing of the process's left changed."""
 
+import itertools
 import random
 import threading
 import time
@@ -83,11 +84,10 @@ class Meets(nn.Module):
     def __init__(self, barrier):
         super().__init__()
         object.__setattr__(self, "barrier", barrier)
-        self.first = True
+        self.calls = itertools.count()  # which scoring does not put back
 
     def forward(self, x):
-        if self.first:
-            self.first = False
+        if next(self.calls) == 0:
             self.barrier.wait(30)
         return x
 
