@@ -7,19 +7,39 @@ that is the answer; where they differ, the batch is split by it (`Diverged`) and
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from ..pools import Batch
+from .batched import bare, outside
 
 if TYPE_CHECKING:
     from .problem import Result
 
-QUESTIONS = frozenset({Tensor.__bool__, Tensor.__int__, Tensor.__float__, Tensor.__index__, Tensor.item, Tensor.tolist})
-"""Methods that ask a tensor for its values."""
+QUESTIONS = frozenset(
+    {
+        Tensor.__bool__,
+        Tensor.__int__,
+        Tensor.__float__,
+        Tensor.__complex__,
+        Tensor.__index__,
+        Tensor.__array__,
+        Tensor.item,
+        Tensor.tolist,
+        Tensor.numpy,
+        Tensor.is_nonzero,
+        torch.is_nonzero,
+    }
+)
+"""Functions that ask a tensor for its values."""
+
+TEXTS = frozenset({Tensor.__format__, Tensor.__repr__})
+"""Functions that write a tensor's values down."""
 
 
 class Diverged(Exception):  # noqa: N818 - says what the samples did; not an error, where it is met by a split
@@ -34,34 +54,131 @@ class Diverged(Exception):  # noqa: N818 - says what the samples did; not an err
         self.parts = parts
 
 
-def ask(fn: Any, x: Tensor) -> Any:
+def ask(fn: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
     """`fn(x)`, one of `QUESTIONS`, where x may be a tensor of `vmap`'s.
 
     Raises:
         Diverged: samples give different answers.
     """
-    cell = _Cell()
-    _Read.apply(x, cell)
-    if cell.values.ndim == x.ndim:
-        return fn(cell.values)
-    each = cell.values.reshape(len(cell.values), -1)
-    if each.numel() and bool((each != each[:1]).any()):
+    values = values_of(x)
+    value = bare(values if values.ndim == x.ndim else value_for_all(values))
+    with outside():
+        answer = fn(value, *args, **kwargs)
+    if isinstance(answer, np.ndarray):
+        answer.flags.writeable = False  # the memory of one sample, not of all
+    return answer
+
+
+def all_alike(rows: Tensor) -> bool:
+    """Whether the rows of [B, ...] are the same."""
+    return not (rows.numel() and bool((rows != rows[:1]).any()))
+
+
+def value_for_all(values: Tensor) -> Tensor:
+    """The value that all samples have in common, of the values [B, ...] of each.
+
+    Raises:
+        Diverged: they have none.
+    """
+    each = values.reshape(len(values), -1)
+    if not all_alike(each):
         which = torch.unique(each, dim=0, return_inverse=True)[1]
         if int(which.max()) > 0:
             raise Diverged([(which == k).nonzero()[:, 0] for k in range(int(which.max()) + 1)])
-    return fn(cell.values[0])
+    return values[0]
 
 
-def by_branches(score: Callable[[Batch], Result], batch: Batch) -> Result:
-    """`score(batch)`, part by part where its samples diverge."""
-    try:
-        return score(batch)
-    except Diverged as split:
-        parts = split.parts
-    results = [by_branches(score, batch.take(rows)) for rows in parts]
-    order = torch.cat(parts).argsort()
-    joined: Result = tree_map(lambda *rows: torch.cat(rows)[order], *results)
-    return joined
+def ask_text(fn: Any, x: Tensor, *args: Any, **kwargs: Any) -> str:
+    """`fn(x)`, one of `TEXTS`, where x may be a tensor of `vmap`'s.
+
+    Raises:
+        Diverged: samples give different texts.
+    """
+    values = values_of(x)
+    each = [values] if values.ndim == x.ndim else list(values)
+    with outside():
+        texts = np.array([fn(bare(value), *args, **kwargs) for value in each])
+    kinds, which = np.unique(texts, return_inverse=True)
+    if len(kinds) > 1:
+        raise Diverged([torch.from_numpy(np.flatnonzero(which == k)).to(values.device) for k in range(len(kinds))])
+    return str(texts[0])
+
+
+def values_of(x: Tensor) -> Tensor:
+    """A tensor's values; those of all samples [B, ...] where it is one of `vmap`'s."""
+    cell = _Cell()
+    _Read.apply(x, cell)
+    return cell.values
+
+
+ANSWERS: dict[Any, Callable[..., Any]] = dict.fromkeys(QUESTIONS, ask) | dict.fromkeys(TEXTS, ask_text)
+"""What answers each of `QUESTIONS` and `TEXTS`."""
+
+
+PART = 6
+"""Samples that one after the other are scored in the time of one part, or of one that divides further (measured: 2 to 8)."""
+
+FEW = 4
+"""Parts that a batch may fall into at no account."""
+
+
+@dataclass
+class Splits:
+    """How batches are split, and what becomes of small parts.
+
+    Attributes:
+        alone: scores a part's samples one after the other; None for parts of every size by the engine itself.
+        samples: how many have been scored.
+        by_themselves: how many of them `alone` has scored.
+    """
+
+    alone: Callable[[Batch], Result] | None = None
+    samples: int = 0
+    by_themselves: int = 0
+
+    def score(self, score: Callable[[Batch], Result], batch: Batch) -> Result:
+        """`score(batch)`, part by part where its samples diverge, the largest first.
+
+        Where these are more than `FEW`, those of fewer than `PART` samples are handed to `alone`; and so are all that are
+        left, once dividing has cost a quarter of what the batch's samples cost one after the other.
+        """
+        self.samples += batch.size
+        try:
+            return score(batch)
+        except Diverged as split:
+            parts = split.parts
+        order: list[Tensor] = []
+        results: list[Result] = []
+        known, cost = len(parts), 0
+        while parts:
+            parts.sort(key=len)
+            rows = parts.pop()
+            part = batch.take(rows)
+            small = part.size < PART or cost > batch.size / 4 + PART * FEW
+            if self.alone is not None and known > FEW and small:
+                self.by_themselves += part.size
+                results.append(self.alone(part))
+                order.append(rows)
+                continue
+            cost += PART
+            try:
+                results.append(score(part))
+            except Diverged as split:
+                known += len(split.parts) - 1
+                parts += [rows[at] for at in split.parts]
+                continue
+            order.append(rows)
+            cost -= part.size
+        places = torch.cat(order).argsort()
+        joined: Result = tree_map(lambda *columns: torch.cat(columns)[places], *results)
+        return joined
+
+
+@runtime_checkable
+class Splitting(Protocol):
+    """An engine that splits batches."""
+
+    splits: Splits
 
 
 class _Cell:

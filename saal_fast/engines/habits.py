@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from .batched import bare
 from .kept import Kept
 
 
@@ -31,6 +32,8 @@ class Habits:
         identified: it does otherwise where other tensors stand in for its Parameter objects; then all are `aliased`.
         keeps: what a pass changes in its modules, and in objects that these hold; each pass starts from it as it was.
         untouched: what else its modules hold, which no pass has changed so far; None where that is not looked after.
+        writes: buffers that a pass writes into, by name: each pass is given copies, of each sample its own.
+        inference: it runs parts in inference mode.
         draws: the generators that it draws from in eval mode (`Draws.moved`); whether it uses that, one sample cannot tell.
         own_backward: code of its own (`torch.autograd.Function`, hooks) runs in its backward pass, which need not be linear
             in the gradients that come in (clamped gradients).
@@ -44,6 +47,8 @@ class Habits:
     identified: bool = False
     keeps: Kept | None = None
     untouched: Kept | None = None
+    writes: tuple[str, ...] = ()
+    inference: bool = False
     draws: frozenset[str] = frozenset()
     own_backward: bool = False
     sees_nodes: bool = False
@@ -70,16 +75,20 @@ _HOOKING = frozenset({Tensor.register_hook, Tensor.grad_fn.__get__})  # type: ig
 
 
 class SlowPaths(TorchFunctionMode):
-    """Within it, modules leave their fused inference paths (`nn.TransformerEncoder`), which run under no_grad alone.
+    """Within it, modules leave paths that have no gradient of their own.
+
+    `nn.TransformerEncoder` leaves its fused path, which runs under no_grad alone; what a model runs in inference mode, whose
+    tensors autograd refuses, runs under no_grad.
 
     Attributes:
+        inference: whether anything has run in inference mode.
         hooked: whether a tensor may have been given a hook on its gradient.
         differentiates: whether gradients have been taken.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.hooked = self.differentiates = False
+        self.inference = self.hooked = self.differentiates = False
 
     def __torch_function__(
         self, fn: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -87,7 +96,11 @@ class SlowPaths(TorchFunctionMode):
         """Runs the call."""
         self.hooked |= fn in _HOOKING
         self.differentiates |= fn is torch.autograd.grad
-        return fn(*args, **(kwargs or {}))
+        if not torch.is_inference_mode_enabled():
+            return fn(*args, **(kwargs or {}))
+        self.inference = True
+        with torch.inference_mode(False), torch.no_grad():
+            return fn(*args, **(kwargs or {}))
 
 
 class StandIns(TorchFunctionMode):
@@ -121,12 +134,14 @@ class MemoryWatch(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's
 
     Attributes:
         batch_norm: whether torch's own batch norm has run.
+        written: storages that an operation has written into, by their addresses in torch.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], met: Callable[[set[str]], None], *, views: bool = True) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # torch's own
         self.met, self.views = met, views
         self.batch_norm = False
+        self.written: set[int] = set()
         self.spans: dict[int, list[tuple[int, int, str]]] = {}
         for name, t in tensors.items():
             if _has_memory(t):
@@ -140,14 +155,19 @@ class MemoryWatch(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's
         names = self.names(tree_leaves((args, kwargs)))
         if names and (self.views or not func.is_view):
             self.met(names)
-        self.batch_norm |= "batch_norm" in func.name()
+        batch_norm = "batch_norm" in func.name()
+        self.batch_norm |= batch_norm
+        if func._schema.is_mutable and not batch_norm:  # whose schema may say so in eval mode too
+            given = {**dict(zip((a.name for a in func._schema.arguments), args, strict=False)), **kwargs}
+            targets = [given.get(a.name) for a in func._schema.arguments if a.alias_info and a.alias_info.is_write]
+            self.written |= {t.untyped_storage()._cdata for t in targets if isinstance(t, Tensor) and _has_memory(t)}
         return func(*args, **kwargs)
 
     def names(self, values: Iterable[Any]) -> set[str]:
         """The names of those tensors whose memory these values share."""
         found = set()
-        for t in values:
-            if isinstance(t, Tensor) and _has_memory(t):
+        for value in values:
+            if isinstance(value, Tensor) and _has_memory(t := bare(value)):
                 spans = self.spans.get(t.untyped_storage().data_ptr())
                 if spans:
                     first, last = _span(t)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models.held import attributes_of, held, is_array
+from .batched import outside
 
 
 @dataclass
@@ -135,10 +136,15 @@ class Kept:
         """Whether anything may have changed; writes that count no version (`.data`, NumPy's) are not seen."""
         return any(cell.touched() for cell in self.cells)
 
+    def tensors(self) -> list[Tensor]:
+        """The tensors among it."""
+        return [cell.value for cell in self.cells if isinstance(cell, _Tensor)]
+
     @torch.no_grad()
     def restore(self) -> Kept | None:
         """Puts everything back, and gives what had changed; None for nothing."""
-        changed = [cell for cell in self.cells if cell.restore()]
+        with outside():
+            changed = [cell for cell in self.cells if cell.restore()]
         return Kept(changed) if changed else None
 
 

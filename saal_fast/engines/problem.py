@@ -18,8 +18,9 @@ from ..models.uninterrupted import uninterrupted
 from ..perturbation import Perturbation
 from ..pools import Batch
 from ..tasks import Task, tensors_of
+from .batched import flag_of, of_each
 from .findings import Findings
-from .habits import NO_HABITS, Habits, StandIns
+from .habits import NO_HABITS, Habits, SlowPaths, StandIns
 from .last_layer import LastLinear
 
 PRECISIONS = {None: None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -154,14 +155,21 @@ class Problem:
 
     def _call(self, params: dict[str, Tensor], sample: Batch) -> Any:
         tensors, habits = {**self.others, **params}, self.habits
-        if not (habits.stand_ins or habits.keeps or habits.aliased):
+        if habits.writes:
+            flag = flag_of(sample.tensors[0])
+            tensors |= {name: of_each(self._buffer(name), flag) for name in habits.writes}
+        if not (habits.stand_ins or habits.keeps or habits.aliased or habits.inference):
             return functional_call(self.model, tensors, sample.args, sample.kwargs)
         with ExitStack() as stack:
             if habits.keeps:  # not after the pass, whose backward pass may need what it has written
                 habits.keeps.restore()
+            if habits.inference:
+                stack.enter_context(SlowPaths())
             if habits.aliased:
                 stack.enter_context(self._moved(params))
                 return self.model(*sample.args, **sample.kwargs)
+            if not habits.stand_ins:
+                return functional_call(self.model, tensors, sample.args, sample.kwargs)
             originals = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
             stack.enter_context(StandIns({id(originals[name]): t for name, t in tensors.items()}))
             return functional_call(self.model, tensors, sample.args, sample.kwargs)
@@ -171,6 +179,10 @@ class Problem:
         if self.habits.aliased or not self.habits.own_backward:
             return nullcontext()
         return _reparametrize_module(self.model, {**self.others, **params}, tie_weights=True)
+
+    def _buffer(self, name: str) -> Tensor:
+        """A buffer, on the device."""
+        return self.others[name] if name in self.others else self.model.get_buffer(name)
 
     def own_parameters(self) -> dict[str, Tensor]:
         """The model's own Parameter objects of those to perturb.

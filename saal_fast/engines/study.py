@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -40,6 +41,7 @@ class FirstLook:
         last: the last linear layer, where asked for.
         read: the parameters that were read themselves, in place of their copies.
         stale: those that the output comes from by a graph that is older than the pass.
+        written: storages that were written into.
     """
 
     problem: Problem
@@ -48,6 +50,7 @@ class FirstLook:
     last: LastLinear | None
     read: frozenset[str] = frozenset()
     stale: frozenset[str] = frozenset()
+    written: frozenset[int] = frozenset()
 
 
 def study(problem: Problem, example: Batch) -> FirstLook:
@@ -82,6 +85,8 @@ def study(problem: Problem, example: Batch) -> FirstLook:
             return study(problem, example)
         raise KeptError(_kept_elsewhere(problem, look.stale))
     habits = replace(look.problem.habits, keeps=changed, untouched=kept.of_modules(changed), draws=draws.moved())
+    if look.written and not habits.draws and not look.read:
+        habits = replace(habits, writes=_writes(replace(problem, habits=habits), example, look))
     if look.read:
         habits = replace(habits, stand_ins=True)
         look = _look(replace(problem, habits=habits), example)
@@ -151,6 +156,26 @@ def look_again(problem: Problem, example: Batch) -> FirstLook:
     return FirstLook(replace(problem, habits=replace(problem.habits, untouched=kept)), params, output, last)
 
 
+def _writes(problem: Problem, example: Batch, first: FirstLook) -> tuple[str, ...]:
+    """Buffers that a pass writes into, and that it reaches as its modules' attributes alone.
+
+    Args:
+        problem: with what a pass changes.
+        example: a batch of one.
+        first: a pass that wrote into the buffers themselves.
+    """
+    model = problem.model
+    users = Counter(t.untyped_storage()._cdata for t in (*Kept.of(model).tensors(), *model.parameters()))
+    written = {storage for storage in first.written if users[storage] == 1}
+    names = tuple(n for n, b in model.named_buffers() if b.untyped_storage()._cdata in written)
+    if not names:
+        return ()
+    kept = Kept.of(model)
+    look = _look(replace(problem, habits=replace(problem.habits, writes=names)), example)
+    kept.restore()
+    return () if look.written & written or not _same_outputs(look.output, first.output) else names
+
+
 def recompute(problem: Problem, example: Batch, output: Any, unreached: set[str]) -> bool:
     """Has modules compute anew what they have kept of their parameters since eval mode was set (attention biases, say).
 
@@ -189,7 +214,7 @@ def _look(problem: Problem, example: Batch) -> FirstLook:
     own = {n: p for n, p in problem.model.named_parameters() if n in problem.params}
     params = {name: standing_for(name, p.detach().clone()) for name, p in problem.params.items()}
     begun = _sequence_number()
-    with MemoryWatch(own, read.update), SlowPaths() as paths, problem.watch_last_layer() as last:
+    with MemoryWatch(own, read.update) as watch, SlowPaths() as paths, problem.watch_last_layer() as last:
         output = problem.output(params, example)
     # torch's script interpreter hides from a dispatch mode what it has optimised, but not from the graph; a parameter in it
     # whose copy is not belongs to something kept (`recompute`)
@@ -198,6 +223,7 @@ def _look(problem: Problem, example: Batch) -> FirstLook:
     own_backward = problem.habits.own_backward or paths.hooked or has_own_code(nodes)
     habits = replace(
         problem.habits,
+        inference=problem.habits.inference or paths.inference,
         own_backward=own_backward,
         sees_nodes=any(_has_old_hooks(module) for module in problem.model.modules()),
         differentiates=paths.differentiates,
@@ -206,8 +232,9 @@ def _look(problem: Problem, example: Batch) -> FirstLook:
     stale = {n for n, p in own.items() if id(p) in old}
     stale |= {t.stands_for for t in old.values() if hasattr(t, "stands_for") and params.get(t.stands_for) is not t}
     stale -= read
-    hidden = {n for n, p in own.items() if {id(p), id(params[n])} <= leaves.keys()} - stale
-    return FirstLook(replace(problem, habits=habits), params, output, last, frozenset(read | hidden), frozenset(stale))
+    read |= {n for n, p in own.items() if {id(p), id(params[n])} <= leaves.keys()} - stale
+    problem = replace(problem, habits=habits)
+    return FirstLook(problem, params, output, last, frozenset(read), frozenset(stale), frozenset(watch.written))
 
 
 def _nodes(output: Any) -> set[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,23 +14,26 @@ from torch.utils._pytree import tree_map
 from ..models.memory import nbytes
 from ..perturbation import epsilon
 from ..pools import Batch
+from . import replacements  # noqa: F401 - registers them
 from .backward import gradients_in_order
-from .branches import by_branches
+from .branches import Splits
 from .functions import RunAgain
-from .layers import VmapReplacements
 from .problem import EngineError, Problem, Result, constant, finite, keep_loss_where_no_step
+from .under_vmap import Births, SharedWrite, UnderVmap
+
+T = TypeVar("T")
 
 
 class Vmap:
     """Scores a batch by one vmapped gradient and one vmapped forward pass with a copy of the parameters a sample."""
 
     def __init__(self, problem: Problem) -> None:
-        self.problem = problem
+        self.problem, self.births, self.splits = problem, Births(problem.findings.sites), Splits()
 
     def __call__(self, batch: Batch) -> Result:
         """Scores a batch; see `Engine`."""
         check_batches(self.problem)
-        return by_branches(lambda part: over_samples(self._one, part), batch)
+        return self.splits.score(lambda part: over_samples(self._one, part, self.births), batch)
 
     def sample_bytes(self, example: Batch) -> int:
         return 4 * nbytes(self.problem.params.values())  # gradient, step, perturbed weights, and one in the making
@@ -86,24 +89,40 @@ def perturbed_output(problem: Problem, params: dict[str, Tensor], sample: Batch)
     return made[2]
 
 
-def over_samples(score_one: Callable[[Batch], Result], batch: Batch) -> Result:
+def over_samples(score_one: Callable[[Batch], Result], batch: Batch, births: Births) -> Result:
     """`vmap` of `score_one`, written for a batch of one sample, over a batch.
 
     Labels and embeddings in `score_one`'s result keep their dimension of one, which is taken off here.
+
+    Args:
+        score_one: scores a batch of one.
+        batch: what is scored.
+        births: what is known of tensors that samples write into; more may become known.
     """
 
-    def of_one(args: tuple[Any, ...], kwargs: dict[str, Any], labels: Any | None) -> Result:
-        result = score_one(Batch(args, kwargs, 1, batch.start, labels).map(lambda t: t.unsqueeze(0)))
+    def squeezed(sample: Batch) -> Result:
+        result = score_one(sample)
         label, perturbed_label, embedding = tree_map(
             lambda t: t.squeeze(0), (result.label, result.perturbed_label, result.embedding)
         )
         return result._replace(label=label, perturbed_label=perturbed_label, embedding=embedding)
 
+    return for_each(squeezed, batch, births)
+
+
+def for_each(function: Callable[[Batch], T], batch: Batch, births: Births) -> T:
+    """`vmap` of a function of a batch of one sample over a batch; its results are pytrees of tensors."""
+
+    def of_one(args: tuple[Any, ...], kwargs: dict[str, Any], labels: Any | None) -> T:
+        mode.see((args, kwargs))
+        return function(Batch(args, kwargs, 1, batch.start, labels).map(lambda t: t.unsqueeze(0)))
+
     inputs = (batch.args, batch.kwargs, batch.labels)
     in_dims = tree_map(lambda t: 0 if isinstance(t, Tensor) else None, inputs)
     try:
-        with VmapReplacements():
-            scored: Result = vmap(of_one, in_dims=in_dims)(*inputs)
-        return scored
-    except RunAgain:  # each class of functions causes one at most
-        return over_samples(score_one, batch)
+        with UnderVmap(births) as mode:
+            results: T = vmap(of_one, in_dims=in_dims)(*inputs)
+    except (SharedWrite, RunAgain):  # each place, and each class of functions, causes one at most
+        return for_each(function, batch, births)
+    births.watching = False
+    return results

@@ -13,6 +13,7 @@ from torch import Tensor
 from .._utils.failures import foreign_failure
 from .._utils.logs import log, warn_once
 from ..engines import ENGINES, Engine, EngineError, Problem, Result
+from ..engines.branches import Splits, Splitting
 from ..engines.capture import captured
 from ..engines.findings import shapes_of
 from ..models import memory
@@ -37,7 +38,7 @@ class Runner:
     def __init__(self, problem: Problem, asked: EngineName, engines: Engines = ENGINES, capture: Capture = captured) -> None:
         self.problem, self.asked, self.engines = problem, asked, engines
         self.name = "ghost" if asked == "auto" else asked
-        self.capture = capture
+        self.capture, self.splits = capture, Splits(self._alone)
         self.engine = self._made()
         self.versions = problem.versions()
         self.fallback: str | None = None
@@ -74,6 +75,8 @@ class Runner:
 
     def _made(self) -> Engine:
         engine = self.engines[self.name](self.problem)
+        if self.asked == "auto" and isinstance(engine, Splitting):
+            engine.splits = self.splits
         return engine if self.name == "reference" else self.capture(engine, self.problem.device)
 
     def _found_changes(self, batch: Batch) -> bool:
@@ -94,6 +97,11 @@ class Runner:
     def _run(self, batch: Batch) -> Tensor:
         finite = []
         begin = 0
+        if self.name != "reference" and 2 * self.splits.by_themselves > self.splits.samples:
+            self.name = "reference"
+            self.engine = self._made()
+            self.fallback = f"from sample {batch.start} on: {self.fallback}"
+            log.info("scoring by the reference engine, which is cheaper for samples that all take branches of their own")
         while begin < batch.size:
             part = batch.slice(begin, begin + (self.largest or batch.size))
             try:
@@ -107,7 +115,20 @@ class Runner:
             self.results.append(result)
             finite.append(result.finite)
             begin += part.size
+            if self.splits.by_themselves:
+                self._tell_of_splits()
         return torch.cat(finite)
+
+    def _tell_of_splits(self) -> None:
+        """Says which samples were scored one by one, because few others take their branches of the model's code."""
+        reason = f"{self.splits.by_themselves} of {self.splits.samples} samples take branches that hardly any other takes"
+        if self.fallback is None:
+            log.info("%s: the reference engine scores these, which is cheaper", reason)
+        if self.name != "reference":
+            self.fallback = f"{reason}: the reference engine scored these, which is cheaper"
+
+    def _alone(self, batch: Batch) -> Result:
+        return self.engines["reference"](self.problem)(batch)
 
     def _halve(self, size: int) -> None:
         self.largest = size // 2

@@ -80,7 +80,8 @@ def score(
         params: says by a parameter's name whether to perturb it; None for all trainable parameters.
         task: pseudo-label and per-sample loss of an output; None for `Classification`.
         engine: "ghost" (factored gradients), "vmap" or "reference"; "auto" is ghost, or reference where `vmap` cannot run
-            the model, with a logged reason that `Scores.fallback` keeps. An engine asked for by name never falls back.
+            the model, or where it is cheaper for samples that take branches of their own, with a logged reason that
+            `Scores.fallback` keeps. An engine asked for by name never falls back.
         batch_size: samples at once, or "auto" for a size by the memory the model's activations take. Where memory runs out
             all the same, batches are halved from there on, which is logged; what is scored already is kept.
         max_memory: bytes that a batch may take, for "auto", by estimate; None for 1,280 MiB on a CPU. It is never more than

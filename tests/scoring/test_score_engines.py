@@ -2,7 +2,6 @@
 
 import logging
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -28,7 +27,7 @@ def nothing_warned_yet():
     forget_warnings()
 
 
-class ByNumpy(nn.Module):
+class ByPointer(nn.Module):
     """Leaves torch on its way, which `vmap` cannot."""
 
     def __init__(self):
@@ -36,24 +35,24 @@ class ByNumpy(nn.Module):
         self.body = mlp()
 
     def forward(self, x):
-        return self.body(x) * float(np.abs(x.detach().numpy()).sum())
+        return self.body(x) * float(x.detach().data_ptr() != 0)
 
 
 class Rewriting(nn.Module):
-    """Writes a sample into a buffer, which `vmap` cannot."""
+    """Writes a sample into a tensor that it keeps, and that is no buffer, which `vmap` cannot."""
 
     def __init__(self):
         super().__init__()
         self.body = mlp()
-        self.register_buffer("last", torch.zeros(3, dtype=torch.float64))
+        self.kept = [torch.zeros(3, dtype=torch.float64)]
 
     def forward(self, x):
         z = self.body(x)
-        self.last.copy_(z[-1].detach())
+        self.kept[0].copy_(z[-1].detach())
         return z
 
 
-@pytest.mark.parametrize("model", [ByNumpy, Rewriting])
+@pytest.mark.parametrize("model", [ByPointer, Rewriting])
 def test_auto_falls_back_to_reference_and_says_why_once(model, caplog):
     model, x = model(), inputs()
     with caplog.at_level(logging.INFO, logger="saal_fast"):
@@ -67,7 +66,7 @@ def test_auto_falls_back_to_reference_and_says_why_once(model, caplog):
 
 
 def test_a_fallback_scores_no_batch_twice():
-    model, seen = ByNumpy(), []
+    model, seen = ByPointer(), []
     model.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
     counts = []
     for n in (7, 7, 12):
@@ -85,7 +84,7 @@ def test_auto_may_fall_back_halfway(caplog):
 
         def forward(self, x):
             z = self.body(x.mean(1))
-            return z + float(x.detach().numpy().sum()) if x.shape[1] > 2 else z
+            return z + float(x.detach().data_ptr() != 0) if x.shape[1] > 2 else z
 
     loader = [torch.randn(2, n, 4, dtype=torch.float64) for n in (1, 2, 3, 1)]
     model, loader = Long(), DataLoader(loader, batch_size=None)
@@ -114,7 +113,7 @@ def test_auto_is_ghost_where_it_can(caplog):
 
 
 @pytest.mark.parametrize("engine", ["ghost", "vmap"])
-@pytest.mark.parametrize("model", [ByNumpy, Rewriting])
+@pytest.mark.parametrize("model", [ByPointer, Rewriting])
 def test_an_engine_asked_for_never_falls_back(engine, model, caplog):
     with pytest.raises(EngineError, match=rf"^{engine} cannot run {model.__name__}: RuntimeError: ") as error:
         score(model(), inputs(), engine=engine)

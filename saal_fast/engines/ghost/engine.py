@@ -28,11 +28,12 @@ from ...models import memory
 from ...ops.flat import flatten_parameters
 from ...pools import Batch
 from ..backward import gradients_in_order
-from ..branches import by_branches
+from ..branches import Splits
 from ..findings import shapes_of
 from ..layers import Code, Names, SupportsTiles
 from ..problem import Problem, Result, finite, keep_loss_where_no_step
-from ..vmap import check_batches, over_samples, perturbed_output
+from ..under_vmap import Births
+from ..vmap import check_batches, for_each, over_samples, perturbed_output
 from .autograd import AutogradGradients, FlatGradients, SeparateGradients
 from .backends import Backends, backends_for
 from .factors import Factored, FusedGhost, GramGhost, LastProducts, MaterializedGradient, TiledGradient
@@ -87,15 +88,16 @@ class Ghost:
     def __init__(self, problem: Problem, backends: Backends | None = None, choose: Choice | None = None) -> None:
         self.problem, self.choose = problem, choose
         self.backends = backends_for(problem) if backends is None else backends
+        self.births, self.splits = Births(problem.findings.sites), Splits()
         self._weights: dict[tuple[str, ...], Tensor] = {}  # each plan's autograd parameters, end to end
         habits = problem.habits
-        other_code = habits.stand_ins or habits.keeps or habits.differentiates or habits.own_backward
+        other_code = habits.stand_ins or habits.keeps or habits.writes or habits.differentiates or habits.own_backward
         self._keeps_prefix = not other_code  # whether the second pass takes outputs from the first
 
     def __call__(self, batch: Batch) -> Result:
         """Scores a batch; see `Engine`."""
         check_batches(self.problem)
-        return by_branches(self._score, batch)
+        return self.splits.score(self._score, batch)
 
     def _score(self, batch: Batch) -> Result:
         """Scores a batch whose samples take the same branches of the model's code."""
@@ -103,22 +105,40 @@ class Ghost:
         try:
             return self._by_plan(plan, batch)
         except PlanError:  # an earlier batch of these shapes took another branch, or the model writes only under grad
-            self.problem.findings.plans.pop((self.choose, shapes_of(batch)), None)
-        careful = self.plan(batch).assume_inplace()
+            again = plan_for(self.problem, batch.slice(0, 1), self.choose)
+        try:
+            return self._by_another(plan, again, batch)
+        except PlanError:  # samples that run together have the shapes of the largest
+            return self._by_another(plan, self._plan_of_all(batch), batch)
+
+    def _by_another(self, plan: Plan, again: Plan, batch: Batch) -> Result:
+        """Scores a batch that its `plan` did not fit by a plan made anew, in which all outputs may be written over."""
+        careful = again.assume_inplace()
         result = self._by_plan(careful, batch)
-        if plan in (self.plan(batch), plan.assume_inplace()):  # it took no other branch: further batches need the care too
-            self.problem.findings.plans[self.choose, shapes_of(batch)] = careful
+        # where it took no other branch, further batches need the care too
+        self.problem.findings.plans[self.choose, shapes_of(batch)] = careful if plan in (again, careful) else again
         return result
+
+    def _plan_of_all(self, batch: Batch) -> Plan:
+        """The plan for a batch as its samples run together."""
+        plans: list[Plan] = []
+
+        def of_one(sample: Batch) -> Tensor:
+            plans.append(plan_for(self.problem, sample, self.choose))
+            return torch.zeros(())
+
+        for_each(of_one, batch, self.births)
+        return plans[-1]
 
     def _by_plan(self, plan: Plan, batch: Batch) -> Result:
         try:
-            return over_samples(lambda sample: self._one(plan, sample), batch)
+            return over_samples(lambda sample: self._one(plan, sample), batch, self.births)
         except PrefixError as error:
             if struck_by(error) is not None:
                 raise
             log.info("both passes run from the beginning: %s", error)
             self._keeps_prefix = False
-        return over_samples(lambda sample: self._one(plan, sample), batch)
+        return over_samples(lambda sample: self._one(plan, sample), batch, self.births)
 
     def sample_bytes(self, example: Batch) -> int:
         plan, params = self.plan(example), self.problem.params

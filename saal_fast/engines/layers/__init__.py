@@ -29,6 +29,8 @@ from .base import (
     register_decomposition,
     register_layer,
     register_replacement,
+    register_rescue,
+    rescue_of,
 )
 
 __all__ = [
@@ -57,5 +59,7 @@ __all__ = [
     "register_decomposition",
     "register_layer",
     "register_replacement",
+    "register_rescue",
+    "rescue_of",
     "weightnorm",
 ]

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch._C import _functorch
 from torch.overrides import TorchFunctionMode
 
-from ..branches import QUESTIONS, ask
+from ..branches import ANSWERS
 
 Code = tuple[str, float]  # a rule's name and exponent, see `ops/common/elementwise.py`
 
@@ -195,6 +195,7 @@ Reader = Callable[..., "LayerCall | Sequence[LayerCall] | None"]
 _LAYERS: dict[Any, Reader] = {}
 _REPLACEMENTS: dict[Any, Callable[..., Any]] = {}
 _DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {}
+_RESCUES: dict[Any, Callable[..., Any]] = {}
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -230,6 +231,23 @@ def register_decomposition(*functions: Any) -> Callable[[F], F]:
     return _register(_DECOMPOSITIONS, "a decomposition", functions)
 
 
+def register_rescue(*functions: Any) -> Callable[[F], F]:
+    """Registers a function that computes the same as these torch functions where they themselves fail under `vmap`.
+
+    It is run in place of a call that has failed, its own calls are intercepted themselves, and it returns NotImplemented for
+    calls it knows no other means for.
+
+    Raises:
+        ValueError: a function has its rescue already.
+    """
+    return _register(_RESCUES, "a rescue", functions)
+
+
+def rescue_of(fn: Any) -> Callable[..., Any] | None:
+    """What is registered for a function that fails under `vmap`."""
+    return _RESCUES.get(fn)
+
+
 def _register(registry: dict[Any, Any], kind: str, functions: tuple[Any, ...]) -> Callable[[F], F]:
     def register(by: F) -> F:
         for function in functions:
@@ -258,8 +276,8 @@ class VmapReplacements(TorchFunctionMode):
         return self.around(fn, args, kwargs, lambda: self._run(fn, args, kwargs))
 
     def _run(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if fn in QUESTIONS:
-            return ask(fn, args[0])
+        if fn in ANSWERS:
+            return ANSWERS[fn](fn, *args, **kwargs)
         if fn in _DECOMPOSITIONS:
             with self:
                 out = _DECOMPOSITIONS[fn](*args, **kwargs)
