@@ -116,7 +116,10 @@ ANSWERS: dict[Any, Callable[..., Any]] = dict.fromkeys(QUESTIONS, ask) | dict.fr
 
 
 PART = 6
-"""Samples that one after the other are scored in the time of one part, or of one that divides further (measured: 2 to 8)."""
+"""Samples that one after the other are scored in the time of one part, or of one that divides further.
+
+Measured: 1.3 to 12.
+"""
 
 FEW = 4
 """Parts that a batch may fall into at no account."""

@@ -1,6 +1,5 @@
 """Scoring from several threads: one model in turn, two models side by side, and nothing of the process's left changed."""
 
-import itertools
 import random
 import threading
 import time
@@ -78,23 +77,33 @@ def test_other_uses_of_one_model_take_turns_too():
     assert portrait(model) == before
 
 
+def meeting():
+    """A function that waits, once in each thread, until two have called it."""
+    barrier, come = threading.Barrier(2), set()
+
+    def meet():
+        if threading.get_ident() not in come:
+            come.add(threading.get_ident())
+            barrier.wait(30)
+
+    return meet
+
+
 class Meets(nn.Module):
     """Goes on once another thread is inside the forward pass of its model."""
 
-    def __init__(self, barrier):
+    def __init__(self, meet):
         super().__init__()
-        object.__setattr__(self, "barrier", barrier)
-        self.calls = itertools.count()  # which scoring does not put back
+        self.meet = meet
 
     def forward(self, x):
-        if next(self.calls) == 0:
-            self.barrier.wait(30)
+        self.meet()
         return x
 
 
 def test_two_models_in_two_threads_go_on_side_by_side():
-    barrier = threading.Barrier(2)
-    models = [nn.Sequential(network(i), Meets(barrier)) for i in range(2)]
+    meet = meeting()
+    models = [nn.Sequential(network(i), Meets(meet)) for i in range(2)]
     pool = torch.randn(20, 4)
     got = in_threads(*(lambda m=m: score(m, pool) for m in models))
     assert all(torch.equal(a, score(network(i), pool)) for i, a in enumerate(got))
