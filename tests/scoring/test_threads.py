@@ -217,9 +217,8 @@ def test_what_scoring_draws_is_put_back_also_beside_a_thread_that_draws_nothing(
 
 @pytest.mark.slow  # a full machine may hold a thread up for longer than the rest in which a generator must not move
 def test_two_threads_whose_pools_draw_leave_the_generator_as_it_was():
-    barrier = threading.Barrier(2)
-    x = torch.randn(12, 4)
-    models = [nn.Sequential(network(i), Meets(barrier)) for i in range(2)]
+    x, meet = torch.randn(12, 4), meeting()
+    models = [nn.Sequential(network(i), Meets(meet)) for i in range(2)]
     before = states()
     in_threads(*(lambda m=m: score(m, DataLoader(list(x), batch_size=4), engine="reference", check=False) for m in models))
     assert states() == before
