@@ -1,8 +1,9 @@
 """A second way to a sample's numbers, which shares no code with the engines: plain autograd, and weights that really move.
 
 The model is copied. The gradient is `torch.autograd.grad` of one sample's loss in a batch that holds it twice (torch's
-backward pass of batch norm is wrong for some batches of one). Eq. 3 is written out in float64. The copy's parameters are
-moved by ε in place; the perturbed loss is a plain call. No function mode, no `functional_call`, no `vmap`.
+backward pass of batch norm is wrong for some batches of one). Eq. 3 is written out in float64; a rule that is not written
+out here gives ε by its own methods. The copy's parameters are moved by ε in place; the perturbed loss is a plain call. No
+function mode, no `functional_call`, no `vmap`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from ..engines import Problem
 from ..engines.draws import Draws, own_generators
 from ..perturbation import L2, Adaptive, Lp, Perturbation
+from ..perturbation import epsilon as by_own_methods
 from ..pools import Batch
 from ..tasks import Task
 from .copies import Cache, as_type, cast, copy_of, find_caches, remade_by_modes
@@ -102,8 +104,8 @@ class SecondWay:
         noise = {n: torch.randn(g.shape, generator=generator, dtype=g.dtype, device="cpu") for n, g in grads.items()}
         by = {n: t.to(grads[n]) * 1e-5 for n, t in noise.items()}
         rise = way._loss(way._fresh(by), batch) - way._loss(way._fresh({n: -d for n, d in by.items()}), batch)
-        told = 2 * sum(float((grads[n] * d).sum()) for n, d in by.items())
-        return not math.isclose(float(rise), told, rel_tol=1e-3, abs_tol=1e-10)
+        expected_rise = 2 * sum(float((grads[n] * d).sum()) for n, d in by.items())
+        return not math.isclose(float(rise), expected_rise, rel_tol=1e-3, abs_tol=1e-10)
 
     def elsewhere(self, dtype: torch.dtype, noise: float) -> SecondWay:
         """The same of a copy in another type, with noise of this relative size on its weights."""
@@ -160,10 +162,10 @@ class SecondWay:
 
 
 def step(rule: Perturbation, grads: Named, weights: Named) -> tuple[Named, float]:
-    """Eq. 3, written out: ε of each parameter, and the gradient's dual norm, in float64.
+    """Computes ε of each parameter, and the gradient's dual norm, in float64: Eq. 3 written out.
 
-    Raises:
-        TypeError: the rule is none that is written here.
+    Where a rule is not written out here, its own methods give both: an engine that departs from them is found, a mistake in
+    them is not.
     """
     if isinstance(rule, L2):
         norm = math.sqrt(sum(float(g.square().sum()) for g in grads.values()))
@@ -173,7 +175,8 @@ def step(rule: Perturbation, grads: Named, weights: Named) -> tuple[Named, float
         norm = math.sqrt(sum(float((w[n] * g).square().sum()) for n, g in grads.items()))
         return {n: rule.rho * w[n] ** 2 * g / norm if norm else g for n, g in grads.items()}, norm
     if not isinstance(rule, Lp):
-        raise TypeError(f"expected the rule L2, Lp or Adaptive, got {type(rule).__name__}")
+        eps, dual_norm = by_own_methods(rule, grads, {name: p.detach().double() for name, p in weights.items()})
+        return eps, float(dual_norm)
     q = 1.0 if math.isinf(rule.p) else rule.p / (rule.p - 1)
     peak = max(float(g.abs().max()) for g in grads.values() if g.numel())
     if peak == 0:
