@@ -6,6 +6,7 @@ import operator
 from collections.abc import Collection
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -40,9 +41,27 @@ def check_flag(name: str, value: Any) -> None:
 
 
 def check_choice(name: str, value: Any, choices: Collection[str | bool | None]) -> None:
-    """Raises ValueError unless argument `name` is one of the choices."""
-    if value not in choices:
+    """Raises ValueError unless argument `name` is one of the choices, of the same type: 0 is not False."""
+    if not any(isinstance(value, type(choice)) and value == choice for choice in choices):
         raise ValueError(f"expected {name} to be one of {', '.join(map(repr, choices))}; got {value!r}")
+
+
+def check_device(value: Any) -> None:
+    """Raises unless `device` is None, a `torch.device`, or a device's name or number.
+
+    Raises:
+        TypeError: it is of another type.
+        ValueError: no device has this name or number.
+    """
+    if value is None or isinstance(value, torch.device):
+        return
+    expected = 'expected device to be None, a torch.device or its name, such as "cuda:0"'
+    if not isinstance(value, (str, int)) or isinstance(value, bool):
+        raise TypeError(f"{expected}; got {value!r} ({type(value).__name__})")
+    try:
+        torch.device(value)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"{expected}; got {value!r}") from error
 
 
 def check_batch_size(value: Any) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from .. import perturbation
-from .._utils.checks import check_batch_size, check_choice, check_flag, is_whole
+from .._utils.checks import check_batch_size, check_choice, check_device, check_flag, is_whole
 from ..engines import NAMES, Problem
 from ..engines.problem import PRECISIONS
 from ..models.state import unwrap
@@ -44,13 +44,12 @@ class Options(ProblemOptions, total=False):
     max_memory: int | None
     progress: bool | None
     on_nonfinite: Literal["raise", "keep"]
-    embeddings: bool
     check: Literal["raise", "warn", False]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ScoreOptions:
-    """The options of one call of `score`, which documents them; checked when they are made.
+    """The options of one `score` call, validated on construction; `score` documents them.
 
     Raises:
         TypeError: an option is of another type than expected.
@@ -85,8 +84,8 @@ class ScoreOptions:
         check_choice("engine", self.engine, ("auto", *NAMES))
         check_choice("precision", self.precision, tuple(PRECISIONS))
         check_choice("on_nonfinite", self.on_nonfinite, ("raise", "keep"))
-        if self.check is not False:
-            check_choice("check", self.check, ("raise", "warn", False))
+        check_choice("check", self.check, ("raise", "warn", False))
+        check_device(self.device)
         check_batch_size(self.batch_size)
         if self.max_memory is not None and (not is_whole(self.max_memory) or self.max_memory < 1):
             raise ValueError(f"expected max_memory to be None or a whole number of bytes >= 1, got {self.max_memory!r}")

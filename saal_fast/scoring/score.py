@@ -36,7 +36,13 @@ from .self_check import SelfCheck
 
 @overload
 def score(
-    model: nn.Module, pool: Any, rho: float = ..., *, details: Literal[True], **options: Unpack[Options]
+    model: nn.Module,
+    pool: Any,
+    rho: float = ...,
+    *,
+    details: Literal[True],
+    embeddings: bool = ...,
+    **options: Unpack[Options],
 ) -> Scores: ...
 
 
@@ -47,20 +53,27 @@ def score(
     rho: float = ...,
     *,
     details: Literal[False] = ...,
+    embeddings: Literal[False] = ...,
     **options: Unpack[Options],
 ) -> Tensor: ...
 
 
 @overload
 def score(
-    model: nn.Module, pool: Any, rho: float = ..., *, details: bool, **options: Unpack[Options]
+    model: nn.Module, pool: Any, rho: float = ..., *, details: bool, embeddings: bool = ..., **options: Unpack[Options]
 ) -> Tensor | Scores: ...
 
 
 @outside_compile
 @with_options(Options)
 def score(
-    model: nn.Module, pool: Any, rho: float = 0.05, *, details: bool = False, **options: Unpack[Options]
+    model: nn.Module,
+    pool: Any,
+    rho: float = 0.05,
+    *,
+    details: bool = False,
+    embeddings: bool = False,
+    **options: Unpack[Options],
 ) -> Tensor | Scores:
     """Scores each sample of a pool by its maximally perturbed loss (SAAL, Eq. 6).
 
@@ -114,7 +127,7 @@ def score(
             `scores_so_far`, the `Scores` of the samples before it; its notes say so.
     """
     check_flag("details", details)
-    chosen = ScoreOptions.of(rho, options)
+    chosen = replace(ScoreOptions.of(rho, options), embeddings=embeddings)
     if chosen.embeddings and not details:
         raise ValueError("expected details=True with embeddings=True: Scores.embedding has them")
     scores = score_pool(model, pool, chosen)

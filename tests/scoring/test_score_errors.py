@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from saal_fast import Classification, EngineError, NonFiniteError, score
+from saal_fast.scoring import ScoreOptions
 
 ENGINES = ["auto", "ghost", "vmap", "reference"]
 
@@ -64,7 +65,13 @@ class Flow(IterableDataset):
         ({"params": "0.weight"}, TypeError, "expected params .*; got str"),
         ({"task": nn.CrossEntropyLoss()}, TypeError, "expected task .* pseudo_label and loss, got CrossEntropyLoss"),
         ({"task": Classification}, TypeError, "expected task .*, got the class Classification itself"),
-        ({"device": "gpu"}, RuntimeError, "Expected one of cpu, cuda.* device string: gpu"),
+        ({"device": "gpu"}, ValueError, "expected device to be None, a torch.device or its name, .*; got 'gpu'"),
+        ({"device": "cuda:x"}, ValueError, "expected device to be .*; got 'cuda:x'"),
+        ({"device": ""}, ValueError, "expected device to be .*; got ''"),
+        ({"device": -1}, ValueError, "expected device to be .*; got -1"),
+        ({"device": 10**30}, ValueError, f"expected device to be .*; got {10**30}"),
+        ({"device": 3.5}, TypeError, r"expected device to be .*; got 3.5 \(float\)"),
+        ({"device": True}, TypeError, r"expected device to be .*; got True \(bool\)"),
         ({"adaptive": "no"}, TypeError, "expected adaptive to be True or False, got 'no'"),
         ({"embeddings": 1}, TypeError, "expected embeddings to be True or False, got 1"),
         ({"progress": "x"}, TypeError, "expected progress to be True or False, got 'x'"),
@@ -376,3 +383,10 @@ def test_a_pool_of_another_type_than_the_model(dtype, engine):
 def test_a_device_without_values_is_refused():
     with pytest.raises(ValueError, match="expected device to be one that computes, got meta"):
         score(nn.Linear(2, 2), torch.zeros(1, 2), device="meta")
+
+
+def test_options_know_a_device_that_there_is_not_before_a_model_is_there():
+    with pytest.raises(ValueError, match=r"expected device to be .*; got 'nonsense'"):
+        ScoreOptions(device="nonsense")
+    for device in (None, "cpu", torch.device("cpu"), "cuda:7", 0):
+        assert ScoreOptions(device=device).device == device

@@ -76,7 +76,7 @@ def test_false_does_not_look(caplog):
 
 
 def test_what_is_no_choice():
-    for bad in (None, True, "no", 1):
+    for bad in (None, True, "no", 0, 0.0, 1, np.False_):
         with pytest.raises(ValueError, match="expected check to be one of 'raise', 'warn', False; got"):
             score(mlp(), inputs(), check=bad)
 

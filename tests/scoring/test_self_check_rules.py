@@ -61,7 +61,7 @@ def numbers_of_first():
     norm = sum((t * g).square().sum() for t, g in zip(sizes, grads, strict=True)).sqrt()
     with torch.no_grad():
         for p, t, g in zip(model.parameters(), sizes, grads, strict=True):
-            p += RHO * t.square() * g / norm
+            p.add_(RHO * t.square() * g / norm)
         return float(norm), float(torch.nn.functional.cross_entropy(model(x), label))
 
 
@@ -74,5 +74,5 @@ def test_a_new_rule_is_checked(engine, monkeypatch):
 
 @pytest.mark.parametrize("rule", [FusedAsL2(RHO), WrongInFloat32(RHO)], ids=lambda rule: type(rule).__name__)
 def test_a_new_rule_that_an_engine_gets_wrong(rule, monkeypatch):
-    with pytest.raises(SelfCheckError, match="expected sample 0 of the pool .*perturbed_loss"):
+    with pytest.raises(SelfCheckError, match=r"expected sample 0 of the pool .*perturbed_loss"):
         score_by(rule, "ghost", monkeypatch)

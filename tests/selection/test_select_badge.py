@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 from torch import nn
@@ -176,6 +178,14 @@ def test_embeddings_without_details_are_an_error() -> None:
         score(mlp(), inputs(), embeddings=True)
     with pytest.raises(TypeError, match="select gives positions; call score for embeddings"):
         select(mlp(), inputs(), 3, embeddings=True)
+
+
+def test_signatures_show_what_is_taken() -> None:
+    assert "embeddings" in inspect.signature(score).parameters
+    shown = inspect.signature(select).parameters
+    assert not {"embeddings", "details"} & set(shown)
+    defaults = {name: p.default for name, p in shown.items() if name not in {"model", "pool", "k"}}
+    assert select(mlp(), inputs(), 3, **defaults).shape == (3,)
 
 
 @pytest.mark.parametrize(
