@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,6 +24,24 @@ from .under_vmap import Births, SharedWrite, UnderVmap
 T = TypeVar("T")
 
 
+class FirstPass(NamedTuple):
+    """What a sample's first pass finds.
+
+    Attributes:
+        loss: plain loss; 0-d.
+        scale: what the loss is multiplied by before backward; 0-d.
+        label: the label it was taken under, with a dimension of one.
+        finite: whether output and loss are; 0-d.
+        embedding: gradient by the last linear layer as factors, where the problem asks for it; else empty.
+    """
+
+    loss: Tensor
+    scale: Tensor
+    label: Any
+    finite: Tensor
+    embedding: tuple[Tensor, ...]
+
+
 class Vmap:
     """Scores a batch by one vmapped gradient and one vmapped forward pass with a copy of the parameters a sample."""
 
@@ -41,34 +59,30 @@ class Vmap:
     def _one(self, sample: Batch) -> Result:
         problem, rule, task, held = self.problem, self.problem.rule, self.problem.task, ExitStack()
 
-        def loss_of(params: dict[str, Tensor]) -> tuple[Tensor, tuple[Any, ...]]:
+        def loss_of(params: dict[str, Tensor]) -> tuple[Tensor, FirstPass]:
             held.enter_context(problem.until_backward(params))
             with problem.watch_last_layer() as last:
                 output = problem.output(params, sample)
             y = constant(task.pseudo_label(output)) if sample.labels is None else sample.labels
             loss = task.loss(output, y)[0]
             scale = problem.loss_scale(loss)
-            return gradients_in_order(loss * scale), (
-                loss,
-                scale,
-                y,
-                finite(output, loss),
-                last.gradient(output, y) if last else (),
-            )
+            embedding = last.gradient(output, y) if last else ()
+            return gradients_in_order(loss * scale), FirstPass(loss, scale, y, finite(output, loss), embedding)
 
+        first: FirstPass
         with held:
-            grads, (_, (loss, scale, y, first_finite, embedding)) = grad_and_value(loss_of, has_aux=True)(problem.params)
+            grads, (_, first) = grad_and_value(loss_of, has_aux=True)(problem.params)
         eps, norm = epsilon(rule, grads, problem.params)
         output = perturbed_output(problem, {name: p + eps[name] for name, p in problem.params.items()}, sample)
-        perturbed = task.loss(output, y)[0]
+        perturbed = task.loss(output, first.label)[0]
         return Result(
-            keep_loss_where_no_step(perturbed, loss, norm * rule.rho),
-            loss,
-            norm / scale,
-            y,
+            keep_loss_where_no_step(perturbed, first.loss, norm * rule.rho),
+            first.loss,
+            norm / first.scale,
+            first.label,
             task.pseudo_label(output),
-            first_finite & finite(output, perturbed),
-            embedding,
+            first.finite & finite(output, perturbed),
+            first.embedding,
         )
 
 

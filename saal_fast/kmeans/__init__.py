@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, SupportsIndex, TypeAlias, overload
+from typing import Any, Literal, NamedTuple, SupportsIndex, overload
 
 import numpy as np
 import torch
@@ -32,7 +32,6 @@ __all__ = ["SeedingInfo", "draw_uniforms", "kmeans_plusplus", "kmeans_plusplus_r
 
 _log = logging.getLogger(__name__)
 _NO_UNIFORMS = np.empty(0)
-_Seeding: TypeAlias = "tuple[np.ndarray[Any, Any], tuple[str, float, int, int, int, int]]"
 
 
 @dataclass(frozen=True)
@@ -41,10 +40,10 @@ class SeedingInfo:
 
     Attributes:
         algorithm: The algorithm used: "plain", "rejection" or "sorted".
-        potential: Σ weights · D² after the last choice, which k-means++ bounds; in units of x squared.
+        potential: Σ weights · D² after the last choice (the quantity k-means++ bounds); in units of x squared.
         acceptance: Share of the drawn candidates that were accepted; 1 for algorithms without rejection.
         refreshes: Passes over all rows.
-        distances: Pairs of a row and a chosen row that were visited; passes over all rows visit N · k.
+        distances: Row-centre distances computed; passes over all rows compute N · k.
     """
 
     algorithm: str
@@ -52,6 +51,28 @@ class SeedingInfo:
     acceptance: float
     refreshes: int
     distances: int
+
+
+class _Counts(NamedTuple):
+    """What a compiled search counts, in the order in which it returns them."""
+
+    algorithm: str
+    potential: float
+    candidates: int
+    accepted: int
+    refreshes: int
+    distances: int
+
+
+class _Seeding(NamedTuple):
+    """What a compiled search returns."""
+
+    rows: np.ndarray[Any, Any]  # int64 [k]
+    counts: _Counts
+
+    @classmethod
+    def of(cls, rows: np.ndarray[Any, Any], counts: tuple[str, float, int, int, int, int]) -> _Seeding:
+        return cls(rows, _Counts(*counts))
 
 
 @overload
@@ -134,18 +155,18 @@ def kmeans_plusplus(
     count = as_count(k, len(data))
     key = seed_to_key(seed)
     seeding = _draw_cuda(data, count, first, key, algorithm, return_info) if data.x.device.type != "cpu" else None
-    rows, counted = seeding or _draw(data, count, first, key, algorithm, return_info)
+    seeding = seeding or _draw(data, count, first, key, algorithm, return_info)
+    rows, counts = torch.from_numpy(seeding.rows), seeding.counts
     if not return_info:
-        return torch.from_numpy(rows)
-    name, value, candidates, accepted, refreshes, distances = counted
-    info = SeedingInfo(name, value, accepted / candidates if candidates else 1.0, refreshes, distances)
-    return torch.from_numpy(rows), info
+        return rows
+    acceptance = counts.accepted / counts.candidates if counts.candidates else 1.0
+    return rows, SeedingInfo(counts.algorithm, counts.potential, acceptance, counts.refreshes, counts.distances)
 
 
 def _draw(data: Data, k: int, first: First, key: int, algorithm: Algorithm, potential: bool) -> _Seeding:
     """Draws k rows on the CPU."""
     x = data.x if data.x.device.type == "cpu" else data.x.cpu()
-    seeding: _Seeding = _native.core().kmeans_plusplus(
+    rows, counts = _native.core().kmeans_plusplus(
         x.numpy(),
         k,
         first,
@@ -158,7 +179,7 @@ def _draw(data: Data, k: int, first: First, key: int, algorithm: Algorithm, pote
         torch.get_num_threads(),
         potential=potential,
     )
-    return seeding
+    return _Seeding.of(rows, counts)
 
 
 def _draw_cuda(data: Data, k: int, first: First, key: int, algorithm: Algorithm, potential: bool) -> _Seeding | None:
@@ -196,7 +217,7 @@ def _search_cuda(data: Data, k: int, first: First, key: int, algorithm: str, pot
         weighted=data.weights is not None,
     )
     space = torch.empty(size, dtype=torch.uint8, device=x.device)
-    seeding: _Seeding = cuda.kmeans_plusplus(
+    rows, counts = cuda.kmeans_plusplus(
         x=x.data_ptr(),
         dtype=_name(x),
         rows=n,
@@ -216,7 +237,7 @@ def _search_cuda(data: Data, k: int, first: First, key: int, algorithm: str, pot
         stream=torch.cuda.current_stream(x.device).cuda_stream,
         workspace=space.data_ptr(),
     )
-    return seeding
+    return _Seeding.of(rows, counts)
 
 
 def _trials(device: torch.device) -> Iterator[tuple[Tensor, Tensor | None, Algorithm]]:
@@ -230,12 +251,12 @@ def _trials(device: torch.device) -> Iterator[tuple[Tensor, Tensor | None, Algor
 
 
 def _trial(x: Tensor, left: Tensor | None, algorithm: Algorithm) -> Tensor:
-    return torch.from_numpy(_search_cuda(Data(x, left, None, []), 30, "random", 7, algorithm, False)[0])
+    return torch.from_numpy(_search_cuda(Data(x, left, None, []), 30, "random", 7, algorithm, False).rows)
 
 
 def _trial_on_cpu(x: Tensor, left: Tensor | None, algorithm: Algorithm) -> Tensor:
     data = Data(x.cpu(), None if left is None else left.cpu(), None, [])
-    return torch.from_numpy(_draw(data, 30, "random", 7, algorithm, False)[0])
+    return torch.from_numpy(_draw(data, 30, "random", 7, algorithm, False).rows)
 
 
 _PROOF = Proof("kmeans_plusplus", _trials, _trial, _trial_on_cpu)

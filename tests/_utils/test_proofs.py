@@ -169,8 +169,8 @@ def test_the_cuda_seeder_proves_itself(good, monkeypatch):
     """With the CPU's own search in the place of the CUDA module's."""
 
     def search(data, *args):
-        rows, info = kmeans._draw(data, *args)
-        return (rows if good else rows[::-1].copy()), info
+        found = kmeans._draw(data, *args)
+        return found if good else found._replace(rows=found.rows[::-1].copy())
 
     monkeypatch.setattr(kmeans, "_search_cuda", search)
     assert proven(kmeans._PROOF, CPU) is good
