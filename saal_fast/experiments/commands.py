@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from .._config import show_config
+from ..selection import Diversity
 from .datasets import DataName
 from .paper.subcommands import app as experiment
 
@@ -33,9 +34,7 @@ def demo(
     k: Annotated[int, typer.Option(help="Samples to pick.")] = 10,
     rho: Annotated[float, typer.Option(help="Radius of the perturbation.")] = 0.05,
     seed: Annotated[int, typer.Option(help="Seed of every draw and of the training.")] = 0,
-    diversity: Annotated[
-        Literal["kmeans++", "badge"] | None, typer.Option(help="Keep picks apart.", show_default="the highest scores")
-    ] = None,
+    diversity: Annotated[Diversity | None, typer.Option(help="Keep picks apart.", show_default="the highest scores")] = None,
     out: Annotated[Path, typer.Option(help="Folder to write pictures and table into.")] = Path("saal-fast-demo"),
 ) -> None:
     """Train a small network, score a pool of images, and show what SAAL would label first."""

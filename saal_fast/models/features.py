@@ -5,7 +5,6 @@ Everything here runs the model in eval mode without gradients, and the model com
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -19,7 +18,7 @@ from ..pools import Batch, Stream
 from ..tasks import class_logits
 from . import memory
 from .ambient import own_precision
-from .state import preserve_state, unwrap
+from .state import module_of, preserve_state
 from .uninterrupted import uninterrupted
 
 T = TypeVar("T")
@@ -188,17 +187,6 @@ def tap(module: nn.Module, side: Literal["input", "output"], keep: Callable[[Ten
     return module.register_forward_hook(hook, with_kwargs=True)
 
 
-def module_of(model: nn.Module) -> nn.Module:
-    """The module inside wrappers.
-
-    Raises:
-        TypeError: it is none, or a ScriptModule, which takes no hooks.
-    """
-    if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
-        raise TypeError(f"expected model to be an eager torch.nn.Module, got {type(model).__name__}")
-    return unwrap(model)
-
-
 def device_of(model: nn.Module) -> torch.device:
     """Where the model's first parameter or buffer is; the CPU for a model of neither."""
     for tensor in (*model.parameters(), *model.buffers()):
@@ -214,4 +202,4 @@ def _put_last(seen: dict[str, Tensor], name: str, tensor: Tensor) -> None:
 def _size(model: nn.Module, example: Batch, length: int | None) -> int:
     """A batch size whose activations fit the device; for a pool of known length, batches of nearly one size."""
     size = memory.batch_size(lambda: model(*example.args, **example.kwargs), device_of(model))
-    return math.ceil(length / math.ceil(length / size)) if length else size
+    return memory.evened(size, length)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -52,6 +53,11 @@ def size_for(activations: int, device: torch.device, extra: int = 0, most: int |
     per_sample = 2 * activations + extra  # values, and their gradients
     largest = MAX_BATCH_ON_CUDA if device.type == "cuda" else MAX_BATCH
     return int(max(1, min(largest, _budget(device, most) // max(1, per_sample))))
+
+
+def evened(size: int, length: int | None) -> int:
+    """The size of batches of at most `size` that fall nearly evenly on a pool of known length: no small rest."""
+    return math.ceil(length / math.ceil(length / size)) if length else size
 
 
 def freed_is_kept(device: torch.device) -> AbstractContextManager[None]:

@@ -187,6 +187,17 @@ def _run_eagerly() -> Callable[[], None]:
 _eager = Switch(_run_eagerly)
 
 
+def module_of(model: nn.Module) -> nn.Module:
+    """The module inside wrappers.
+
+    Raises:
+        TypeError: it is none, or a ScriptModule, which takes no hooks.
+    """
+    if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
+        raise TypeError(f"expected model to be an eager torch.nn.Module, got {type(model).__name__}")
+    return unwrap(model)
+
+
 def unwrap(model: nn.Module) -> nn.Module:
     """The module inside DataParallel, DistributedDataParallel, torch.compile and opacus' wrappers, however nested."""
     while True:

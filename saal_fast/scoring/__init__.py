@@ -4,13 +4,14 @@ from .comparison import SelfCheckError
 from .explain import Explanation, explain
 from .nonfinite import NonFiniteError
 from .options import EngineName, Options, ScoreOptions
-from .result import Scores
+from .result import Objective, Scores
 from .score import score, score_pool
 
 __all__ = [
     "EngineName",
     "Explanation",
     "NonFiniteError",
+    "Objective",
     "Options",
     "ScoreOptions",
     "Scores",

@@ -17,10 +17,10 @@ from ..engines.as_written import as_written
 from ..engines.ghost.parts import Use
 from ..engines.ghost.plan import Plan, UsageRecorder, mode_costs, plan_for, record_usage
 from ..models.ambient import own_precision
-from ..models.state import preserve_state
+from ..models.state import module_of, preserve_state
 from ..pools import Batch, Stream
 from .check_task import check_task
-from .options import ProblemOptions, ScoreOptions, check_names, checked_model, with_options
+from .options import ProblemOptions, ScoreOptions, check_names, with_options
 from .score import score_pool
 
 
@@ -103,7 +103,7 @@ def explain(model: nn.Module, example: Any, *, rho: float = 0.05, **options: Unp
     """
     check_names(options, ProblemOptions, "explain")
     chosen = ScoreOptions(rho=rho, progress=False, on_nonfinite="keep", check=False, **options)
-    inner = checked_model(model)
+    inner = module_of(model)
     with preserve_state(inner), as_written(inner), torch.inference_mode(False), torch.no_grad(), ExitStack() as ambient:
         problem = chosen.problem(inner)
         ambient.enter_context(own_precision(problem.device))

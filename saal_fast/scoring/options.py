@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar, get_args
 
 import torch
 from torch import nn
@@ -14,9 +14,9 @@ from .. import perturbation
 from .._utils.checks import check_batch_size, check_choice, check_device, check_flag, is_whole
 from ..engines import NAMES, Problem
 from ..engines.problem import PRECISIONS
-from ..models.state import unwrap
 from ..perturbation import Perturbation
 from ..tasks import Classification, Task
+from .result import Objective
 
 EngineName = Literal["auto", "ghost", "vmap", "reference"]
 Precision = Literal["bf16", "fp16"]
@@ -37,7 +37,7 @@ class ProblemOptions(TypedDict, total=False):
 class Options(ProblemOptions, total=False):
     """The keywords of `score`, for functions that hand them on."""
 
-    objective: Literal["max", "diff"]
+    objective: Objective
     labels: Any | None
     engine: EngineName
     batch_size: int | Literal["auto"]
@@ -59,7 +59,7 @@ class ScoreOptions:
     rho: float = 0.05
     norm: float = 2
     adaptive: bool = False
-    objective: Literal["max", "diff"] = "max"
+    objective: Objective = "max"
     labels: Any | None = None
     params: Callable[[str], bool] | None = None
     task: Task | None = None
@@ -80,7 +80,7 @@ class ScoreOptions:
         if self.progress is not None:
             check_flag("progress", self.progress)
         perturbation.make(self.rho, self.norm, self.adaptive)
-        check_choice("objective", self.objective, ("max", "diff"))
+        check_choice("objective", self.objective, get_args(Objective))
         check_choice("engine", self.engine, ("auto", *NAMES))
         check_choice("precision", self.precision, tuple(PRECISIONS))
         check_choice("on_nonfinite", self.on_nonfinite, ("raise", "keep"))
@@ -162,14 +162,3 @@ def with_options(known: type) -> Callable[[Function], Function]:
         return function
 
     return show
-
-
-def checked_model(model: nn.Module) -> nn.Module:
-    """The model without its wrappers.
-
-    Raises:
-        TypeError: it is no eager module.
-    """
-    if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
-        raise TypeError(f"expected model to be an eager torch.nn.Module, got {type(model).__name__}")
-    return unwrap(model)

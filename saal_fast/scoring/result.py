@@ -13,6 +13,8 @@ from torch.utils._pytree import tree_map
 from ..engines import Problem, Result
 from ..engines.problem import concatenate
 
+Objective = Literal["max", "diff"]
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -51,7 +53,7 @@ class Scores:
         """Perturbed minus plain loss; [N]."""
         return self.perturbed_loss - self.loss
 
-    def by(self, objective: Literal["max", "diff"]) -> Tensor:
+    def by(self, objective: Objective) -> Tensor:
         """What `score(objective=...)` returns; [N]."""
         return self.perturbed_loss if objective == "max" else self.sharpness
 

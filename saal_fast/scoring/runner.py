@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TypeVar, overload
@@ -51,10 +50,7 @@ class Runner:
         problem, known, shapes = self.problem, self.problem.findings.activations, shapes_of(example)
         if shapes not in known:
             known[shapes] = memory.activations(lambda: problem.output(problem.recorded(), example))
-        size = memory.size_for(known[shapes], problem.device, extra, max_memory)
-        if not length:
-            return size
-        return math.ceil(length / math.ceil(length / size))  # no small rest: all batches of one size, or nearly
+        return memory.evened(memory.size_for(known[shapes], problem.device, extra, max_memory), length)
 
     def run(self, batch: Batch) -> Tensor:
         """Scores a batch, in parts where memory does not hold it, keeps the results, and says which are finite, bool [B].

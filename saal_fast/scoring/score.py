@@ -20,13 +20,13 @@ from ..engines.as_written import as_written
 from ..engines.draws import Draws, own_generators
 from ..models import memory
 from ..models.ambient import own_precision, torch_stacks
-from ..models.state import preserve_state
+from ..models.state import module_of, preserve_state
 from ..pools import Stream
 from .check_task import check_task
 from .known import known_of
 from .labels import GivenLabels
 from .nonfinite import FiniteCheck
-from .options import EngineName, Options, ScoreOptions, checked_model, with_options
+from .options import EngineName, Options, ScoreOptions, with_options
 from .partial import Carrying, as_they_came
 from .probabilities import warn_of_probabilities
 from .result import Scores, gather, no_scores
@@ -139,7 +139,7 @@ def score_pool(
     model: nn.Module, pool: Any, options: ScoreOptions, make_runner: Callable[[Problem, EngineName], Runner] = Runner
 ) -> Scores:
     """`score(details=True)` of checked options; `make_runner` makes the runner of the problem and the engine's name."""
-    model = checked_model(model)
+    model = module_of(model)
     with (
         preserve_state(model) as kept,
         as_written(model),

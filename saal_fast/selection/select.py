@@ -13,7 +13,7 @@ from .._utils.checks import check_choice, check_whole
 from .._utils.eager import outside_compile
 from ..kmeans import kmeans_plusplus
 from ..pools import Stream
-from ..scoring import Options, ScoreOptions, Scores, score_pool
+from ..scoring import Objective, Options, ScoreOptions, Scores, score_pool
 from ..scoring.options import with_options
 
 Diversity = Literal["kmeans++", "badge"]
@@ -99,7 +99,7 @@ def pick(
     scored: Scores,
     k: int,
     *,
-    objective: Literal["max", "diff"] = "max",
+    objective: Objective = "max",
     diversity: Diversity | None = None,
     seed: int | torch.Generator | None = None,
 ) -> Tensor:

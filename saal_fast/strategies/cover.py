@@ -14,14 +14,13 @@ The two have the same feasible choices u.
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import Any
 
 import torch
 from torch import Tensor
 
-log = logging.getLogger("saal_fast")
+from .._utils.logs import log
 
 MAX_SAMPLES = 4096
 """Largest pool: the programme has a row for each sample, and all their distances are in memory."""

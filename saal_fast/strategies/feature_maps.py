@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..models.features import first_output, module_of, tapped
+from ..models.features import first_output, tapped
+from ..models.state import module_of
 from ..tasks import logits_of
 
 

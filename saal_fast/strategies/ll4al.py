@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from .._utils.checks import check_whole
 from .._utils.defaults import PLAIN
 from .._utils.rng import drawing_from
-from ..models.features import BatchSize, each_batch, first_output, module_of, tap, tapped
-from ..models.state import unwrap
+from ..models.features import BatchSize, each_batch, first_output, tap, tapped
+from ..models.state import module_of, unwrap
 from ..tasks import logits_of
 from .choice import check_options, check_request, largest
 from .feature_maps import average_over_space, find_levels

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from .._utils.rng import ensure_generator
-from ..scoring import Options, ScoreOptions
+from ..scoring import Objective, Options, ScoreOptions
 from ..selection import Diversity, check_diversity, select_scored
 from .protocol import Selection, WithoutTraining
 
@@ -29,7 +29,7 @@ class SAAL(WithoutTraining):
     """
 
     rho: float = 0.05
-    objective: Literal["max", "diff"] = "max"
+    objective: Objective = "max"
     diversity: Diversity | None = None
     norm: float = 2
     adaptive: bool = False

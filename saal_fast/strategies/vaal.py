@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, IterableDataset
 from .._utils.checks import check_whole
 from .._utils.rng import draw_seed, drawing_from
 from ..models.ambient import with_values
-from ..models.features import BatchSize, device_of, each_batch, module_of
+from ..models.features import BatchSize, device_of, each_batch
+from ..models.state import module_of
 from ..pools import Batch, Stream
 from .choice import candidates, check_options, check_request
 from .protocol import OnNonFinite, Selection, TrainingHook

@@ -1,3 +1,4 @@
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -104,3 +105,13 @@ def test_a_gpu_gets_larger_batches(a_mebibyte):
     model, x = nn.Linear(2, 2), torch.zeros(1, 2)
     assert memory.batch_size(lambda: model(x), torch.device("cpu")) == memory.MAX_BATCH
     assert memory.batch_size(lambda: model(x), torch.device("cuda")) == memory.MAX_BATCH_ON_CUDA
+
+
+@pytest.mark.parametrize(
+    ("size", "length", "expected"),
+    [(64, 130, 44), (64, 128, 64), (64, 65, 33), (64, 5, 5), (1, 7, 1), (64, None, 64), (64, 0, 64)],
+)
+def test_batches_share_a_pool_evenly(size, length, expected):
+    assert memory.evened(size, length) == expected
+    if length:
+        assert math.ceil(length / expected) == math.ceil(length / size)

@@ -17,7 +17,6 @@ capture (`cpu_trace.py`) takes as long as some sixty batches of a small network,
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, NamedTuple, TypeVar
@@ -28,14 +27,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from ..._utils.failures import foreign_failure
+from ..._utils.logs import log
 from ...models import memory
 from ...pools import Batch
 from ..problem import Engine, Result
 from .cpu_trace import cpu_trace
 from .cuda_graph import Work, cuda_graph
 from .randomness import may_draw
-
-log = logging.getLogger("saal_fast")
 
 MAX_GRAPHS = 8
 """Shapes that are captured: each keeps the memory of a batch."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, get_args
 
 from ..._utils.paths import home_of
+from ...selection import Diversity
 
 if TYPE_CHECKING:
     from ..datasets import DataName
@@ -40,7 +41,7 @@ class Settings:
     k: int = 10
     rho: float = 0.05
     seed: int = 0
-    diversity: Literal["kmeans++", "badge"] | None = None
+    diversity: Diversity | None = None
     out: Path = Path("saal-fast-demo")
     epochs: int = 50
     reference_samples: int = 64
@@ -61,5 +62,6 @@ class Settings:
             raise ValueError(f"rho is {self.rho}: expected a finite number >= 0")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed is {self.seed}: expected 0 to 2⁶³ - 1")
-        if self.diversity not in {None, "kmeans++", "badge"}:
-            raise ValueError(f"diversity is {self.diversity!r}: expected 'kmeans++', 'badge' or None")
+        names = get_args(Diversity)
+        if self.diversity not in (None, *names):
+            raise ValueError(f"diversity is {self.diversity!r}: expected {', '.join(map(repr, names))} or None")
