@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -18,7 +19,7 @@ class Batch:
         args: positional inputs, each `[size, ...]`.
         kwargs: keyword inputs, each `[size, ...]`.
         size: number of samples, at least one.
-        start: position of the first sample in the order of the pool.
+        start: position of the first sample in the order of the pool; after `take`, of the batch that rows were taken from.
         labels: labels given for the samples, a pytree of `[size, ...]`; None where the model's pseudo-labels count.
     """
 
@@ -41,14 +42,26 @@ class Batch:
         return Batch(args, kwargs, self.size if size is None else size, self.start if start is None else start, labels)
 
     def slice(self, begin: int, end: int) -> Batch:
-        """Samples [begin, end); the batch itself where these are all."""
+        """Samples [begin, end), `end` at most `size`; the batch itself where these are all.
+
+        Raises:
+            ValueError: the batch has no such sample.
+        """
+        if not 0 <= begin < end or begin >= self.size:
+            raise ValueError(f"expected 0 <= begin < end and begin < {self.size}, got [{begin}, {end})")
         end = min(end, self.size)
         if (begin, end) == (0, self.size):
             return self
         return self.map(lambda t: t[begin:end], size=end - begin, start=self.start + begin)
 
     def take(self, rows: Tensor) -> Batch:
-        """The samples at `rows`, int64 [n], in that order; `start` stays the batch's."""
+        """The samples at `rows`, int64 [n], n >= 1, in that order; `start` stays the batch's.
+
+        Raises:
+            ValueError: rows is another tensor, a mask for instance.
+        """
+        if rows.dtype != torch.int64 or rows.ndim != 1 or not len(rows):
+            raise ValueError(f"expected rows as int64 [n], n >= 1; got {rows.dtype} {list(rows.shape)}")
         return self.map(lambda t: t[rows], size=len(rows))
 
     def with_labels(self, labels: Any | None) -> Batch:
