@@ -12,7 +12,7 @@ from saal_fast.scoring.self_check import SelfCheck
 
 SCORED = 192
 POOL = 2000
-MOST = 0.02
+MAX_SHARE = 0.02
 """Share of the time that scoring `POOL` samples takes."""
 
 
@@ -51,4 +51,4 @@ def test_share_of_scoring(benchmark, capsys):
     benchmark.extra_info.update(check=seconds, scoring=scoring)
     with capsys.disabled():
         print(f"\nself-check {seconds:.2f} s, {POOL} samples {scoring:.0f} s: {seconds / scoring:.2%}")
-    assert seconds <= MOST * scoring
+    assert seconds <= MAX_SHARE * scoring

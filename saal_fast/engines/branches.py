@@ -115,14 +115,14 @@ ANSWERS: dict[Any, Callable[..., Any]] = dict.fromkeys(QUESTIONS, ask) | dict.fr
 """What answers each of `QUESTIONS` and `TEXTS`."""
 
 
-PART = 6
-"""Samples that one after the other are scored in the time of one part, or of one that divides further.
+SAMPLES_WORTH_A_PART = 6
+"""Samples that, scored one after the other, take the time of one part, or of one that divides further.
 
 Measured: 1.3 to 12.
 """
 
-FEW = 4
-"""Parts that a batch may fall into at no account."""
+MAX_FREE_PARTS = 4
+"""Parts of any size that a batch may fall into."""
 
 
 @dataclass
@@ -142,8 +142,8 @@ class Splits:
     def score(self, score: Callable[[Batch], Result], batch: Batch) -> Result:
         """`score(batch)`, part by part where its samples diverge, the largest first.
 
-        Where these are more than `FEW`, those of fewer than `PART` samples are handed to `alone`; and so are all that are
-        left, once dividing has cost a quarter of what the batch's samples cost one after the other.
+        Where these are more than `MAX_FREE_PARTS`, those of fewer than `SAMPLES_WORTH_A_PART` samples are handed to `alone`;
+        and so are all that are left, once dividing has cost a quarter of what the batch's samples cost one after the other.
         """
         self.samples += batch.size
         try:
@@ -157,13 +157,13 @@ class Splits:
             parts.sort(key=len)
             rows = parts.pop()
             part = batch.take(rows)
-            small = part.size < PART or cost > batch.size / 4 + PART * FEW
-            if self.alone is not None and known > FEW and small:
+            small = part.size < SAMPLES_WORTH_A_PART or cost > batch.size / 4 + SAMPLES_WORTH_A_PART * MAX_FREE_PARTS
+            if self.alone is not None and known > MAX_FREE_PARTS and small:
                 self.by_themselves += part.size
                 results.append(self.alone(part))
                 order.append(rows)
                 continue
-            cost += PART
+            cost += SAMPLES_WORTH_A_PART
             try:
                 results.append(score(part))
             except Diverged as split:

@@ -15,6 +15,7 @@ from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from ..models.uninterrupted import uninterrupted
+from ..ops.cross_entropy.reference import MIN_LOSS
 from ..perturbation import Perturbation
 from ..pools import Batch
 from ..tasks import Task, tensors_of
@@ -321,4 +322,4 @@ def loss_scale(loss: Tensor) -> Tensor:
     ε* depends on the gradient's direction alone, and `1/l` brings the gradient of a nearly certain sample (1e-26 and
     smaller) back to where its square still is a number. The scale is limited so that neither it nor its square overflows.
     """
-    return loss.detach().abs().clamp(1e-15, 1.0).reciprocal().nan_to_num(1.0)
+    return loss.detach().abs().clamp(MIN_LOSS, 1.0).reciprocal().nan_to_num(1.0)

@@ -14,7 +14,7 @@ from ..models.structure import structure_of
 from ..pools import Batch
 from .options import ScoreOptions
 
-MOST = 32
+MAX_KINDS = 32
 """Kinds of calls that are remembered for a model object."""
 
 
@@ -56,7 +56,7 @@ def known_of(problem: Problem, options: ScoreOptions, example: Batch) -> Known:
     if calls is None:
         calls = _models.put(problem.model, OrderedDict())
     known = calls.setdefault(_key(problem, options, example), Known())
-    if len(calls) > MOST:
+    if len(calls) > MAX_KINDS:
         calls.popitem(last=False)
     return known
 

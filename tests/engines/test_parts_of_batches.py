@@ -12,7 +12,7 @@ from torch import nn
 
 import saal_fast
 from saal_fast import perturbation
-from saal_fast.engines.branches import FEW, PART, Diverged, Splits
+from saal_fast.engines.branches import MAX_FREE_PARTS, SAMPLES_WORTH_A_PART, Diverged, Splits
 from saal_fast.engines.ghost import Ghost
 from saal_fast.engines.problem import Problem, Result
 from saal_fast.pools import Batch
@@ -61,18 +61,18 @@ def test_small_parts_of_many_are_scored_one_by_one():
         return result_of(batch)
 
     splits, asking = Splits(one_by_one), Asking()
-    numbers = (*range(FEW), *(7,) * PART, 8, 8)
+    numbers = (*range(MAX_FREE_PARTS), *(7,) * SAMPLES_WORTH_A_PART, 8, 8)
     got = splits.score(asking, batch_of(*numbers))
     assert got.loss.tolist() == list(numbers)
-    assert asking.sizes == [len(numbers), PART]
-    assert max(alone) < PART
-    assert (splits.by_themselves, splits.samples) == (len(numbers) - PART, len(numbers))
+    assert asking.sizes == [len(numbers), SAMPLES_WORTH_A_PART]
+    assert max(alone) < SAMPLES_WORTH_A_PART
+    assert (splits.by_themselves, splits.samples) == (len(numbers) - SAMPLES_WORTH_A_PART, len(numbers))
 
 
 def test_small_parts_of_a_few_are_parts_like_any_other():
     splits, asking = Splits(lambda batch: pytest.fail("expected no sample to be scored alone")), Asking()
-    splits.score(asking, batch_of(*range(FEW)))
-    assert len(asking.sizes) == 1 + FEW
+    splits.score(asking, batch_of(*range(MAX_FREE_PARTS)))
+    assert len(asking.sizes) == 1 + MAX_FREE_PARTS
 
 
 class Dividing(Asking):
@@ -93,7 +93,7 @@ def test_dividing_ends_where_it_costs_more_than_it_gives():
     splits, dividing = Splits(result_of), Dividing()
     got = splits.score(dividing, batch_of(*numbers))
     assert got.loss.tolist() == numbers
-    assert PART * len(dividing.sizes) < len(numbers) / 4 + PART * (FEW + 3)
+    assert SAMPLES_WORTH_A_PART * len(dividing.sizes) < len(numbers) / 4 + SAMPLES_WORTH_A_PART * (MAX_FREE_PARTS + 3)
     assert splits.by_themselves == len(numbers)
 
 

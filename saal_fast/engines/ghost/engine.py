@@ -113,10 +113,10 @@ class Ghost:
 
     def _by_another(self, plan: Plan, again: Plan, batch: Batch) -> Result:
         """Scores a batch that its `plan` did not fit by a plan made anew, in which all outputs may be written over."""
-        careful = again.assume_inplace()
-        result = self._by_plan(careful, batch)
-        # where it took no other branch, further batches need the care too
-        self.problem.findings.plans[self.choose, shapes_of(batch)] = careful if plan in (again, careful) else again
+        inplace = again.assume_inplace()
+        result = self._by_plan(inplace, batch)
+        # where it took no other branch, further batches assume the same
+        self.problem.findings.plans[self.choose, shapes_of(batch)] = inplace if plan in (again, inplace) else again
         return result
 
     def _plan_of_all(self, batch: Batch) -> Plan:

@@ -1,4 +1,4 @@
-"""Models that write over outputs only under grad are planned once a shape, and then with care."""
+"""Models that write over outputs only under grad are planned once a shape; the plan then assumes such writes."""
 
 import pytest
 import torch
