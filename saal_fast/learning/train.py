@@ -142,11 +142,11 @@ def _describe_unfit(error: _UnfitLabelsError, labelled: Labelled, task: Task) ->
     more = f" and {len(bad) - 10} more" if len(bad) > 10 else ""
     if isinstance(error.__cause__, TypeError):
         return (
-            f"{error.__cause__}; of the pool {', '.join(bad[:10])}{more}. ActiveLearner.correct(indices, labels) of all "
-            'that is told mends them; saal_fast.learning.rewind(folder, round, "tell") has them told anew'
+            f"{error.__cause__}; of the pool {', '.join(bad[:10])}{more}. ActiveLearner.correct(indices, labels) with all "
+            'labels replaces them; after saal_fast.learning.rewind(folder, round, "tell") they can be given anew'
         )
     what = str(error.__cause__).partition(";")[0]
-    return f"{what}; of the pool {', '.join(bad[:10])}{more}. ActiveLearner.correct(indices, labels) mends what was told"
+    return f"{what}; of the pool {', '.join(bad[:10])}{more}. ActiveLearner.correct(indices, labels) replaces these labels"
 
 
 def _step(

@@ -61,8 +61,7 @@ class SAM(Optimizer):
     scheduled. Where the base optimizer has a setting of such a name itself (Adadelta's `rho` is its decay), the name in a
     group is the base optimizer's, and SAM's own are `sam_rho` and `sam_adaptive`. One norm is taken over all groups. Complex
     parameters count as pairs of real ones. In a group with `maximize=True` ε lowers the loss, which is the worst direction
-    there. ε is zero if the gradient is zero or not finite; in the latter case the second pass, then at w, decides about the
-    step, as with any optimizer.
+    there. If the gradient is zero or not finite, ε is zero and the second pass runs at w.
 
     The memory for a copy of the weights is kept from step to step. `first_step` synchronises the device once.
 
@@ -70,8 +69,8 @@ class SAM(Optimizer):
         params: As for any optimizer: tensors, (name, tensor) pairs, or dicts of groups.
         base_optimizer: Class of the optimizer that takes the step, such as `torch.optim.SGD`; its `step` needs no closure.
         rho: Radius ρ of the perturbation, >= 0; 0 gives the base optimizer at twice the cost. With `adaptive` it is relative
-            to the weights' sizes, and useful values are about ten times larger. It is SAM's with every base optimizer; one
-            with a `rho` of its own takes that from the groups.
+            to the weights' sizes, and useful values are about ten times larger. `rho` always means SAM's radius; set a base
+            optimizer's own `rho` in the parameter groups.
         adaptive: Whether ε scales with the weights.
         freeze_statistics: A model whose batch-norm running statistics follow the first pass only; they are restored after
             the second (see `keep_statistics`). None lets both passes update them.

@@ -36,8 +36,8 @@ class Row:
         mode: "ghost", "tiled" or "materialized" (factored, see README.md, "How it works"), "with_weight" (a bias whose
             gradient travels with its weight's), or "autograd".
         flops: floating-point operations a sample that the mode adds to the passes every sample needs; None where not known.
-        kept: bytes a sample that are kept or moved for it.
-        others: FLOPs of the modes that were open.
+        kept: bytes a sample that the mode stores.
+        others: FLOPs of every possible mode, the chosen one included.
     """
 
     name: str

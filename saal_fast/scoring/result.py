@@ -29,8 +29,7 @@ class Scores:
         perturbed_label: what the perturbed model predicts; like `label`.
         finite: False where outputs or losses hold NaN or inf (only with `on_nonfinite="keep"`); bool [N].
         engine: name of the engine that scored.
-        fallback: why it is not the one that "auto" tries first, or which samples another engine has scored, because few take
-            the same branches of the model's code; None where neither is so.
+        fallback: why "auto" did not stay with ghost, or which samples the reference scored instead; None if neither.
         embedding: with `embeddings=True` each sample's gradient by the last linear layer under `label`, as factors
             (a [N, C], h [N, D]) of the outer product `a ⊗ h` (BADGE, arXiv:1906.03671, Section 3); else None.
         checked: what the self-check found, "agreed on samples 0, 17" or "left out: ..." with the reason, also where it is

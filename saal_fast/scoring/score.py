@@ -92,9 +92,9 @@ def score(
         labels: None for pseudo-labels, or given labels [N].
         params: says by a parameter's name whether to perturb it; None for all trainable parameters.
         task: pseudo-label and per-sample loss of an output; None for `Classification`.
-        engine: "ghost" (factored gradients), "vmap" or "reference"; "auto" is ghost, or reference where `vmap` cannot run
-            the model, or where it is cheaper for samples that take branches of their own, with a logged reason that
-            `Scores.fallback` keeps. An engine asked for by name never falls back.
+        engine: "ghost" (factored gradients), "vmap" or "reference"; "auto" tries ghost and falls back to reference (logged;
+            see `Scores.fallback`) where `vmap` cannot run the model or samples branch too differently. An engine asked for
+            by name never falls back.
         batch_size: samples at once, or "auto" for a size by the memory the model's activations take. Where memory runs out
             all the same, batches are halved from there on, which is logged; what is scored already is kept.
         max_memory: bytes that a batch may take, for "auto", by estimate; None for 1,280 MiB on a CPU. It is never more than
@@ -108,9 +108,9 @@ def score(
         on_nonfinite: "raise", or "keep" NaN and inf scores as they are.
         embeddings: keep each sample's gradient by the last linear layer, of the same pass, in `Scores.embedding`; for
             classifiers whose logits a linear layer makes, with `task=None`.
-        check: what to do where the first sample, and that of the first batch with the largest gradient, have other numbers
-            by plain autograd on a copy of the model than by the engine, also in float64: "raise", or "warn" once and go on;
-            False does not look. Checked once for a model object and its options; `Scores.checked` has what came of it.
+        check: scores two samples a second way: the first, and the one with the largest gradient in the first batch. If they
+            differ beyond rounding, "raise" raises and "warn" logs once; False skips this. Done once per model object and
+            options; see `Scores.checked`.
 
     Returns:
         Scores [N] on the CPU, float32 (float64 for float64 models), or `Scores` with `details`. Empty for an empty pool.
@@ -122,9 +122,8 @@ def score(
         NonFiniteError: outputs or scores hold NaN or inf; the message names the first samples.
         EngineError: the engine asked for by name cannot run this model.
         SelfCheckError: the engine's numbers are not those of plain autograd; the message names the sample and both.
-        Exception: whatever the pool or the model raises, as it came. Every error in the middle of a pool, Ctrl-C too, has
-            the attributes `sample`, the position it came from (of the first sample of a batch, where that is unknown), and
-            `scores_so_far`, the `Scores` of the samples before it; its notes say so.
+        Exception: errors of the pool or the model are raised unchanged. Raised in the middle of a pool, they (and Ctrl-C)
+            carry `sample` (the failing position, or its batch's first) and `scores_so_far`.
     """
     check_flag("details", details)
     chosen = replace(ScoreOptions.of(rho, options), embeddings=embeddings)

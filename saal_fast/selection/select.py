@@ -48,7 +48,7 @@ def select(
         **options: of `score`.
 
     Returns:
-        Positions in the pool, int64 [k], the best first. With a diversity in the order drawn. Samples whose score is not
+        Positions in the pool, int64 [k], the best first. With a diversity, in the order drawn. Samples whose score is not
         finite (`on_nonfinite="keep"`) are never picked.
 
     Raises:
