@@ -133,9 +133,9 @@ void apply(const Array<T>& a, const Array<T>& g, const Array<T>& x,
         as_layer(weight, kernel, stride, before, dilation, groups, inputs.channels, gradients.channels);
     const Rule rule = parse_rule(map, q);
     if (scales.size() != gradients.count) throw std::invalid_argument("expected a scale for each sample");
-    const saal::Step<T> step{scales.data(), true};
+    const T* const by = scales.data();
     const py::gil_scoped_release release;
-    saal::tile_apply(inputs, gradients, images, layer, rule, step, threads, isa, outputs);
+    saal::tile_apply(inputs, gradients, images, layer, rule, by, threads, isa, outputs);
 }
 
 template <class T>
@@ -152,9 +152,9 @@ void apply_materialized(const Array<T>& given, const Array<T>& x,
     if (scales.size() != images.count) throw std::invalid_argument("expected a scale for each sample");
     const T* const materialized =
         materialized_data(given, given.data(), images.count, outputs.channels, weight, groups);
-    const saal::Step<T> step{scales.data(), true};
+    const T* const by = scales.data();
     const py::gil_scoped_release release;
-    saal::apply_materialized(materialized, images, layer, rule, step, threads, isa, outputs);
+    saal::apply_materialized(materialized, images, layer, rule, by, threads, isa, outputs);
 }
 
 template <class T>

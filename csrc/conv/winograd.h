@@ -36,7 +36,7 @@ void winograd_norm(const Images<const T>& a, const Images<const T>& g, const Con
 /// As `apply_materialized`.
 template <class T>
 void winograd_apply(const T* materialized, const Images<const T>& x, const Convolution<T>& layer,
-                    const Rule& rule, const Step<T>& step, int threads, const std::string& isa,
+                    const Rule& rule, const T* scales, int threads, const std::string& isa,
                     const Images<T>& out);
 
 }  // namespace saal
