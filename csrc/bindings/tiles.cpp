@@ -170,8 +170,10 @@ void winograd_conv(const Array<T>& x, const py::array_t<T, py::array::c_style>& 
                                         std::to_string(before[side]));
         layer.before[side] = before[side];
     }
-    if (!saal::winograd_fits(layer, images.channels, outputs.channels))
-        throw std::invalid_argument("expected channels in multiples of 16");
+    if (!saal::winograd_channels_fit(images.channels, outputs.channels))
+        throw std::invalid_argument("expected channels for which winograd_channels_fit is true, got " +
+                                    std::to_string(images.channels) + " and " +
+                                    std::to_string(outputs.channels));
     if (images.count != outputs.count || !saal::channels_last(images) || !saal::channels_last(outputs))
         throw std::invalid_argument("expected as many images in x as in out, channels side by side");
     const py::gil_scoped_release release;
@@ -213,6 +215,8 @@ void define(py::module_& m) {
 void define_tiles(py::module_& m) {
     m.def("materialized_size", &saal::materialized_size, py::arg("outputs"), py::arg("inputs"),
           py::arg("groups"), "How many numbers one sample takes in tile_norm's `materialized`.");
+    m.def("winograd_channels_fit", &saal::winograd_channels_fit, py::arg("inputs"), py::arg("outputs"),
+          "Whether winograd_conv knows a layer of so many channels.");
     define<float>(m);
     define<double>(m);
 }

@@ -240,12 +240,15 @@ class Norm {
 
 }  // namespace
 
+bool winograd_channels_fit(std::int64_t inputs, std::int64_t outputs) {
+    return inputs > 0 && outputs > 0 && inputs % kChannelMultiple == 0 && outputs % kChannelMultiple == 0;
+}
+
 template <class T>
 bool winograd_fits(const Convolution<T>& layer, std::int64_t inputs, std::int64_t outputs) {
     for (int side = 0; side < 2; ++side)
         if (layer.kernel[side] != 3 || layer.stride[side] != 1 || layer.dilation[side] != 1) return false;
-    return layer.groups == 1 && inputs > 0 && outputs > 0 && inputs % kChannelMultiple == 0 &&
-           outputs % kChannelMultiple == 0;
+    return layer.groups == 1 && winograd_channels_fit(inputs, outputs);
 }
 
 bool winograd_gains(std::int64_t height, std::int64_t width) {

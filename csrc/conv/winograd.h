@@ -9,7 +9,10 @@
 
 namespace saal {
 
-/// Whether these functions can compute a layer: 3×3, stride 1, channels in multiples of 16.
+/// Whether these functions can compute a 3×3 convolution of so many channels, of stride 1 and one group.
+bool winograd_channels_fit(std::int64_t inputs, std::int64_t outputs);
+
+/// Whether they can compute a layer: one of those.
 template <class T>
 bool winograd_fits(const Convolution<T>& layer, std::int64_t inputs, std::int64_t outputs);
 

@@ -105,6 +105,7 @@ def apply_materialized(
     threads: int = 1,
     isa: str = "",
 ) -> None: ...
+def winograd_channels_fit(inputs: int, outputs: int) -> bool: ...
 def winograd_conv(
     x: NDArray[Any],
     weight: NDArray[Any],

@@ -146,6 +146,24 @@ def winograd() -> dict[str, Any]:
     }
 
 
+def depthwise(*names: str) -> dict[str, Any]:
+    """Arrays are contiguous, channels last."""
+    dtype, n, channels = rng.choice([np.float32, np.float64]), rng.randrange(3), rng.randrange(1, 20)
+    kernel = [rng.choice([1, 2, 3, 4, 5, 6, 7, 9]) for _ in range(2)]
+    shapes = [(n, 9, 8, channels), (n, *kernel, channels), (n, rng.randrange(1, 9), rng.randrange(1, 9), channels)]
+    arrays = [np.ascontiguousarray(array(shape, dtype)) for shape in shapes]
+    pairs = {name: (rng.randrange(1, 3), rng.randrange(1, 3)) for name in ("stride", "before", "dilation")}
+    return {**dict(zip(names, arrays, strict=True)), **pairs, "threads": rng.randrange(1, 4), "isa": ""}
+
+
+def normalization(*names: str) -> dict[str, Any]:
+    """The arrays of these names, of N samples, T rows and D columns."""
+    dtype, n, rows, width = rng.choice([np.float32, np.float64]), *(rng.randrange(20) for _ in range(3))
+    shapes = {"weight": (n, width), "bias": (n, width), "mean": (n, rows), "rstd": (n, rows), "sums": (n, 2, width)}
+    arrays = {name: array(shapes.get(name, (n, rows, width)), dtype) for name in names}
+    return {**arrays, "threads": rng.randrange(1, 4), "isa": ""}
+
+
 def diagonal() -> dict[str, Any]:
     """Addresses stay those of arrays large enough, or become 0 or odd: others cannot be checked."""
     dtype = np.float32
@@ -193,6 +211,12 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "tile_apply": lambda: of_layer("a", "g", "x", "weight", "scales", "out"),
     "apply_materialized": lambda: of_layer("materialized", "x", "weight", "scales", "out"),
     "winograd_conv": winograd,
+    "winograd_channels_fit": lambda: {"inputs": 16, "outputs": 48},
+    "depthwise_apply": lambda: depthwise("x", "weight", "out"),
+    "depthwise_gradient": lambda: depthwise("x", "gradient", "g"),
+    "depthwise_fits": lambda: {"kernel_width": 3},
+    "layer_norm": lambda: {**normalization("x", "weight", "bias", "y", "mean", "rstd"), "eps": 1e-5},
+    "layer_norm_back": lambda: normalization("x", "g", "weight", "mean", "rstd", "gx", "sums"),
     "materialized_size": lambda: {"outputs": 4, "inputs": 9, "groups": 2},
     "diagonal_sums_f32": diagonal,
     "kmeans_plusplus": kmeans,
