@@ -75,7 +75,8 @@ def broken(given: Any) -> Any:
     """Another value in the place of an argument."""
     if isinstance(given, tuple) and given and rng.random() < 0.7:
         at = rng.randrange(len(given))
-        return (*given[:at], rng.choice(NUMBERS), *given[at + 1 :])
+        other = broken(given[at]) if isinstance(given[at], tuple) else rng.choice(NUMBERS)
+        return (*given[:at], other, *given[at + 1 :])
     if isinstance(given, np.ndarray) and rng.random() < 0.8:
         return odd(given)
     if isinstance(given, str) and rng.random() < 0.8:
@@ -108,11 +109,7 @@ def layer() -> dict[str, Any]:
         "weight": np.ascontiguousarray(array((outputs, inputs // groups, *kernel), dtype)),
         "scales": np.ones(n, dtype),
         "materialized": np.zeros((n, numbers), dtype),
-        "kernel": kernel,
-        "stride": stride,
-        "before": before,
-        "dilation": dilation,
-        "groups": groups,
+        "window": (kernel, stride, before, dilation, groups),
         "map": rng.choice(["square", "adaptive", "absolute", "power"]),
         "q": 2.5,
         "threads": rng.randrange(1, 4),
@@ -122,10 +119,7 @@ def layer() -> dict[str, Any]:
 
 def of_layer(*names: str) -> dict[str, Any]:
     drawn = layer()
-    return {
-        name: drawn[name]
-        for name in (*names, "kernel", "stride", "before", "dilation", "groups", "map", "q", "threads", "isa")
-    }
+    return {name: drawn[name] for name in (*names, "window", "map", "q", "threads", "isa")}
 
 
 def winograd() -> dict[str, Any]:
