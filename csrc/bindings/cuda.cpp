@@ -5,6 +5,7 @@
 
 #include "bindings/kmeans_arguments.h"
 #include "cuda/kmeans.h"
+#include "support/limits.h"
 
 namespace py = pybind11;
 
@@ -28,10 +29,10 @@ auto by_type(const std::string& dtype, std::uintptr_t x, std::int64_t rows, std:
 }
 
 void check_sizes(std::int64_t rows, std::int64_t dim, std::int64_t left_dim, std::int64_t k) {
-    constexpr double kMostNumbers = 0x1p40;  // more than any memory holds
     if (rows < 1 || dim < 1 || left_dim < 0 || k < 1 || k > rows)
         throw std::invalid_argument("expected rows and dim >= 1, left_dim >= 0 and 1 <= k <= rows");
-    if (static_cast<double>(rows) * (static_cast<double>(dim) + static_cast<double>(left_dim)) > kMostNumbers)
+    if (static_cast<double>(rows) * (static_cast<double>(dim) + static_cast<double>(left_dim)) >
+        saal::kMostNumbers)
         throw std::invalid_argument("expected rows that fit memory");
 }
 

@@ -9,15 +9,16 @@
 #include <string>
 
 #include "bindings/define.h"
+#include "support/limits.h"
 
 namespace py = pybind11;
 
 namespace {
 
+using saal::kMostNumbers;
+
 using Four = std::array<std::int64_t, 4>;
 using Pair = std::array<std::int64_t, 2>;
-
-constexpr double kMostNumbers = 0x1p40;  // more than any memory holds
 
 void check_window(std::int64_t batch, const saal::Window& w, double places) {
     const bool sizes = batch >= 0 && w.height >= 0 && w.width >= 0 && w.out_height >= 0 && w.out_width >= 0;

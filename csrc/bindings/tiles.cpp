@@ -8,6 +8,7 @@
 #include <array>
 #include <optional>
 #include <string>
+#include <tuple>
 
 #include "bindings/define.h"
 #include "conv/checks.h"
@@ -20,6 +21,7 @@ namespace {
 using saal::Convolution, saal::Images, saal::Map, saal::Rule;
 
 using Pair = std::array<std::int64_t, 2>;
+using Window = std::tuple<Pair, Pair, Pair, Pair, std::int64_t>;  // kernel, stride, before, dilation, groups
 
 constexpr std::int64_t kMostZeros = std::int64_t{1} << 31;
 
@@ -60,9 +62,9 @@ Images<const T> read(const Array<T>& images, const char* name) {
 
 /// `inputs` and `outputs` count channels.
 template <class T>
-Convolution<T> as_layer(const py::array_t<T, py::array::c_style>& weight, const Pair& kernel,
-                        const Pair& stride, const Pair& before, const Pair& dilation, std::int64_t groups,
+Convolution<T> as_layer(const py::array_t<T, py::array::c_style>& weight, const Window& window,
                         std::int64_t inputs, std::int64_t outputs) {
+    const auto& [kernel, stride, before, dilation, groups] = window;
     const Convolution<T> layer{weight.data(),          {kernel[0], kernel[1]},     {stride[0], stride[1]},
                                {before[0], before[1]}, {dilation[0], dilation[1]}, groups};
     saal::check_layer(layer, inputs, outputs);
@@ -100,18 +102,16 @@ To* materialized_data(const Array<T>& given, To* data, std::int64_t count, std::
 
 template <class T>
 py::array_t<T> norm(const Array<T>& a, const Array<T>& g, const py::array_t<T, py::array::c_style>& weight,
-                    const Pair& kernel, const Pair& stride, const Pair& before, const Pair& dilation,
-                    std::int64_t groups, const std::string& map, double q, std::optional<Array<T>> given,
+                    const Window& window, const std::string& map, double q, std::optional<Array<T>> given,
                     int threads, const std::string& isa) {
     const auto inputs = read(a, "a");
     const auto gradients = read(g, "g");
-    const auto layer =
-        as_layer(weight, kernel, stride, before, dilation, groups, inputs.channels, gradients.channels);
+    const auto layer = as_layer(weight, window, inputs.channels, gradients.channels);
     const Rule rule = parse_rule(map, q);
     py::array_t<T> norms(static_cast<py::ssize_t>(gradients.count));
     T* const to = norms.mutable_data();
     T* const materialized = given ? materialized_data(*given, given->mutable_data(), gradients.count,
-                                                      gradients.channels, weight, groups)
+                                                      gradients.channels, weight, layer.groups)
                                   : nullptr;
     {
         const py::gil_scoped_release release;
@@ -123,38 +123,35 @@ py::array_t<T> norm(const Array<T>& a, const Array<T>& g, const py::array_t<T, p
 template <class T>
 void apply(const Array<T>& a, const Array<T>& g, const Array<T>& x,
            const py::array_t<T, py::array::c_style>& weight, const py::array_t<T, py::array::c_style>& scales,
-           Array<T>& out, const Pair& kernel, const Pair& stride, const Pair& before, const Pair& dilation,
-           std::int64_t groups, const std::string& map, double q, int threads, const std::string& isa) {
+           Array<T>& out, const Window& window, const std::string& map, double q, int threads,
+           const std::string& isa) {
     const auto inputs = read(a, "a");
     const auto gradients = read(g, "g");
     const auto images = read(x, "x");
     const auto outputs = as_images(out.mutable_data(), out, "out");
-    const auto layer =
-        as_layer(weight, kernel, stride, before, dilation, groups, inputs.channels, gradients.channels);
+    const auto layer = as_layer(weight, window, inputs.channels, gradients.channels);
     const Rule rule = parse_rule(map, q);
     if (scales.size() != gradients.count) throw std::invalid_argument("expected a scale for each sample");
-    const saal::Step<T> step{scales.data(), true};
+    const T* const by = scales.data();
     const py::gil_scoped_release release;
-    saal::tile_apply(inputs, gradients, images, layer, rule, step, threads, isa, outputs);
+    saal::tile_apply(inputs, gradients, images, layer, rule, by, threads, isa, outputs);
 }
 
 template <class T>
 void apply_materialized(const Array<T>& given, const Array<T>& x,
                         const py::array_t<T, py::array::c_style>& weight,
-                        const py::array_t<T, py::array::c_style>& scales, Array<T>& out, const Pair& kernel,
-                        const Pair& stride, const Pair& before, const Pair& dilation, std::int64_t groups,
+                        const py::array_t<T, py::array::c_style>& scales, Array<T>& out, const Window& window,
                         const std::string& map, double q, int threads, const std::string& isa) {
     const auto images = read(x, "x");
     const auto outputs = as_images(out.mutable_data(), out, "out");
-    const auto layer =
-        as_layer(weight, kernel, stride, before, dilation, groups, images.channels, outputs.channels);
+    const auto layer = as_layer(weight, window, images.channels, outputs.channels);
     const Rule rule = parse_rule(map, q);
     if (scales.size() != images.count) throw std::invalid_argument("expected a scale for each sample");
     const T* const materialized =
-        materialized_data(given, given.data(), images.count, outputs.channels, weight, groups);
-    const saal::Step<T> step{scales.data(), true};
+        materialized_data(given, given.data(), images.count, outputs.channels, weight, layer.groups);
+    const T* const by = scales.data();
     const py::gil_scoped_release release;
-    saal::apply_materialized(materialized, images, layer, rule, step, threads, isa, outputs);
+    saal::apply_materialized(materialized, images, layer, rule, by, threads, isa, outputs);
 }
 
 template <class T>
@@ -162,7 +159,8 @@ void winograd_conv(const Array<T>& x, const py::array_t<T, py::array::c_style>& 
                    const Pair& before, bool backward, int threads, const std::string& isa) {
     const auto images = read(x, "x");
     const auto outputs = as_images(out.mutable_data(), out, "out");
-    auto layer = as_layer(weight, {3, 3}, {1, 1}, {0, 0}, {1, 1}, 1, images.channels, outputs.channels);
+    auto layer =
+        as_layer(weight, Window{{3, 3}, {1, 1}, {0, 0}, {1, 1}, 1}, images.channels, outputs.channels);
     for (std::size_t side = 0; side < 2;
          ++side) {  // a backward pass may leave out pixels: fewer zeros than none
         if (before[side] < -kMostZeros || before[side] > kMostZeros)
@@ -170,8 +168,10 @@ void winograd_conv(const Array<T>& x, const py::array_t<T, py::array::c_style>& 
                                         std::to_string(before[side]));
         layer.before[side] = before[side];
     }
-    if (!saal::winograd_fits(layer, images.channels, outputs.channels))
-        throw std::invalid_argument("expected channels in multiples of 16");
+    if (!saal::winograd_channels_fit(images.channels, outputs.channels))
+        throw std::invalid_argument("expected channels for which winograd_channels_fit is true, got " +
+                                    std::to_string(images.channels) + " and " +
+                                    std::to_string(outputs.channels));
     if (images.count != outputs.count || !saal::channels_last(images) || !saal::channels_last(outputs))
         throw std::invalid_argument("expected as many images in x as in out, channels side by side");
     const py::gil_scoped_release release;
@@ -184,27 +184,21 @@ void define(py::module_& m) {
           py::arg("out").noconvert(), py::arg("before"), py::arg("backward") = false, py::arg("threads") = 1,
           py::arg("isa") = "",
           "Fills out with a 3x3 convolution of x; where backward, with the gradient at the inputs, of the "
-          "gradient x "
-          "at the outputs.");
+          "gradient x at the outputs.");
     m.def("tile_norm", &norm<T>, py::arg("a").noconvert(), py::arg("g").noconvert(),
-          py::arg("weight").noconvert(), py::arg("kernel"), py::arg("stride"), py::arg("before"),
-          py::arg("dilation"), py::arg("groups"), py::arg("map"), py::arg("q"),
+          py::arg("weight").noconvert(), py::arg("window"), py::arg("map"), py::arg("q"),
           py::arg("materialized").noconvert() = py::none(), py::arg("threads") = 1, py::arg("isa") = "",
           "Each sample's norm: the sum over its mapped weight gradient, which is written to `materialized` "
-          "where "
-          "given. "
-          "Images are [N, C, H, W].");
+          "where given. Images are [N, C, H, W]; window: kernel, stride, zeros before, dilation, groups.");
     m.def(
         "tile_apply", &apply<T>, py::arg("a").noconvert(), py::arg("g").noconvert(), py::arg("x").noconvert(),
         py::arg("weight").noconvert(), py::arg("scales").noconvert(), py::arg("out").noconvert(),
-        py::arg("kernel"), py::arg("stride"), py::arg("before"), py::arg("dilation"), py::arg("groups"),
-        py::arg("map"), py::arg("q"), py::arg("threads") = 1, py::arg("isa") = "",
+        py::arg("window"), py::arg("map"), py::arg("q"), py::arg("threads") = 1, py::arg("isa") = "",
         "Fills out with x through the layer that has each sample's scaled and mapped weight gradient for its "
         "weight, plus the weight itself.");
     m.def("apply_materialized", &apply_materialized<T>, py::arg("materialized").noconvert(),
           py::arg("x").noconvert(), py::arg("weight").noconvert(), py::arg("scales").noconvert(),
-          py::arg("out").noconvert(), py::arg("kernel"), py::arg("stride"), py::arg("before"),
-          py::arg("dilation"), py::arg("groups"), py::arg("map"), py::arg("q"), py::arg("threads") = 1,
+          py::arg("out").noconvert(), py::arg("window"), py::arg("map"), py::arg("q"), py::arg("threads") = 1,
           py::arg("isa") = "", "As tile_apply, with the gradients that tile_norm wrote to `materialized`.");
 }
 
@@ -213,6 +207,8 @@ void define(py::module_& m) {
 void define_tiles(py::module_& m) {
     m.def("materialized_size", &saal::materialized_size, py::arg("outputs"), py::arg("inputs"),
           py::arg("groups"), "How many numbers one sample takes in tile_norm's `materialized`.");
+    m.def("winograd_channels_fit", &saal::winograd_channels_fit, py::arg("inputs"), py::arg("outputs"),
+          "Whether winograd_conv knows a layer of so many channels.");
     define<float>(m);
     define<double>(m);
 }

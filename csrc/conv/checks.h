@@ -8,11 +8,9 @@
 #include <string>
 
 #include "conv/tiles.h"
+#include "support/limits.h"
 
 namespace saal {
-
-/// More numbers than any memory holds. Sizes are multiplied as doubles before they are compared with it.
-constexpr double kMostNumbers = 0x1p40;
 
 inline void check(bool fits, const char* expected) {
     if (!fits) throw std::invalid_argument(std::string("expected ") + expected);

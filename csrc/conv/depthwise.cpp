@@ -4,13 +4,11 @@
 #include <stdexcept>
 
 #include "support/isa.h"
+#include "support/limits.h"
 #include "support/workers.h"
 
 namespace saal {
 namespace {
-
-/// More numbers than any memory holds. Sizes are multiplied as doubles before they are compared with it.
-constexpr double kMost = 0x1p40;
 
 template <class T>
 const DepthwiseKernels<T>& kernels_for(const std::string& isa) {
@@ -38,7 +36,7 @@ void check(const Depthwise& d) {
                              static_cast<double>(d.kernel[side]) * static_cast<double>(d.dilation[side]) +
                              static_cast<double>(d.before[side]);
         if (d.kernel[side] < 1 || d.stride[side] < 1 || d.dilation[side] < 1 || d.before[side] < 0 ||
-            !(reach < kMost))
+            !(reach < kMostNumbers))
             throw std::invalid_argument(
                 "expected kernel, stride and dilation > 0, padding >= 0, that fit memory");
     }

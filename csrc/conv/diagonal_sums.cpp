@@ -1,17 +1,9 @@
 #include "conv/diagonal_sums.h"
 
-#include <algorithm>
-
 #include "support/isa.h"
 #include "support/workers.h"
 
 namespace saal {
-namespace {
-
-/// A thread with fewer additions than these would wake up after the others have done its part.
-constexpr double kAdditionsPerThread = 1 << 20;
-
-}  // namespace
 
 template <class T>
 void diagonal_sums(const T* pixels, T* out, std::int64_t batch, const Window& window, int threads,
@@ -21,7 +13,8 @@ void diagonal_sums(const T* pixels, T* out, std::int64_t batch, const Window& wi
     const std::int64_t positions = window.out_height * window.out_width, rows = batch * positions;
     const double additions = static_cast<double>(rows) * static_cast<double>(positions) *
                              static_cast<double>(window.kernel_y * window.kernel_x);
-    Workers workers(static_cast<int>(std::min(additions / kAdditionsPerThread + 1, double(threads))));
+    // An addition reads memory: it takes at least as long as two multiply-adds in registers.
+    Workers workers(useful_threads(2 * additions, threads));
     workers.run(rows, [&](std::int64_t begin, std::int64_t end) { sums(pixels, out, window, begin, end); });
 }
 

@@ -35,7 +35,7 @@ struct Arrays {
     T* materialized;              // M: a norm writes it; a step reads it in place of a and g
     const Images<const T>* x;     // a step's input
     const Images<T>* out;
-    Step<T> step;
+    const T* scales;  // of a step
 };
 
 /// A norm or a step, its packed arrays, and the parts that its threads take.
@@ -47,7 +47,7 @@ class TileJob {
         : kernels_(kernels),
           layer_(layer),
           rule_(rule),
-          step_(given.step),
+          scales_(given.scales),
           materialized_(given.materialized),
           count_(given.x == nullptr ? given.a->count : given.x->count),
           channels_((given.x == nullptr ? given.a->channels : given.x->channels) / layer.groups),
@@ -121,7 +121,7 @@ class TileJob {
 
     bool forms_gradient() const { return a_patches_.has_value(); }
     bool is_step() const { return x_patches_.has_value(); }
-    bool reads_weight() const { return rule_.map == Map::kAdaptive || step_.include_weight; }
+    bool reads_weight() const { return rule_.map == Map::kAdaptive || is_step(); }
 
     std::int64_t unit_size() const { return strips_ * kStrip * panels_.width; }
 
@@ -211,7 +211,7 @@ class TileJob {
                     sums_[static_cast<std::size_t>((n + s) * units_ + unit)] += kernels_.norm(tile);
                     return;
                 }
-                kernels_.step(tile, step_.scales[n + s], step_.include_weight, at.step);
+                kernels_.step(tile, scales_[n + s], true, at.step);
                 kernels_.multiply(x_positions_, strips, tile.half, at.x + s * strips * x_positions_ * kStrip,
                                   at.step, at.out + place * x_positions_ * panels_.width);
             });
@@ -227,7 +227,7 @@ class TileJob {
     const TileKernels<T>& kernels_;
     Convolution<T> layer_;
     Rule rule_;
-    Step<T> step_;
+    const T* scales_;
     T* materialized_;
     Images<const T> g_{};
     Images<T> out_{};
@@ -265,45 +265,44 @@ void tile_norm(const Images<const T>& a, const Images<const T>& g, const Convolu
     if (channels_last(a) && channels_last(g) && winograd_fits(layer, a.channels, g.channels) &&
         winograd_gains(g.height, g.width))
         return winograd_norm(a, g, layer, rule, threads, isa, norms, materialized);
-    TileJob<T> job(tile_kernels<T>(isa), {&a, &g, materialized, nullptr, nullptr, {nullptr, false}}, layer,
-                   rule, threads);
+    TileJob<T> job(tile_kernels<T>(isa), {&a, &g, materialized, nullptr, nullptr, nullptr}, layer, rule,
+                   threads);
     job.run();
     for (std::int64_t n = 0; n < g.count; ++n) norms[n] = static_cast<T>(job.sum(n));
 }
 
 template <class T>
 void tile_apply(const Images<const T>& a, const Images<const T>& g, const Images<const T>& x,
-                const Convolution<T>& layer, const Rule& rule, const Step<T>& step, int threads,
+                const Convolution<T>& layer, const Rule& rule, const T* scales, int threads,
                 const std::string& isa, const Images<T>& out) {
     check_factors(a, g, layer);
     check_reading(x, layer, out);
     check(x.count == a.count && x.channels == a.channels, "x of as many samples and channels as a");
     check(out.channels == g.channels, "out of as many channels as g");
-    TileJob<T>(tile_kernels<T>(isa), {&a, &g, nullptr, &x, &out, step}, layer, rule, threads).run();
+    TileJob<T>(tile_kernels<T>(isa), {&a, &g, nullptr, &x, &out, scales}, layer, rule, threads).run();
 }
 
 template <class T>
 void apply_materialized(const T* materialized, const Images<const T>& x, const Convolution<T>& layer,
-                        const Rule& rule, const Step<T>& step, int threads, const std::string& isa,
+                        const Rule& rule, const T* scales, int threads, const std::string& isa,
                         const Images<T>& out) {
     check_reading(x, layer, out);
-    if (channels_last(x) && channels_last(out) && step.include_weight &&
-        winograd_fits(layer, x.channels, out.channels) && winograd_gains(out.height, out.width))
-        return winograd_apply(materialized, x, layer, rule, step, threads, isa, out);
+    if (channels_last(x) && channels_last(out) && winograd_fits(layer, x.channels, out.channels) &&
+        winograd_gains(out.height, out.width))
+        return winograd_apply(materialized, x, layer, rule, scales, threads, isa, out);
     T* const gradients = const_cast<T*>(materialized);  // a step only reads them
-    TileJob<T>(tile_kernels<T>(isa), {nullptr, nullptr, gradients, &x, &out, step}, layer, rule, threads)
+    TileJob<T>(tile_kernels<T>(isa), {nullptr, nullptr, gradients, &x, &out, scales}, layer, rule, threads)
         .run();
 }
 
-#define SAAL_INSTANTIATE(T)                                                                                  \
-    template void tile_norm<T>(const Images<const T>&, const Images<const T>&, const Convolution<T>&,        \
-                               const Rule&, int, const std::string&, T*, T*);                                \
-    template void tile_apply<T>(const Images<const T>&, const Images<const T>&, const Images<const T>&,      \
-                                const Convolution<T>&, const Rule&, const Step<T>&, int, const std::string&, \
-                                const Images<T>&);                                                           \
-    template void apply_materialized<T>(const T*, const Images<const T>&, const Convolution<T>&,             \
-                                        const Rule&, const Step<T>&, int, const std::string&,                \
-                                        const Images<T>&);
+#define SAAL_INSTANTIATE(T)                                                                             \
+    template void tile_norm<T>(const Images<const T>&, const Images<const T>&, const Convolution<T>&,   \
+                               const Rule&, int, const std::string&, T*, T*);                           \
+    template void tile_apply<T>(const Images<const T>&, const Images<const T>&, const Images<const T>&, \
+                                const Convolution<T>&, const Rule&, const T*, int, const std::string&,  \
+                                const Images<T>&);                                                      \
+    template void apply_materialized<T>(const T*, const Images<const T>&, const Convolution<T>&,        \
+                                        const Rule&, const T*, int, const std::string&, const Images<T>&);
 SAAL_INSTANTIATE(float)
 SAAL_INSTANTIATE(double)
 

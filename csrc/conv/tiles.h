@@ -23,7 +23,7 @@ struct Images {
 /// counts the zeros above and to the left; the output's size says how many follow below and to the right.
 template <class T>
 struct Convolution {
-    const T* weight;  // contiguous; read by Map::kAdaptive, and by a step that includes it
+    const T* weight;  // contiguous; read by Map::kAdaptive, and by a step
     std::int64_t kernel[2], stride[2], before[2], dilation[2], groups;
 };
 
@@ -46,23 +46,16 @@ template <class T>
 void tile_norm(const Images<const T>& a, const Images<const T>& g, const Convolution<T>& layer,
                const Rule& rule, int threads, const std::string& isa, T* norms, T* materialized = nullptr);
 
-/// Each sample's weight: scales[n] δ(M_n, W), with W added where `include_weight`.
-template <class T>
-struct Step {
-    const T* scales;
-    bool include_weight;
-};
-
-/// out[n] = the layer with sample n's weight (see Step), applied to x[n].
+/// out[n] = the layer with the weight W + scales[n] δ(M_n, W), applied to x[n].
 template <class T>
 void tile_apply(const Images<const T>& a, const Images<const T>& g, const Images<const T>& x,
-                const Convolution<T>& layer, const Rule& rule, const Step<T>& step, int threads,
+                const Convolution<T>& layer, const Rule& rule, const T* scales, int threads,
                 const std::string& isa, const Images<T>& out);
 
 /// The same, from gradients that `tile_norm` wrote with the same `isa`.
 template <class T>
 void apply_materialized(const T* materialized, const Images<const T>& x, const Convolution<T>& layer,
-                        const Rule& rule, const Step<T>& step, int threads, const std::string& isa,
+                        const Rule& rule, const T* scales, int threads, const std::string& isa,
                         const Images<T>& out);
 
 }  // namespace saal

@@ -240,12 +240,15 @@ class Norm {
 
 }  // namespace
 
+bool winograd_channels_fit(std::int64_t inputs, std::int64_t outputs) {
+    return inputs > 0 && outputs > 0 && inputs % kChannelMultiple == 0 && outputs % kChannelMultiple == 0;
+}
+
 template <class T>
 bool winograd_fits(const Convolution<T>& layer, std::int64_t inputs, std::int64_t outputs) {
     for (int side = 0; side < 2; ++side)
         if (layer.kernel[side] != 3 || layer.stride[side] != 1 || layer.dilation[side] != 1) return false;
-    return layer.groups == 1 && inputs > 0 && outputs > 0 && inputs % kChannelMultiple == 0 &&
-           outputs % kChannelMultiple == 0;
+    return layer.groups == 1 && winograd_channels_fit(inputs, outputs);
 }
 
 bool winograd_gains(std::int64_t height, std::int64_t width) {
@@ -295,7 +298,7 @@ void winograd_norm(const Images<const T>& a, const Images<const T>& g, const Con
 
 template <class T>
 void winograd_apply(const T* materialized, const Images<const T>& x, const Convolution<T>& layer,
-                    const Rule& rule, const Step<T>& step, int threads, const std::string& isa,
+                    const Rule& rule, const T* scales, int threads, const std::string& isa,
                     const Images<T>& out) {
     const Chunks<T> chunks(isa, x, layer, out.channels, out.height, out.width);
     const std::int64_t panels = chunks.panels.count(), each = chunks.tiling.each();
@@ -312,7 +315,7 @@ void winograd_apply(const T* materialized, const Images<const T>& x, const Convo
             for (std::int64_t panel = 0; panel < panels; ++panel) {
                 const std::int64_t at = panel * chunks.plain_size();
                 chunks.transform(panel, weight.get() + at,
-                                 materialized + n * panels * chunks.plain_size() + at, rule, step.scales[n],
+                                 materialized + n * panels * chunks.plain_size() + at, rule, scales[n],
                                  weights.get());
                 chunks.write(first, count, panel, inputs.get(), weights.get(), scratch.get(), out);
             }
@@ -327,7 +330,7 @@ void winograd_apply(const T* materialized, const Images<const T>& x, const Convo
     template void winograd_norm<T>(const Images<const T>&, const Images<const T>&, const Convolution<T>&, \
                                    const Rule&, int, const std::string&, T*, T*);                         \
     template void winograd_apply<T>(const T*, const Images<const T>&, const Convolution<T>&, const Rule&, \
-                                    const Step<T>&, int, const std::string&, const Images<T>&);
+                                    const T*, int, const std::string&, const Images<T>&);
 SAAL_INSTANTIATE(float)
 SAAL_INSTANTIATE(double)
 

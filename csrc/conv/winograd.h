@@ -9,7 +9,10 @@
 
 namespace saal {
 
-/// Whether these functions can compute a layer: 3×3, stride 1, channels in multiples of 16.
+/// Whether these functions can compute a 3×3 convolution of so many channels, of stride 1 and one group.
+bool winograd_channels_fit(std::int64_t inputs, std::int64_t outputs);
+
+/// Whether they can compute a layer: one of those.
 template <class T>
 bool winograd_fits(const Convolution<T>& layer, std::int64_t inputs, std::int64_t outputs);
 
@@ -36,7 +39,7 @@ void winograd_norm(const Images<const T>& a, const Images<const T>& g, const Con
 /// As `apply_materialized`.
 template <class T>
 void winograd_apply(const T* materialized, const Images<const T>& x, const Convolution<T>& layer,
-                    const Rule& rule, const Step<T>& step, int threads, const std::string& isa,
+                    const Rule& rule, const T* scales, int threads, const std::string& isa,
                     const Images<T>& out);
 
 }  // namespace saal

@@ -8,6 +8,9 @@ compiler: str
 flags: str
 cuda: str
 
+_Pair = Sequence[int]
+_Window = tuple[_Pair, _Pair, _Pair, _Pair, int]  # kernel, stride, zeros before, dilation; groups
+
 def use_torch_threads(library: str) -> bool: ...
 def keep_freed_memory(keep: bool) -> None: ...
 
@@ -60,11 +63,7 @@ def tile_norm(
     a: NDArray[Any],
     g: NDArray[Any],
     weight: NDArray[Any],
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    before: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
+    window: _Window,
     map: str,
     q: float,
     materialized: NDArray[Any] | None = None,
@@ -78,11 +77,7 @@ def tile_apply(
     weight: NDArray[Any],
     scales: NDArray[Any],
     out: NDArray[Any],
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    before: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
+    window: _Window,
     map: str,
     q: float,
     threads: int = 1,
@@ -95,16 +90,13 @@ def apply_materialized(
     weight: NDArray[Any],
     scales: NDArray[Any],
     out: NDArray[Any],
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    before: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
+    window: _Window,
     map: str,
     q: float,
     threads: int = 1,
     isa: str = "",
 ) -> None: ...
+def winograd_channels_fit(inputs: int, outputs: int) -> bool: ...
 def winograd_conv(
     x: NDArray[Any],
     weight: NDArray[Any],

@@ -75,7 +75,8 @@ def broken(given: Any) -> Any:
     """Another value in the place of an argument."""
     if isinstance(given, tuple) and given and rng.random() < 0.7:
         at = rng.randrange(len(given))
-        return (*given[:at], rng.choice(NUMBERS), *given[at + 1 :])
+        other = broken(given[at]) if isinstance(given[at], tuple) else rng.choice(NUMBERS)
+        return (*given[:at], other, *given[at + 1 :])
     if isinstance(given, np.ndarray) and rng.random() < 0.8:
         return odd(given)
     if isinstance(given, str) and rng.random() < 0.8:
@@ -108,11 +109,7 @@ def layer() -> dict[str, Any]:
         "weight": np.ascontiguousarray(array((outputs, inputs // groups, *kernel), dtype)),
         "scales": np.ones(n, dtype),
         "materialized": np.zeros((n, numbers), dtype),
-        "kernel": kernel,
-        "stride": stride,
-        "before": before,
-        "dilation": dilation,
-        "groups": groups,
+        "window": (kernel, stride, before, dilation, groups),
         "map": rng.choice(["square", "adaptive", "absolute", "power"]),
         "q": 2.5,
         "threads": rng.randrange(1, 4),
@@ -122,10 +119,7 @@ def layer() -> dict[str, Any]:
 
 def of_layer(*names: str) -> dict[str, Any]:
     drawn = layer()
-    return {
-        name: drawn[name]
-        for name in (*names, "kernel", "stride", "before", "dilation", "groups", "map", "q", "threads", "isa")
-    }
+    return {name: drawn[name] for name in (*names, "window", "map", "q", "threads", "isa")}
 
 
 def winograd() -> dict[str, Any]:
@@ -144,6 +138,24 @@ def winograd() -> dict[str, Any]:
         "threads": rng.randrange(1, 4),
         "isa": "",
     }
+
+
+def depthwise(*names: str) -> dict[str, Any]:
+    """Arrays are contiguous, channels last."""
+    dtype, n, channels = rng.choice([np.float32, np.float64]), rng.randrange(3), rng.randrange(1, 20)
+    kernel = [rng.choice([1, 2, 3, 4, 5, 6, 7, 9]) for _ in range(2)]
+    shapes = [(n, 9, 8, channels), (n, *kernel, channels), (n, rng.randrange(1, 9), rng.randrange(1, 9), channels)]
+    arrays = [np.ascontiguousarray(array(shape, dtype)) for shape in shapes]
+    pairs = {name: (rng.randrange(1, 3), rng.randrange(1, 3)) for name in ("stride", "before", "dilation")}
+    return {**dict(zip(names, arrays, strict=True)), **pairs, "threads": rng.randrange(1, 4), "isa": ""}
+
+
+def normalization(*names: str) -> dict[str, Any]:
+    """The arrays of these names, of N samples, T rows and D columns."""
+    dtype, n, rows, width = rng.choice([np.float32, np.float64]), *(rng.randrange(20) for _ in range(3))
+    shapes = {"weight": (n, width), "bias": (n, width), "mean": (n, rows), "rstd": (n, rows), "sums": (n, 2, width)}
+    arrays = {name: array(shapes.get(name, (n, rows, width)), dtype) for name in names}
+    return {**arrays, "threads": rng.randrange(1, 4), "isa": ""}
 
 
 def diagonal() -> dict[str, Any]:
@@ -193,6 +205,12 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "tile_apply": lambda: of_layer("a", "g", "x", "weight", "scales", "out"),
     "apply_materialized": lambda: of_layer("materialized", "x", "weight", "scales", "out"),
     "winograd_conv": winograd,
+    "winograd_channels_fit": lambda: {"inputs": 16, "outputs": 48},
+    "depthwise_apply": lambda: depthwise("x", "weight", "out"),
+    "depthwise_gradient": lambda: depthwise("x", "gradient", "g"),
+    "depthwise_fits": lambda: {"kernel_width": 3},
+    "layer_norm": lambda: {**normalization("x", "weight", "bias", "y", "mean", "rstd"), "eps": 1e-5},
+    "layer_norm_back": lambda: normalization("x", "g", "weight", "mean", "rstd", "gx", "sums"),
     "materialized_size": lambda: {"outputs": 4, "inputs": 9, "groups": 2},
     "diagonal_sums_f32": diagonal,
     "kmeans_plusplus": kmeans,

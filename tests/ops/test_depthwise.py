@@ -70,7 +70,7 @@ WINDOW = Window((3, 5), (2, 1), (1, 0, 2, 1), (1, 1), 19)
 @pytest.mark.parametrize("isa", _native.core().usable_isas())
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_every_instruction_set_and_any_threads(isa, dtype):
-    core, arguments = _native.core(), WINDOW.core_arguments()[1:4]
+    core, arguments = _native.core(), WINDOW.for_core()[1:4]
     x, weight = drawn(5, 9, 7, 19, dtype=dtype), drawn(5, 3, 5, 19, dtype=dtype, seed=1)
     size = WINDOW.output_size(9, 7)
     g = drawn(5, *size, 19, dtype=dtype, seed=2)

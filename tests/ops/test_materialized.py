@@ -108,7 +108,7 @@ def test_bad_arguments():
 @pytest.mark.parametrize("isa", _native.core().usable_isas())
 def test_every_instruction_set_and_any_threads(isa):
     window = Window.of(WINDOW)
-    geometry = (*window.core_arguments(), "adaptive", 2.0)
+    geometry = (window.for_core(), "adaptive", 2.0)
     gradient = torch.full((3, materialized_size(CONV.weight, window.groups)), math.nan)
     norms = _native.core().tile_norm(
         *(t.numpy() for t in (CONV.a, CONV.g, CONV.weight)), *geometry, gradient.numpy(), 2, isa

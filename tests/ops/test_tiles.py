@@ -83,7 +83,7 @@ def test_large_layers_equal_the_reference(rule, layout):
 
 def native(drawn, rule, threads, isa):
     a, g, x, weight, scales = (t.contiguous().numpy() for t in drawn[:5])
-    geometry = (*Window.of(drawn.window).core_arguments(), native_map(*rule), rule[1])
+    geometry = (Window.of(drawn.window).for_core(), native_map(*rule), rule[1])
     norms = torch.from_numpy(_native.core().tile_norm(a, g, weight, *geometry, None, threads, isa))
     out = torch.full_like(drawn.base, math.nan)
     _native.core().tile_apply(a, g, x, weight, scales, out.numpy(), *geometry, threads, isa)
@@ -126,7 +126,7 @@ def test_powers_over_the_whole_range(q, isa):
     a = torch.cat([a, torch.rand(500) + 0.5, torch.tensor([0.0, math.nan])])
     g = torch.ones(1, 1, 1, 1)
     zeros = torch.zeros(1, len(a), 1, 1)
-    geometry = (*Window().core_arguments(), "power", q, None, 1, isa)
+    geometry = (Window().for_core(), "power", q, None, 1, isa)
     # each input alone in its sample: N = len(a) samples of one channel
     norms = torch.from_numpy(
         _native.core().tile_norm(

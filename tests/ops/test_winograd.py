@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -117,6 +119,27 @@ def test_a_weight_of_its_own_for_each_sample_under_vmap():
 def test_bad_arguments(x, weight, padding, backward):
     with pytest.raises(ValueError, match=r"expected x \[N, C, H, W\], weight \[O, C, 3, 3\]"):
         winograd.conv(torch.zeros(x), torch.zeros(weight), padding, backward)
+
+
+@pytest.mark.parametrize(
+    ("shape", "known"),
+    [
+        ((16, 16, 3, 3), True),
+        ((48, 80, 3, 3), True),
+        ((8, 16, 3, 3), False),
+        ((16, 24, 3, 3), False),
+        ((0, 16, 3, 3), False),
+        ((16, 16, 1, 3), False),
+        ((16, 16, 3), False),
+    ],
+)
+def test_which_layers_the_kernel_knows(shape, known):
+    assert winograd.supports(torch.zeros(shape)) is known
+    if len(shape) == 4 and shape[2:] == (3, 3):  # those that the core takes
+        x, out = (torch.zeros(1, c, 8, 8).contiguous(memory_format=torch.channels_last) for c in (shape[1], shape[0]))
+        arguments = x.numpy(), torch.zeros(shape).numpy(), out.numpy(), (1, 1)
+        with contextlib.nullcontext() if known else pytest.raises(ValueError, match="channel"):
+            _native.core().winograd_conv(*arguments)
 
 
 def test_no_images():

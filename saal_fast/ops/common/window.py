@@ -66,8 +66,8 @@ class Window(NamedTuple):
         """Zeros above and to the left."""
         return self.padding[0], self.padding[2]
 
-    def core_arguments(self) -> tuple[Any, ...]:
-        """What the C++ core asks for: kernel, stride, zeros before, dilation and groups."""
+    def for_core(self) -> tuple[Any, ...]:
+        """The window as the C++ core takes it: kernel, stride, zeros before, dilation and groups."""
         return self.kernel, self.stride, self.before, self.dilation, self.groups
 
     @property

@@ -25,7 +25,7 @@ def materialize(
     gradient = room(a.shape[0], size, dtype=dtype, device="cpu")
     norms = _native.core().tile_norm(
         as_images(a).numpy(), as_images(g).numpy(), weight.contiguous().numpy(),
-        *layer.core_arguments(), native_map(rule, q), q, gradient.numpy(), torch.get_num_threads(),
+        layer.for_core(), native_map(rule, q), q, gradient.numpy(), torch.get_num_threads(),
     )  # fmt: skip
     return torch.from_numpy(norms).to(like), gradient
 
@@ -41,6 +41,6 @@ def apply(
     x, weight, scales = (t.detach().to(dtype) for t in (x, weight, scales))
     _native.core().apply_materialized(
         gradient.contiguous().numpy(), as_images(x).numpy(), weight.contiguous().numpy(), scales.contiguous().numpy(),
-        as_images(out).numpy(), *layer.core_arguments(), native_map(rule, q), q, torch.get_num_threads(),
+        as_images(out).numpy(), layer.for_core(), native_map(rule, q), q, torch.get_num_threads(),
     )  # fmt: skip
     return out.to(like)

@@ -22,7 +22,7 @@ def norm(a: Tensor, g: Tensor, weight: Tensor, window: list[int] | None, rule: s
         return outer.norm(a, g, weight, rule, q).to(like)
     norms = _native.core().tile_norm(
         as_images(a).numpy(), as_images(g).numpy(), weight.contiguous().numpy(),
-        *layer.core_arguments(), native_map(rule, q), q, None, torch.get_num_threads(),
+        layer.for_core(), native_map(rule, q), q, None, torch.get_num_threads(),
     )  # fmt: skip
     return torch.from_numpy(norms).to(like)
 
@@ -42,6 +42,6 @@ def apply(
     _native.core().tile_apply(
         as_images(a).numpy(), as_images(g).numpy(), as_images(x).numpy(), weight.contiguous().numpy(),
         scales.contiguous().numpy(), as_images(out).numpy(),
-        *layer.core_arguments(), native_map(rule, q), q, torch.get_num_threads(),
+        layer.for_core(), native_map(rule, q), q, torch.get_num_threads(),
     )  # fmt: skip
     return out.to(like)

@@ -8,7 +8,6 @@ from torch import Tensor
 from ... import _native
 from . import reference
 
-CHANNELS_MULTIPLE = 16  # of the kernel's inputs and outputs
 MIN_TILES = 64
 """Tiles of 2×2 outputs in a batch below which transforming the weight costs more than is gained."""
 
@@ -16,7 +15,7 @@ MIN_TILES = 64
 def supports(weight: Tensor) -> bool:
     """Whether the kernel knows a weight [O, C, *kernel] of a convolution at every pixel and without groups."""
     outputs, inputs, *kernel = weight.shape
-    return kernel == [3, 3] and not (outputs % CHANNELS_MULTIPLE or inputs % CHANNELS_MULTIPLE)
+    return kernel == [3, 3] and bool(_native.core().winograd_channels_fit(inputs, outputs))
 
 
 def conv(x: Tensor, weight: Tensor, padding: list[int], backward: bool = False) -> Tensor:
