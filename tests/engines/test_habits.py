@@ -198,8 +198,10 @@ class Late(Base):
         return self.head(y * (1 + self.passes))
 
 
-@pytest.mark.parametrize("engine", ["auto", "reference"])
-@pytest.mark.parametrize("how", ["buffer", "assigned", "count", "list", "cache"])
+@pytest.mark.parametrize("engine", ["auto", pytest.param("reference", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "how", ["buffer", "list", *(pytest.param(h, marks=pytest.mark.slow) for h in ("assigned", "count", "cache"))]
+)
 def test_what_only_later_samples_change_is_put_back_too(how, engine):
     x = pool(8)
     x[:, 0] = torch.tensor([-1.0, -1, -1, 1, -1, 1, -1, -1])

@@ -39,7 +39,7 @@ def checkpointing(model: Any, **how: Any) -> Any:
     return model
 
 
-@family
+@family(slow=True)
 def bert_with_gradient_checkpointing() -> tuple[nn.Module, Any]:
     import transformers  # noqa: PLC0415 - a slow import
 
@@ -54,7 +54,7 @@ def bert_frozen_but_for_its_last_layer() -> tuple[nn.Module, Any]:
     return model, pool
 
 
-@family
+@family(slow=True)
 def roberta_with_reentrant_checkpointing() -> tuple[nn.Module, Any]:
     import transformers  # noqa: PLC0415
 
@@ -70,7 +70,7 @@ def distilbert_with_gradient_checkpointing() -> tuple[nn.Module, Any]:
     return checkpointing(transformers.DistilBertForSequenceClassification(config)), token_ids()
 
 
-@family
+@family(slow=True)
 def gpt2_with_gradient_checkpointing() -> tuple[nn.Module, Any]:
     import transformers  # noqa: PLC0415
 
@@ -79,7 +79,7 @@ def gpt2_with_gradient_checkpointing() -> tuple[nn.Module, Any]:
     return checkpointing(transformers.GPT2ForSequenceClassification(config)), {"input_ids": torch.randint(1, 24, (3, 7))}
 
 
-@family
+@family(slow=True)
 def densenet_memory_efficient() -> tuple[nn.Module, Any]:
     from torchvision.models import DenseNet  # noqa: PLC0415
 
@@ -142,7 +142,7 @@ def checkpoint_selective() -> tuple[nn.Module, Any]:
     return Blocks(lambda blocks, x: checkpoint(blocks, x, use_reentrant=False, context_fn=contexts)), pictures()
 
 
-@family
+@family(slow=True)
 def checkpoint_wrapper_of_distributed() -> tuple[nn.Module, Any]:
     from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper  # noqa: PLC0415
 

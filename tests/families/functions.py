@@ -107,7 +107,7 @@ def gradient_reversal() -> tuple[nn.Module, Any]:
     return Net(lambda x: reverse(x.tanh(), 0.7)), pictures()
 
 
-@family
+@family(slow=True)
 def bloom() -> tuple[nn.Module, Any]:
     import transformers  # noqa: PLC0415 - a slow import
 

@@ -29,27 +29,27 @@ def sequences() -> Tensor:
     return x
 
 
-@family
+@family(slow=True)
 def mean_of_masked_rows() -> tuple[nn.Module, Any]:
     return Tokens(lambda h, mask: h[mask].mean(0, keepdim=True)), sequences()
 
 
-@family
+@family(slow=True)
 def last_of_masked_rows() -> tuple[nn.Module, Any]:
     return Tokens(lambda h, mask: h[mask, :].view(len(h), -1, h.shape[-1])[:, -1]), sequences()
 
 
-@family
+@family(slow=True)
 def masked_columns() -> tuple[nn.Module, Any]:
     return Tokens(lambda h, mask: h[:, mask[0]].amax(1)), sequences()
 
 
-@family
+@family(slow=True)
 def masked_numbers() -> tuple[nn.Module, Any]:
     return Tokens(lambda h, mask: h.masked_select(mask[..., None]).view(1, -1, 6).sum(1)), sequences()
 
 
-@family
+@family(slow=True)
 def rows_where() -> tuple[nn.Module, Any]:
     def mix(h: Tensor, mask: Tensor) -> Tensor:
         sample, place = torch.where(mask)
@@ -58,7 +58,7 @@ def rows_where() -> tuple[nn.Module, Any]:
     return Tokens(mix), sequences()
 
 
-@family
+@family(slow=True)
 def rows_by_nonzero() -> tuple[nn.Module, Any]:
     def mix(h: Tensor, mask: Tensor) -> Tensor:
         places = mask[0].nonzero().squeeze(1)
@@ -89,7 +89,7 @@ def rows_written_by_a_mask() -> tuple[nn.Module, Any]:
     return Tokens(mix), sequences()
 
 
-@family
+@family(slow=True)
 def unique_values() -> tuple[nn.Module, Any]:
     def mix(h: Tensor, mask: Tensor) -> Tensor:
         values, inverse, counts = mask[0].long().unique(return_inverse=True, return_counts=True)
@@ -120,7 +120,7 @@ class Experts(nn.Module):
         return out.view_as(x)
 
 
-@family
+@family(slow=True)
 def mixture_of_experts() -> tuple[nn.Module, Any]:
     class Net(nn.Module):
         def __init__(self) -> None:
@@ -173,7 +173,7 @@ def mixtral() -> tuple[nn.Module, Any]:
     return transformers.MixtralForSequenceClassification(config), {"input_ids": torch.randint(1, 24, (3, 5))}
 
 
-@family
+@family(slow=True)
 def focal_patches() -> tuple[nn.Module, Any]:
     def mix(h: Tensor, mask: Tensor) -> Tensor:
         order = torch.where(mask[0])[0]

@@ -60,27 +60,27 @@ def asks_allclose() -> tuple[nn.Module, Any]:
     return Asking(lambda x, h: 2.0 if torch.allclose(x[:, 0], torch.ones(1).to(x)) else 0.5), rows()
 
 
-@family
+@family(slow=True)
 def asks_is_nonzero() -> tuple[nn.Module, Any]:
     return Asking(lambda x, h: 2.0 if torch.is_nonzero(x[0, 0]) else 0.5), rows()
 
 
-@family
+@family(slow=True)
 def asks_a_list() -> tuple[nn.Module, Any]:
     return Asking(lambda x, h: sum(x[:, :1].tolist()[0]) + 0.5), rows()
 
 
-@family
+@family(slow=True)
 def asks_an_array() -> tuple[nn.Module, Any]:
     return Asking(lambda x, h: float(x[:, 0].detach().cpu().numpy().sum()) + 0.5), rows()
 
 
-@family
+@family(slow=True)
 def asks_numpy_itself() -> tuple[nn.Module, Any]:
     return Asking(lambda x, h: float(np.asarray(x[0, :1].detach())[0]) + 0.5), rows()
 
 
-@family
+@family(slow=True)
 def writes_a_text_down() -> tuple[nn.Module, Any]:
     return Asking(lambda x, h: float(f"{x[0, 0]:.1f}") + 0.5), rows()
 
@@ -90,12 +90,12 @@ def looks_for_nan_in_a_text() -> tuple[nn.Module, Any]:
     return Asking(lambda x, h: 2.0 if "1" in str(x[0, 0].int()) else 0.5), rows()
 
 
-@family
+@family(slow=True)
 def counts_nonzero() -> tuple[nn.Module, Any]:
     return Asking(lambda x, h: float(len(x.nonzero()))), rows()
 
 
-@family
+@family(slow=True)
 def makes_a_tensor_of_values() -> tuple[nn.Module, Any]:
     return Asking(lambda x, h: torch.tensor([x[0, 0], 2.0]).sum().to(h)), rows()
 
@@ -105,12 +105,12 @@ def makes_as_many_as_a_value() -> tuple[nn.Module, Any]:
     return Asking(lambda x, h: torch.arange(x[0, 0] + 2).sum().to(h) + 1), rows()
 
 
-@family
+@family(slow=True)
 def repeats_as_often_as_a_value() -> tuple[nn.Module, Any]:
     return Asking(lambda x, h: h.repeat_interleave(x[0, :1].long() + 1, 0).sum(0)), rows()
 
 
-@family
+@family(slow=True)
 def counts_values() -> tuple[nn.Module, Any]:
     return Asking(lambda x, h: torch.bincount(x[0, :2].abs().long()).to(h).sum()), rows()
 
@@ -125,7 +125,7 @@ def one_hot() -> tuple[nn.Module, Any]:
     return Asking(lambda x, h: F.one_hot(x[:, 0].long(), 6) + 0.5), rows()
 
 
-@family
+@family(slow=True)
 def one_hot_of_unsaid_classes() -> tuple[nn.Module, Any]:
     return Asking(lambda x, h: (F.one_hot(x[:, 0].long()) + 0.5).sum()), rows()
 
@@ -158,17 +158,17 @@ def last_of(out: Any, state: Any) -> Tensor:
     return torch.cat(list(state), -1)
 
 
-@family
+@family(slow=True)
 def packed_lstm() -> tuple[nn.Module, Any]:
     return Packed(nn.LSTM, last_of, 24, num_layers=2, bidirectional=True), sentences()
 
 
-@family
+@family(slow=True)
 def packed_gru() -> tuple[nn.Module, Any]:
     return Packed(nn.GRU, last_of, 12, bidirectional=True), sentences()
 
 
-@family
+@family(slow=True)
 def packed_rnn_padded_again() -> tuple[nn.Module, Any]:
     def read(out: Any, state: Any) -> Tensor:
         return pad_packed_sequence(out, batch_first=True, total_length=7)[0].sum(1)
@@ -176,7 +176,7 @@ def packed_rnn_padded_again() -> tuple[nn.Module, Any]:
     return Packed(nn.RNN, read, 6), sentences()
 
 
-@family
+@family(slow=True)
 def packed_lstm_padded_to_its_own_length() -> tuple[nn.Module, Any]:
     def read(out: Any, state: Any) -> Tensor:
         padded, lengths = pad_packed_sequence(out, batch_first=True)
@@ -185,7 +185,7 @@ def packed_lstm_padded_to_its_own_length() -> tuple[nn.Module, Any]:
     return Packed(nn.LSTM, read, 6), sentences()
 
 
-@family
+@family(slow=True)
 def packed_data_touched() -> tuple[nn.Module, Any]:
     return Packed(nn.LSTM, lambda out, state: out.data.mean(0, keepdim=True), 6), sentences()
 
@@ -199,7 +199,7 @@ def logs_what_it_sees() -> tuple[nn.Module, Any]:
     return Asking(ask), rows()
 
 
-@family
+@family(slow=True)
 def dynamic_early_exit() -> tuple[nn.Module, Any]:
     class Exits(nn.Module):
         def __init__(self) -> None:

@@ -43,17 +43,17 @@ def bart_like(name: str) -> tuple[nn.Module, Any]:
     return getattr(transformers, f"{name}ForSequenceClassification")(config), padded()
 
 
-@family
+@family(slow=True)
 def bart() -> tuple[nn.Module, Any]:
     return bart_like("Bart")
 
 
-@family
+@family(slow=True)
 def mbart() -> tuple[nn.Module, Any]:
     return bart_like("MBart")
 
 
-@family
+@family(slow=True)
 def t5() -> tuple[nn.Module, Any]:
     import transformers  # noqa: PLC0415
 
@@ -71,13 +71,13 @@ def gpt2_padded() -> tuple[nn.Module, Any]:
     return transformers.GPT2ForSequenceClassification(config), padded()
 
 
-@family
+@family(slow=True)
 def gpt2_padded_without_a_mask() -> tuple[nn.Module, Any]:
     model, pool = gpt2_padded()
     return model, {"input_ids": pool["input_ids"]}
 
 
-@family
+@family(slow=True)
 def llama_padded() -> tuple[nn.Module, Any]:
     import transformers  # noqa: PLC0415
 
@@ -87,7 +87,7 @@ def llama_padded() -> tuple[nn.Module, Any]:
     return transformers.LlamaForSequenceClassification(config), padded()
 
 
-@family
+@family(slow=True)
 def longformer() -> tuple[nn.Module, Any]:
     import transformers  # noqa: PLC0415
 
@@ -103,7 +103,7 @@ def longformer() -> tuple[nn.Module, Any]:
     return transformers.LongformerForSequenceClassification(config), padded()
 
 
-@family
+@family(slow=True)
 def bigbird_sparse() -> tuple[nn.Module, Any]:
     transformers = pytest.importorskip("transformers", "5.0")  # before, it draws in eval mode
 
@@ -121,7 +121,7 @@ def bigbird_sparse() -> tuple[nn.Module, Any]:
     return transformers.BigBirdForSequenceClassification(config), padded(32)
 
 
-@family
+@family(slow=True)
 def mamba() -> tuple[nn.Module, Any]:
     import transformers  # noqa: PLC0415
 
@@ -139,7 +139,7 @@ def mamba() -> tuple[nn.Module, Any]:
     return Classifier(), padded()["input_ids"]
 
 
-@family
+@family(slow=True)
 def mamba2() -> tuple[nn.Module, Any]:
     transformers = pytest.importorskip("transformers", "5.0")  # before, it computes in float32
 
@@ -156,7 +156,7 @@ def mamba2() -> tuple[nn.Module, Any]:
     return Classifier(), padded()["input_ids"]
 
 
-@family
+@family(slow=True)
 def wav2vec2_with_a_mask() -> tuple[nn.Module, Any]:
     transformers = pytest.importorskip("transformers", "5.0")  # before, it draws in eval mode
 
@@ -179,7 +179,7 @@ def wav2vec2_with_a_mask() -> tuple[nn.Module, Any]:
     return transformers.Wav2Vec2ForSequenceClassification(config), {"input_values": sound * mask, "attention_mask": mask}
 
 
-@family(engine="reference")  # it draws the order of its patches, in eval mode too
+@family(engine="reference", slow=True)  # it draws the order of its patches, in eval mode too
 def vilt() -> tuple[nn.Module, Any]:
     import transformers  # noqa: PLC0415
 
@@ -206,7 +206,7 @@ def vilt() -> tuple[nn.Module, Any]:
     return Answers(), text | {"pixel_values": torch.randn(4, 3, 16, 16), "pixel_mask": torch.ones(4, 16, 16).long()}
 
 
-@family
+@family(slow=True)
 def transformer_encoder_with_padding() -> tuple[nn.Module, Any]:
     class Encoder(nn.Module):
         def __init__(self) -> None:

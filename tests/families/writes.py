@@ -39,7 +39,7 @@ def into(make: Callable[[Tensor], Tensor], write: Callable[[Tensor, Tensor], Any
     return Writing(run), steps()
 
 
-@family
+@family(slow=True)
 def fills_a_buffer_step_by_step() -> tuple[nn.Module, Any]:
     def write(out: Tensor, h: Tensor) -> None:
         for t in range(h.shape[1]):
@@ -199,7 +199,7 @@ def rotates_in_a_matrix() -> tuple[nn.Module, Any]:
     return Rotation(), steps()
 
 
-@family
+@family(slow=True)
 def fourier_coefficients() -> tuple[nn.Module, Any]:
     """peft's FourierFT: a sparse spectrum is filled, and its inverse transform is a weight's offset."""
     pytest.importorskip("torch", "2.9")  # before, vmap takes an index's second vector for another dimension
@@ -220,7 +220,7 @@ def fourier_coefficients() -> tuple[nn.Module, Any]:
     return Fourier(), steps()
 
 
-@family
+@family(slow=True)
 def selective_scan() -> tuple[nn.Module, Any]:
     """Mamba's plain path: a state of zeros, and outputs kept in a list and in a buffer."""
 
@@ -297,7 +297,7 @@ def reads_a_row_after_a_write() -> tuple[nn.Module, Any]:
     return Writing(run), steps()
 
 
-@family
+@family(slow=True)
 def counts_by_integers() -> tuple[nn.Module, Any]:
     def run(h: Tensor) -> Tensor:
         counts = torch.zeros(3, 4, dtype=torch.long)

@@ -5,7 +5,8 @@
 
 from . import linear, products, convolutions, networks, attention, text, partial  # noqa: F401, I001 - each adds its cases, in this order
 from .cases import CASES, CLASSES, SAMPLES, Case, Function, build, factor_everything
+from .products import SPELLINGS
 
-__all__ = ["CLASSES", "NAMES", "SAMPLES", "Case", "Function", "build", "factor_everything"]
+__all__ = ["CLASSES", "NAMES", "SAMPLES", "SPELLINGS", "Case", "Function", "build", "factor_everything"]
 
 NAMES = tuple(CASES)

@@ -226,3 +226,24 @@ def bilinear_at_many_positions() -> Case:
         return F.bilinear(x, x, self.v) + F.bilinear(x.cos(), x, self.v)
 
     return _product(use, w=_weight(4, 6, 3), b=_weight(4), v=_weight(6, 4, 4))
+
+
+SPELLINGS = (
+    "addmm_of_a_residual",
+    "weight_from_the_right",
+    "weight_from_the_left",
+    "weight_transposed",
+    "weight_used_twice_in_two_spellings",
+    "weights_packed_of_which_some_are_used",
+    "weights_packed_that_overlap",
+    "weight_and_a_slice_of_it",
+    "weights_of_heads",
+    "einsum_of_a_diagonal_and_of_sums",
+    "tensordot",
+    "experts_that_see_everything",
+    "experts_one_by_one",
+    "one_weight_for_all_heads",
+    "weight_vector",
+    "weight_without_its_gradient",
+)
+"""Models whose kind others here stand for; most tests try them slowly alone."""

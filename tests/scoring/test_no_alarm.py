@@ -17,7 +17,9 @@ pytestmark = pytest.mark.usefixtures("each_warning_anew")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)], ids=str)
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in models.SPELLINGS else n for n in models.NAMES]
+)
 def test_no_alarm(name, dtype, caplog):
     case = models.build(name, dtype)
     assert checked(case.model, case.pool, params=case.params, **RULES["L2"]).startswith("agreed on sample")

@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from ...models.memory import Meter
 from ...pools import Batch
+from ..batched import memory_of
 from ..functions import in_forward
 from ..habits import MemoryWatch
 from ..layers import CallInterceptor, Layer, LayerCall, Place, SupportsTiles
@@ -170,7 +171,7 @@ class UsageRecorder(CallInterceptor):
 
 
 def _is_view(t: Any, of: Tensor) -> bool:
-    return isinstance(t, Tensor) and t.dtype == of.dtype and t.untyped_storage()._cdata == of.untyped_storage()._cdata
+    return isinstance(t, Tensor) and t.dtype == of.dtype and memory_of(t) == memory_of(of)
 
 
 def record_usage(problem: Problem, sample: Batch) -> UsageRecorder:

@@ -108,7 +108,9 @@ HALVED = (
     "weight_norm",
 )  # quickly; all others slowly
 PARTS = [
-    pytest.param(name, which, marks=() if which == "last" or name in HALVED else pytest.mark.slow)
+    pytest.param(
+        name, which, marks=() if (which == "last" and name not in models.SPELLINGS) or name in HALVED else pytest.mark.slow
+    )
     for name in models.NAMES
     for which in ("last", "half")
 ]
