@@ -107,7 +107,13 @@ DRAWS = (dropout, noise, own_generator, python, numpy, numpy_generator, bernoull
 DRAWS += (in_a_list, in_a_mapping, in_an_object, of_raw_bits)
 
 
-@pytest.mark.parametrize("draw", DRAWS, ids=lambda f: f.__name__)
+QUICKLY = (dropout, own_generator, numpy, depth, in_an_object)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [pytest.param(draw, marks=() if draw in QUICKLY else pytest.mark.slow, id=draw.__name__) for draw in DRAWS],
+)
 def test_draws_are_the_same_in_both_passes_and_differ_between_samples(draw, caplog):
     x = torch.randn(1, 4, dtype=torch.float64).expand(12, 4)
     model, chosen = Random(draw).double(), {"details": True}

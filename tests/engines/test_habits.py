@@ -19,12 +19,12 @@ TRUE = [
         rule,
         engines,
         marks=()
-        if "reference" in engines and (not rule or ("adaptive" in rule and name in BY_TWO_RULES))
+        if engines == ("auto",) and (not rule or ("adaptive" in rule and name in BY_TWO_RULES))
         else pytest.mark.slow,
     )
     for rule in ({}, {"norm": 3.0}, {"adaptive": True})
     for name in MODELS
-    for engines in (("auto", "reference"), ("ghost", "vmap"))
+    for engines in (("auto",), ("ghost", "vmap", "reference"))
 ]
 
 

@@ -48,7 +48,7 @@ def built(at_the_end):
     return model, pool
 
 
-@pytest.mark.parametrize("engine", ["auto", "vmap"])
+@pytest.mark.parametrize("engine", ["auto", pytest.param("vmap", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("chosen", [None, lambda name: name.startswith("head")], ids=["all", "head"])
 @pytest.mark.parametrize("at_the_end", ["nothing", "outputs", "state", "both"])
 def test_what_is_written_is_a_samples_own(at_the_end, chosen, engine):

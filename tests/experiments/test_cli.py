@@ -108,7 +108,7 @@ def hide(monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
 
 
-@pytest.mark.parametrize("package", ["typer", "matplotlib", "tqdm"])
+@pytest.mark.parametrize("package", ["typer", pytest.param("matplotlib", marks=pytest.mark.slow), "tqdm"])
 def test_without_the_extra_the_script_says_what_to_install(tmp_path, monkeypatch, package):
     hide(monkeypatch, package)
     monkeypatch.setattr(sys, "argv", ["saal-fast", "demo", *SMALL, "--out", str(tmp_path)])

@@ -215,7 +215,8 @@ print("cut", cut)
 """
 
 
-@pytest.mark.parametrize("attempts", [4, pytest.param(24, marks=pytest.mark.slow)])
+@pytest.mark.slow  # quickly, an exception at any line of the restore stands for it
+@pytest.mark.parametrize("attempts", [4, 24])
 def test_a_burst_of_signals_of_every_kind_leaves_nothing_behind(attempts):
     command = [sys.executable, "-c", BURST, str(attempts)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)

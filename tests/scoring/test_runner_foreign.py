@@ -79,7 +79,7 @@ def alarm():
 
 @pytest.mark.parametrize(
     ("engine", "rings"),
-    [("auto", 5), pytest.param("auto", 40, marks=pytest.mark.slow), ("ghost", 5), ("vmap", 5), ("reference", 5)],
+    [("auto", 5), *(pytest.param(e, 40, marks=pytest.mark.slow) for e in ("auto", "ghost", "vmap", "reference"))],
 )
 def test_an_alarm_at_any_moment_is_raised_as_it_came(engine, rings, alarm, caplog, monkeypatch):
     model, pool, lost = mlp(), torch.randn(4000, 4), []

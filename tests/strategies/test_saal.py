@@ -11,10 +11,10 @@ from saal_fast.strategies import SAAL
     {"objective": "diff", "diversity": "kmeans++", "norm": float("inf")},
 ])  # fmt: skip
 def test_it_chooses_as_select_and_holds_what_score_gives(own):
-    model, x = small.network().double(), small.images(20, dtype=torch.float64)
+    model, x = small.network().double(), small.images(8, dtype=torch.float64)
     options = {"engine": "reference", "params": lambda name: name.startswith("12")}
-    chosen = SAAL(**own, options=options).select(model, x, 6, generator=small.seeded(3))
-    assert torch.equal(chosen.indices, select(model, x, 6, seed=small.seeded(3), **own, **options))
+    chosen = SAAL(**own, options=options).select(model, x, 3, generator=small.seeded(3))
+    assert torch.equal(chosen.indices, select(model, x, 3, seed=small.seeded(3), **own, **options))
     without = {key: value for key, value in own.items() if key != "diversity"}
     assert torch.equal(chosen.scores, score(model, x, **without, **options).float())
 

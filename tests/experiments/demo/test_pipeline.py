@@ -86,6 +86,7 @@ def test_picks_are_those_of_select(demonstration, partition, model, diversity):
     assert [pick.index for pick in picks] == shown.pool[chosen].tolist()
 
 
+@pytest.mark.slow
 def test_same_seed_same_csv(demonstration, partition):
     again = partition()
     run(again)

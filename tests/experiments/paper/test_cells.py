@@ -52,6 +52,7 @@ def test_a_cell_cut_off_is_resumed_and_is_no_curve_before(digits, small, tmp_pat
     assert kept(tmp_path / "cut") == kept(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_any_order_gives_the_same(digits, small, tmp_path):
     cells = [Cell(small(), name, seed) for name in ("random", "least-confidence") for seed in (0, 1)]
     logged = []

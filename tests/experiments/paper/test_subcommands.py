@@ -193,6 +193,7 @@ def test_a_bad_cell_stops_no_other(run, tmp_path, small):
     assert {p["strategy"] for p in rows_of(tmp_path / "saal-fast-results" / f"figure6-{SMALL}.csv")} == {"entropy"}
 
 
+@pytest.mark.slow
 def test_all_cells_there_are_drawn_where_none_is_named(run, tmp_path):
     for strategies, seeds in (("margin", "1"), ("random,least-confidence", "2")):
         assert run("table1", "--strategies", strategies, "--seeds", seeds).exit_code == 0
@@ -215,6 +216,7 @@ def test_all_cells_there_are_drawn_where_none_is_named(run, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_settings_in_place_of_the_presets_have_cells_of_their_own(run, tmp_path, small):
     base = ["--strategies", "random", "--seeds", "1"]
     changes = ["--width", "3", "--rounds", "1", "--epochs", "2", "--candidates", "30"]
