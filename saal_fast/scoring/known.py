@@ -48,6 +48,7 @@ class Known:
 
 
 _models: ByObject[OrderedDict[Any, Known]] = ByObject()
+"""The kinds of calls of each model object, the latest last."""
 
 
 def known_of(problem: Problem, options: ScoreOptions, example: Batch) -> Known:

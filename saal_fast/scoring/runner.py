@@ -97,7 +97,7 @@ class Runner:
             self.name = "reference"
             self.engine = self._made()
             self.fallback = f"from sample {batch.start} on: {self.fallback}"
-            log.info("scoring by the reference engine, which is cheaper for samples that all take branches of their own")
+            log.info("scoring by the reference engine, by estimate at less cost: samples all take branches of their own")
         while begin < batch.size:
             part = batch.slice(begin, begin + (self.largest or batch.size))
             try:
@@ -119,9 +119,9 @@ class Runner:
         """Says which samples were scored one by one, because few others take their branches of the model's code."""
         reason = f"{self.splits.by_themselves} of {self.splits.samples} samples take branches that hardly any other takes"
         if self.fallback is None:
-            log.info("%s: the reference engine scores these, which is cheaper", reason)
+            log.info("%s: the reference engine scores these, by estimate at less cost", reason)
         if self.name != "reference":
-            self.fallback = f"{reason}: the reference engine scored these, which is cheaper"
+            self.fallback = f"{reason}: the reference engine scored these, by estimate at less cost"
 
     def _alone(self, batch: Batch) -> Result:
         return self.engines["reference"](self.problem)(batch)

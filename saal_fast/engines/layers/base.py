@@ -22,9 +22,9 @@ from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
-from torch._C import _functorch
 from torch.overrides import TorchFunctionMode
 
+from ..batched import bare, is_batched
 from ..branches import ANSWERS
 
 Code = tuple[str, float]  # a rule's name and exponent, see `ops/common/elementwise.py`
@@ -179,10 +179,9 @@ class Place(NamedTuple):
     @classmethod
     def of(cls, t: Tensor) -> Place | None:
         """The place of a tensor, also under `torch.func`; None where samples have one of their own, or it has no memory."""
-        while _functorch.is_functorch_wrapped_tensor(t):
-            if _functorch.is_batchedtensor(t):
-                return None
-            t = _functorch.get_unwrapped(t)
+        if is_batched(t):
+            return None
+        t = bare(t)
         if t.layout != torch.strided:
             return None
         return cls(t.untyped_storage()._cdata, int(t.storage_offset()), tuple(t.shape), t.stride())
